@@ -1,0 +1,1 @@
+"""Posemill: image collections in, human keypoint tables out."""

@@ -1,0 +1,146 @@
+"""Images to people, batched across images. Knows no Ray and no storage of collections.
+
+>>> annotator = Annotator.from_settings(Settings(detector={"name": "whole_image"}))  # doctest: +SKIP
+>>> people = annotator.annotate([pixels])  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from pipeline.compute import Compute
+from pipeline.config import Settings
+from pipeline.detectors import Detector, build_detector
+from pipeline.people import Boxes, People
+from pipeline.pose.crop import crop_boxes, cut_crops
+from pipeline.pose.estimator import PoseEstimator
+from pipeline.suppression import PoseNMS, pose_nms, pose_score
+
+_T = TypeVar("_T")
+
+
+class Annotator:
+    """A person detector, a pose network and pose NMS.
+
+    Results depend on the image, the settings and the weights alone: batches have one fixed shape, and what shares a
+    batch with an image does not touch it.
+    """
+
+    def __init__(self, detector: Detector | None, poses: PoseEstimator, suppression: PoseNMS, compute: Compute) -> None:
+        self.detector = detector
+        self.poses = poses
+        self.suppression = suppression
+        self.compute = compute
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Annotator:
+        """Load the networks.
+
+        Raises:
+            ValueError, OSError: a network that cannot be built or loaded, named.
+        """
+        compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+        detector = build_detector(settings.detector, compute)
+        poses = PoseEstimator.from_settings(settings.pose, compute)
+        return cls(detector, poses, settings.suppression, compute)
+
+    def annotate(self, images: Sequence[np.ndarray], boxes: Sequence[Boxes] | None = None) -> list[People]:
+        """The people of each image.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, sizes may differ.
+            boxes: person boxes of each image, where the detector is `given`.
+        """
+        given = [None] * len(images) if boxes is None else boxes
+        return [self.suppress(people) for people in self.candidates(zip(images, given, strict=True))]
+
+    def candidates(self, images: Iterable[tuple[np.ndarray, Boxes | None]]) -> Iterator[People]:
+        """The people of each image before suppression, in the images' order, as soon as their batches are full."""
+        batch = _PoseBatch(self.poses)
+        waiting: deque[_Waiting] = deque()
+        for group in _batched(images, self.detector.batch if self.detector else 1):
+            for (image, _), boxes in zip(group, self._boxes(group), strict=True):
+                person = _Waiting(boxes, len(self.poses.skeleton))
+                waiting.append(person)
+                batch.add(image, person)
+            while waiting and waiting[0].missing == 0:
+                yield waiting.popleft().people()
+        batch.run()
+        while waiting:
+            yield waiting.popleft().people()
+
+    def suppress(self, candidates: People) -> People:
+        """One pose per person, and nobody where nobody is."""
+        return pose_nms(candidates, self.suppression)[0]
+
+    def _boxes(self, group: Sequence[tuple[np.ndarray, Boxes | None]]) -> list[Boxes]:
+        if self.detector is not None:
+            return self.detector.detect([image for image, _ in group])
+        boxes = [given for _, given in group if given is not None]
+        if len(boxes) < len(group):
+            raise ValueError("detector.name is given, but an image came without boxes")
+        return boxes
+
+
+def _batched(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
+    """itertools.batched, which Python 3.11 doesn't have yet."""
+    iterator = iter(items)
+    while group := tuple(islice(iterator, size)):
+        yield group
+
+
+@dataclass
+class _Waiting:
+    """An image whose people are still on their way through the pose network."""
+
+    boxes: Boxes
+    num_joints: int
+
+    def __post_init__(self) -> None:
+        self.keypoints = np.zeros((len(self.boxes), self.num_joints, 2), np.float32)
+        self.scores = np.zeros((len(self.boxes), self.num_joints), np.float32)
+        self.missing = len(self.boxes)
+
+    def people(self) -> People:
+        total = pose_score(self.scores, self.boxes.scores)
+        return People(self.boxes.xyxy, self.boxes.scores, self.keypoints, self.scores, total)
+
+
+class _PoseBatch:
+    """Crops of people of many images, run through the pose network whenever a batch is full."""
+
+    def __init__(self, poses: PoseEstimator) -> None:
+        self._poses = poses
+        self._crops = np.zeros((poses.batch, *poses.input_size, 3), np.uint8)
+        self._cropped_boxes = np.zeros((poses.batch, 4), np.float32)
+        self._owners: list[tuple[_Waiting, int]] = []
+
+    def add(self, image: np.ndarray, person: _Waiting) -> None:
+        matrices, cropped_boxes = crop_boxes(person.boxes.xyxy, self._poses.input_size)
+        row = 0
+        while row < len(matrices):
+            start = len(self._owners)
+            count = min(len(matrices) - row, self._poses.batch - start)
+            rows = slice(row, row + count)
+            self._crops[start : start + count] = cut_crops(image, matrices[rows], self._poses.input_size)
+            self._cropped_boxes[start : start + count] = cropped_boxes[rows]
+            self._owners += [(person, i) for i in range(row, row + count)]
+            row += count
+            if len(self._owners) == self._poses.batch:
+                self.run()
+
+    def run(self) -> None:
+        """Run what is there; rows beyond it hold old crops, which touch nobody."""
+        if not self._owners:
+            return
+        keypoints, scores = self._poses.estimate(self._crops, self._cropped_boxes)
+        for row, (person, i) in enumerate(self._owners):
+            person.keypoints[i], person.scores[i] = keypoints[row], scores[row]
+            person.missing -= 1
+        self._owners = []

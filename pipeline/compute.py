@@ -1,0 +1,63 @@
+"""On what, and how precisely, the networks run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of the networks on it; resolved once per process."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def resolve(
+        cls, device: Literal["auto", "cuda", "cpu"] = "auto", precision: Literal["auto", "bf16", "float32"] = "auto"
+    ) -> Compute:
+        """The best that the machine has, or just what is asked for.
+
+        Raises:
+            ValueError: a GPU is asked for where there is none.
+        """
+        has_gpu = torch.cuda.is_available()
+        if device == "cuda" and not has_gpu:
+            raise ValueError("compute.device is cuda, but no GPU is visible to this process; use auto or cpu")
+        chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+        if precision == "auto":
+            precision = "bf16" if _computes_in_bf16(chosen) else "float32"
+        return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    def describe(self) -> dict[str, str]:
+        """What goes into a part's footer."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {"device": name, "precision": str(self.dtype).removeprefix("torch.")}
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """A network ready to run: evaluation mode, BatchNorm folded, channels last, in place and precision."""
+        model = model.eval().requires_grad_(False)
+        return fuse(model).to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+
+    def to_input(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 to (B, 3, H, W) in 0..1, channels last, on the device."""
+        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32) / 255
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def pin_threads(count: int) -> None:
+    """Let torch and OpenCV use `count` threads each in this process, so that workers on one machine don't fight."""
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)

@@ -1,0 +1,271 @@
+"""Darknet networks (the YOLO family) from their own files: a .cfg description and .weights.
+
+Redmon and Farhadi, YOLOv3, 2018; Bochkovskiy et al., YOLOv4, 2020. The file formats are Darknet's.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_BN_EPS = 1e-6
+
+
+class DarknetError(ValueError):
+    """A description or weights file that cannot be used; the text names the section or count."""
+
+
+
+
+_ACTIVATIONS: dict[str, Any] = {
+    "linear": nn.Identity,
+    "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "mish": lambda: nn.Mish(inplace=True),
+    "swish": lambda: nn.SiLU(inplace=True),
+    "logistic": nn.Sigmoid,
+}
+
+
+def parse_cfg(text: str) -> list[dict[str, str]]:
+    """The sections of a description in file order; each is its `key = value` lines and its name under "type"."""
+    sections: list[dict[str, str]] = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.split("#", 1)[0].strip()
+        if not line or line.startswith(";"):
+            continue
+        if line.startswith("["):
+            sections.append({"type": line.strip("[]").strip()})
+        elif "=" in line and sections:
+            key, value = line.split("=", 1)
+            sections[-1][key.strip()] = value.strip()
+        else:
+            raise DarknetError(f"line {number} of the description is {raw!r}; expected [section] or key=value")
+    if not sections or sections[0]["type"] not in ("net", "network"):
+        raise DarknetError("the description does not begin with a [net] section")
+    return sections
+
+
+class _Pool(nn.Module):
+    """Max pooling padded by size - 1 in all with -infinity, the smaller half before."""
+
+    def __init__(self, size: int, stride: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+        before = (size - 1) // 2
+        self.padding = (before, size - 1 - before) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, self.padding, value=-math.inf), self.size, self.stride)
+
+
+class _Yolo(nn.Module):
+    """Raw maps (B, A * (5 + C), h, w) to predictions (B, h * w * A, 5 + C): cells row by row, then anchors."""
+
+    def __init__(self, anchors: list[tuple[float, float]], classes: int, scale_xy: float, new_coords: bool) -> None:
+        super().__init__()
+        self.classes, self.scale_xy, self.new_coords = classes, scale_xy, new_coords
+        self.anchors = anchors
+
+    def forward(self, x: Tensor, input_height: int) -> Tensor:
+        x = x.float()
+        batch, _, height, width = x.shape
+        stride = input_height // height
+        x = x.view(batch, len(self.anchors), 5 + self.classes, height, width).permute(0, 3, 4, 1, 2)
+        cells = torch.stack(
+            torch.meshgrid(torch.arange(width, device=x.device), torch.arange(height, device=x.device), indexing="xy"),
+            dim=-1,
+        )[:, :, None]
+        anchors = torch.tensor(self.anchors, dtype=x.dtype, device=x.device)
+        if self.new_coords:
+            xy, size, rest = x[..., :2], (2 * x[..., 2:4]) ** 2 * anchors, x[..., 4:]
+        else:
+            xy, size, rest = x[..., :2].sigmoid(), x[..., 2:4].exp() * anchors, x[..., 4:].sigmoid()
+        centre = (xy * self.scale_xy - (self.scale_xy - 1) / 2 + cells) * stride
+        return torch.cat([centre, size, rest], dim=-1).reshape(batch, -1, 5 + self.classes)
+
+
+class Darknet(nn.Module):
+    """A network built from a description: (B, 3, H, W) RGB in 0..1 to (B, N, 5 + C) predictions.
+
+    Predictions are cx cy w h in network pixels, objectness, class probabilities; yolo layers in file order. H and W may
+    be any multiples of 32.
+
+    Attributes:
+        size: height and width that the description names, defaults only.
+        classes: number of classes of its yolo layers.
+    """
+
+    def __init__(self, cfg: str) -> None:
+        super().__init__()
+        net, *sections = parse_cfg(cfg)
+        self.size = (int(net.get("height", 416)), int(net.get("width", 416)))
+        self.sections = sections
+        self.layers = nn.ModuleList()
+        self.classes = 0
+        channels: list[int] = []
+        incoming = int(net.get("channels", 3))
+        for index, section in enumerate(sections):
+            try:
+                layer, incoming = self._build(index, section, incoming, channels)
+            except (KeyError, ValueError, IndexError) as error:
+                if isinstance(error, DarknetError):
+                    raise
+                raise DarknetError(f"section {index} [{section['type']}]: missing or bad {error}") from None
+            self.layers.append(layer)
+            channels.append(incoming)
+        if not self.classes:
+            raise DarknetError("the description has no [yolo] section, so it detects nothing")
+        self._kept = {source for i, s in enumerate(sections) for source in _sources(i, s)}
+
+    @classmethod
+    def from_files(cls, cfg_path: str | Path, weights_path: str | Path) -> Darknet:
+        """A trained network.
+
+        Raises:
+            DarknetError: a file that cannot be used, named.
+        """
+        try:
+            network = cls(Path(cfg_path).read_text())
+            network.load_darknet_weights(Path(weights_path).read_bytes())
+        except DarknetError as error:
+            raise DarknetError(f"{cfg_path} with {weights_path}: {error}") from None
+        return network
+
+    def _build(
+        self, index: int, section: dict[str, str], incoming: int, channels: list[int]
+    ) -> tuple[nn.Module, int]:
+        kind = section["type"]
+        if kind == "convolutional":
+            size, filters = int(section["size"]), int(section["filters"])
+            padding = size // 2 if int(section.get("pad", 0)) else int(section.get("padding", 0))
+            normalised = bool(int(section.get("batch_normalize", 0)))
+            activation = section.get("activation", "logistic")
+            if activation not in _ACTIVATIONS:
+                raise DarknetError(
+                    f"section {index} [convolutional]: activation is {activation!r}; known: {', '.join(_ACTIVATIONS)}"
+                )
+            layer = nn.Sequential()
+            layer.add_module(
+                "conv",
+                nn.Conv2d(
+                    incoming,
+                    filters,
+                    size,
+                    int(section.get("stride", 1)),
+                    padding,
+                    groups=int(section.get("groups", 1)),
+                    bias=not normalised,
+                ),
+            )
+            if normalised:
+                layer.add_module("bn", nn.BatchNorm2d(filters, eps=_BN_EPS))
+            layer.add_module("activation", _ACTIVATIONS[activation]())
+            return layer, filters
+        if kind == "shortcut":
+            activation = section.get("activation", "linear")
+            if activation not in _ACTIVATIONS:
+                raise DarknetError(f"section {index} [shortcut]: activation is {activation!r}")
+            return _ACTIVATIONS[activation](), incoming
+        if kind == "route":
+            total = sum(channels[source] for source in _sources(index, section))
+            return nn.Identity(), total // int(section.get("groups", 1))
+        if kind == "upsample":
+            return nn.Upsample(scale_factor=int(section.get("stride", 2))), incoming
+        if kind == "maxpool":
+            stride = int(section.get("stride", 1))
+            return _Pool(int(section.get("size", stride)), stride), incoming
+        if kind == "dropout":
+            return nn.Identity(), incoming
+        if kind == "yolo":
+            values = [float(v) for v in section["anchors"].split(",")]
+            pairs = list(zip(values[::2], values[1::2], strict=True))
+            mask = [int(v) for v in section.get("mask", ",".join(map(str, range(len(pairs))))).split(",")]
+            self.classes = int(section["classes"])
+            if incoming != len(mask) * (5 + self.classes):
+                raise DarknetError(
+                    f"section {index} [yolo]: {incoming} channels come in; {len(mask)} anchors of {self.classes} "
+                    f"classes need {len(mask) * (5 + self.classes)}"
+                )
+            yolo = _Yolo(
+                [pairs[m] for m in mask],
+                self.classes,
+                float(section.get("scale_x_y", 1.0)),
+                bool(int(section.get("new_coords", 0))),
+            )
+            return yolo, incoming
+        raise DarknetError(f"section {index} is [{kind}]; that kind is not known here")
+
+    def forward(self, x: Tensor) -> Tensor:
+        input_height = x.shape[2]
+        kept: dict[int, Tensor] = {}
+        predictions = []
+        for index, (section, layer) in enumerate(zip(self.sections, self.layers, strict=True)):
+            kind = section["type"]
+            if kind == "yolo":
+                predictions.append(layer(x, input_height))
+            elif kind == "route":
+                x = torch.cat([kept[source] for source in _sources(index, section)], dim=1)
+                groups = int(section.get("groups", 1))
+                x = x.chunk(groups, dim=1)[int(section.get("group_id", 0))]
+            elif kind == "shortcut":
+                for source in _sources(index, section):
+                    x = x + kept[source]
+                x = layer(x)
+            else:
+                x = layer(x)
+            if index in self._kept:
+                # A later in-place activation must not reach into what is kept: convolutions always make a new tensor.
+                kept[index] = x
+        return torch.cat(predictions, dim=1)
+
+    def load_darknet_weights(self, data: bytes) -> None:
+        """Fill the parameters from the bytes of a .weights file.
+
+        Raises:
+            DarknetError: the file holds more or fewer values than the description needs.
+        """
+        if len(data) < 20:
+            raise DarknetError(f"the weights file has {len(data)} bytes; not even a header")
+        major, minor = np.frombuffer(data, "<i4", 2)
+        header = 20 if major * 10 + minor >= 2 else 16
+        values = torch.from_numpy(np.frombuffer(data[header : header + (len(data) - header) // 4 * 4], "<f4").copy())
+        needed = 0
+        tensors: list[Tensor] = []
+        for layer in self.layers:
+            if isinstance(layer, nn.Sequential):
+                conv, bn = layer.conv, getattr(layer, "bn", None)
+                if bn is not None:
+                    tensors += [bn.bias, bn.weight, bn.running_mean, bn.running_var]
+                else:
+                    tensors.append(conv.bias)
+                tensors.append(conv.weight)
+        needed = sum(t.numel() for t in tensors)
+        if needed != len(values):
+            raise DarknetError(
+                f"the weights file holds {len(values)} values and the description needs {needed}: not made for each other"
+            )
+        position = 0
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.copy_(values[position : position + tensor.numel()].view_as(tensor))
+                position += tensor.numel()
+
+
+def _sources(index: int, section: dict[str, str]) -> list[int]:
+    """Absolute indices of the sections whose output a route or shortcut takes beside its own input."""
+    key = {"route": "layers", "shortcut": "from"}.get(section["type"])
+    if key is None:
+        return []
+    numbers = [int(v) for v in section[key].split(",")]
+    absolute = [n if n >= 0 else index + n for n in numbers]
+    for number, source in zip(numbers, absolute, strict=True):
+        if not 0 <= source < index:
+            raise DarknetError(f"section {index} [{section['type']}]: {key} {number} points outside the description")
+    return absolute

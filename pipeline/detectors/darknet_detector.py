@@ -1,0 +1,60 @@
+"""A Darknet network at work: letterbox, network, selection, back to image pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pipeline import storage
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors import yolov3_spp
+from pipeline.detectors.darknet import Darknet, DarknetError
+from pipeline.detectors.letterbox import letterbox
+from pipeline.detectors.selection import select_people
+from pipeline.people import Boxes
+
+
+class DarknetDetector:
+    """Person boxes by a Darknet network, in batches of one fixed shape."""
+
+    def __init__(self, network: Darknet, settings: DetectorSettings, compute: Compute) -> None:
+        self.batch = settings.batch
+        self._settings = settings
+        self._compute = compute
+        self._network = compute.prepare(network)
+        side = settings.input_size
+        self._squares = np.zeros((settings.batch, side, side, 3), np.uint8)
+
+    @classmethod
+    def from_settings(cls, settings: DetectorSettings, compute: Compute) -> DarknetDetector:
+        """Load the network that the settings name.
+
+        Raises:
+            DarknetError: no weights are named, or the files don't fit together.
+        """
+        if settings.weights is None:
+            raise DarknetError("detector.weights is none; a darknet detector needs its .weights file")
+        weights = storage.local_copy(settings.weights)
+        if settings.cfg is not None:
+            return cls(Darknet.from_files(storage.local_copy(settings.cfg), weights), settings, compute)
+        network = Darknet(yolov3_spp.describe())
+        try:
+            network.load_darknet_weights(weights.read_bytes())
+        except DarknetError as error:
+            raise DarknetError(f"{weights} for YOLOv3-SPP: {error}; name its description with detector.cfg") from None
+        return cls(network, settings, compute)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
+        # The batch always has its full shape, so that an image's result doesn't depend on its neighbours.
+        boxes = [letterbox(image, square) for image, square in zip(images, self._squares, strict=False)]
+        with torch.inference_mode():
+            inputs = self._compute.to_input(torch.from_numpy(self._squares)).to(self._compute.dtype)
+            predictions = self._network(inputs)[: len(images)]
+        s = self._settings
+        return [
+            box.to_image(select_people(rows, s.confidence, s.nms_iou, s.max_boxes))
+            for box, rows in zip(boxes, predictions, strict=True)
+        ]

@@ -1,0 +1,76 @@
+"""torchvision's detection models, as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision import models
+
+from pipeline import storage
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.people import Boxes
+
+_PERSON = 1  # in torchvision's COCO classes
+_BACKGROUND_AND_COCO = 91
+
+
+@cache
+def torchvision_names() -> list[str]:
+    """Names of the detection models; those that need masks or keypoints to train also give boxes."""
+    return models.list_models(module=models.detection)
+
+
+class TorchvisionDetector:
+    """Person boxes by a torchvision detection model.
+
+    These models scale each image to a size of its own and pad a batch to its largest, so an image's result would depend
+    on its neighbours; they run image by image, in float32.
+    """
+
+    def __init__(self, model: nn.Module, settings: DetectorSettings, compute: Compute) -> None:
+        self.batch = settings.batch
+        self._confidence = settings.confidence
+        self._device = compute.device
+        self._model = model.eval().requires_grad_(False).to(compute.device)
+
+    @classmethod
+    def from_settings(cls, settings: DetectorSettings, compute: Compute) -> TorchvisionDetector:
+        """Load the model: from `detector.weights`, else by torchvision's own download.
+
+        Raises:
+            ValueError: weights that don't fit, or a download that fails.
+        """
+        if settings.weights is not None:
+            path = storage.local_copy(settings.weights)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            model = models.get_model(
+                settings.name, weights=None, weights_backbone=None, num_classes=_BACKGROUND_AND_COCO
+            )
+            try:
+                model.load_state_dict(state)
+            except RuntimeError as error:
+                raise ValueError(f"detector.weights {path} is not for {settings.name}: {error}") from None
+            return cls(model, settings, compute)
+        try:
+            model = models.get_model(settings.name, weights="DEFAULT", weights_backbone=None)
+        except OSError as error:
+            raise ValueError(
+                f"detector.name {settings.name}: torchvision could not download its weights ({error}); give a file with "
+                "detector.weights, or another detector with detector.name"
+            ) from None
+        return cls(model, settings, compute)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
+        return [self._detect_one(image) for image in images]
+
+    def _detect_one(self, image: np.ndarray) -> Boxes:
+        pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1).to(torch.float32) / 255
+        with torch.inference_mode():
+            found = self._model([pixels])[0]
+        people = (found["labels"] == _PERSON) & (found["scores"] > self._confidence)
+        return Boxes(found["boxes"][people].cpu().numpy(), found["scores"][people].cpu().numpy())

@@ -1,0 +1,113 @@
+"""Heatmaps to keypoints.
+
+Shapes: N people, K joints, H x W heatmap cells. Keypoints are x y in the frame of the cropped boxes: image pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray
+
+
+def decode_argmax(heatmaps: Tensor | Array, cropped_boxes: Array) -> tuple[Array, Array]:
+    """The first maximum of each map, moved a quarter cell towards its larger neighbours.
+
+    A map without a positive value gives cell (0, 0). The move is made in x and y together, and only where
+    1 < px < W - 1 and 1 < py < H - 1.
+
+    Args:
+        heatmaps: (N, K, H, W) float, tensor on any device or array.
+        cropped_boxes: (N, 4) x1 y1 x2 y2 that the maps cover, in image pixels.
+
+    Returns:
+        keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the raw maxima.
+    """
+    maps = _as_tensor(heatmaps)
+    n, k, height, width = maps.shape
+    flat = maps.reshape(n, k, -1)
+    if n == 0:
+        return np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
+    scores, index = flat.max(dim=2)
+    px, py = index % width, index // width
+    positive = scores > 0
+    px, py = px * positive, py * positive
+
+    inside = (px > 1) & (px < width - 1) & (py > 1) & (py < height - 1)
+    at = torch.where(inside, py * width + px, width + 1)  # a cell with four neighbours wherever the move isn't made
+
+    def neighbour(offset: int) -> Tensor:
+        return flat.gather(2, (at + offset)[:, :, None])[:, :, 0]
+
+    move = torch.stack(
+        [torch.sign(neighbour(1) - neighbour(-1)), torch.sign(neighbour(width) - neighbour(-width))], dim=2
+    )
+    cells = torch.stack([px, py], dim=2).float() + 0.25 * move.float() * inside[:, :, None]
+    return _to_image(cells.cpu().numpy(), cropped_boxes, height, width), scores.float().cpu().numpy()
+
+
+def decode_integral(
+    heatmaps: Tensor | Array, cropped_boxes: Array, norm: Literal["sigmoid", "softmax", "divide_sum"] = "sigmoid"
+) -> tuple[Array, Array]:
+    """The expected cell of each normalised map (L1 joint regression; Sun et al., ECCV 2018, and TPAMI 2022).
+
+    Args:
+        heatmaps: (N, K, H, W) float, tensor on any device or array.
+        cropped_boxes: (N, 4) x1 y1 x2 y2 that the maps cover, in image pixels.
+        norm: how a map becomes weights before it is divided by its sum.
+
+    Returns:
+        keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the largest sigmoid, or 1 for other norms.
+    """
+    maps = _as_tensor(heatmaps).float()
+    n, k, height, width = maps.shape
+    flat = maps.reshape(n, k, -1)
+    if n == 0:
+        return np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
+    if norm == "softmax":
+        weights = flat.softmax(dim=2)
+        scores = torch.ones_like(flat[:, :, 0])
+    elif norm == "sigmoid":
+        weights = flat.sigmoid()
+        scores = weights.amax(dim=2)
+    elif norm == "divide_sum":
+        weights = flat
+        scores = torch.ones_like(flat[:, :, 0])
+    else:
+        raise ValueError(f"norm is {norm!r}; expected softmax, sigmoid or divide_sum")
+    total = weights.sum(dim=2, keepdim=True)
+    weights = weights / torch.where(total == 0, torch.ones_like(total), total)
+    grid = weights.reshape(n, k, height, width)
+    x = (grid.sum(dim=2) * torch.arange(width, device=grid.device)).sum(dim=2)
+    y = (grid.sum(dim=3) * torch.arange(height, device=grid.device)).sum(dim=2)
+    cells = torch.stack([x, y], dim=2)
+    return _to_image(cells.cpu().numpy(), cropped_boxes, height, width), scores.cpu().numpy()
+
+
+def flip_back(heatmaps: Tensor, mirror: list[int]) -> Tensor:
+    """Heatmaps of mirrored crops as heatmaps of the crops: mirrored, paired joints swapped, one cell to the right.
+
+    The shift aligns the two (a mirrored crop's cells lie half a stride off on each side); column 0 keeps its value.
+
+    Args:
+        heatmaps: (N, K, H, W) of the mirrored crops.
+        mirror: joint order of a mirrored person, `Skeleton.mirror`.
+    """
+    mirrored = heatmaps.flip(3)[:, mirror]
+    return torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=3)
+
+
+def _as_tensor(heatmaps: Tensor | Array) -> Tensor:
+    return heatmaps if isinstance(heatmaps, Tensor) else torch.from_numpy(np.ascontiguousarray(heatmaps))
+
+
+def _to_image(cells: Array, cropped_boxes: Array, height: int, width: int) -> Array:
+    """(N, K, 2) heatmap cells to image pixels; one scale, the x one, serves both axes."""
+    boxes = np.asarray(cropped_boxes, np.float32).reshape(-1, 4)
+    centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    scale = ((boxes[:, 2] - boxes[:, 0]) / width)[:, None, None]
+    return (centre + (cells - np.array([width / 2, height / 2], np.float32)) * scale).astype(np.float32)

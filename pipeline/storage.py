@@ -1,0 +1,274 @@
+"""The only module that opens URIs: local paths, s3://, gs://, http(s):// and whatever else fsspec knows.
+
+Credentials and endpoints come from the environment, as each storage's own tools read them (`AWS_ACCESS_KEY_ID`,
+`AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...), never from settings, so no run file can hold a secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+READ_CONCURRENCY = 32
+
+
+class Entry(NamedTuple):
+    """One stored object: its URI, its size in bytes, and a tag that changes with its content ("" where unknown)."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+class MissingObject(FileNotFoundError):
+    """The object that a URI names does not exist."""
+
+
+def is_local(uri: str) -> bool:
+    return "://" not in uri or uri.startswith("file://")
+
+
+@functools.lru_cache(maxsize=32)
+def _filesystem(protocol: str) -> fsspec.AbstractFileSystem:
+    # Listings decide what is left to do, so a cached listing would be a wrong answer.
+    return fsspec.filesystem(protocol, use_listings_cache=False)
+
+
+def _open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URI and the path inside it."""
+    protocol = "file" if is_local(uri) else uri.split("://", 1)[0]
+    try:
+        fs = _filesystem(protocol)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{uri}: cannot open {protocol}:// ({error})") from None
+    return fs, fs._strip_protocol(uri)
+
+
+def join(base: str, *parts: str) -> str:
+    """`base` extended by path parts, as URI or local path alike."""
+    return "/".join([base.rstrip("/") or base, *(part.strip("/") for part in parts)])
+
+
+def basename(uri: str) -> str:
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def is_file(uri: str) -> bool:
+    fs, path = _open_uri(uri)
+    return bool(fs.isfile(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """All bytes of one object.
+
+    Raises:
+        MissingObject: nothing is stored under the URI.
+    """
+    fs, path = _open_uri(uri)
+    try:
+        return fs.cat_file(path)
+    except FileNotFoundError:
+        raise MissingObject(f"{uri}: no such file or object") from None
+
+
+def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
+    """The bytes of several objects, fetched concurrently; an object that cannot be read gives its exception."""
+
+    def read(uri: str) -> bytes | Exception:
+        try:
+            return read_bytes(uri)
+        except Exception as error:
+            return error
+
+    if len(uris) <= 1 or all(is_local(uri) for uri in uris):
+        return [read(uri) for uri in uris]
+    with ThreadPoolExecutor(min(READ_CONCURRENCY, len(uris))) as pool:
+        return list(pool.map(read, uris))
+
+
+@contextlib.contextmanager
+def open_read(uri: str, block_size: int = 1 << 20) -> Iterator[BinaryIO]:
+    """A seekable binary stream; remote objects are read in blocks of `block_size` bytes as they are needed."""
+    fs, path = _open_uri(uri)
+    try:
+        stream = fs.open(path, "rb") if is_local(uri) else fs.open(path, "rb", block_size=block_size)
+    except FileNotFoundError:
+        raise MissingObject(f"{uri}: no such file or object") from None
+    with stream:
+        yield stream
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write one object so that a reader sees all of it or nothing.
+
+    On an object store that is one PUT. On a file system the bytes reach the disk under a temporary name, then take the
+    final name in one step; a crash leaves the old file or the new one.
+    """
+    if not is_local(uri):
+        fs, path = _open_uri(uri)
+        fs.pipe_file(path, data)
+        return
+    with open_write(uri) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def open_write(uri: str) -> Iterator[BinaryIO]:
+    """Stream one object into place; like `write_bytes`, it appears whole when the block ends, and not if it raises."""
+    fs, path = _open_uri(uri)
+    if isinstance(fs, LocalFileSystem):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as local:
+                yield local
+                local.flush()
+                os.fsync(local.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        return
+    remote = fs.open(path, "wb", autocommit=False)
+    try:
+        yield remote
+        remote.close()
+        remote.commit()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            remote.discard()
+        raise
+
+
+def delete(uri: str) -> None:
+    """Remove one object; one that is already gone is fine."""
+    fs, path = _open_uri(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(path)
+
+
+def list_files(prefix: str) -> Iterator[Entry]:
+    """Every object below a folder or prefix, recursively, in the order of their paths' characters.
+
+    Streams: at most one page (object stores) or one folder (file systems) is held at a time. The order is the same on
+    every storage, so the same collection makes the same shards wherever it lies.
+
+    Raises:
+        MissingObject: a local folder that does not exist. An empty prefix of an object store lists nothing.
+    """
+    fs, path = _open_uri(prefix)
+    if isinstance(fs, LocalFileSystem):
+        if not os.path.isdir(path):
+            raise MissingObject(f"{prefix}: no such folder")
+        yield from _list_local(prefix.removeprefix("file://").rstrip("/") or "/")
+    elif hasattr(fs, "call_s3"):
+        yield from _list_s3(fs, path, prefix.split("://", 1)[0])
+    else:
+        yield from _list_walking(fs, path, prefix.split("://", 1)[0])
+
+
+def _list_local(folder: str) -> Iterator[Entry]:
+    # "name/" sorts as it does inside a whole path, so that depth-first order is path order.
+    with os.scandir(folder) as entries:
+        names = sorted(e.name + "/" if e.is_dir() else e.name for e in entries)
+    for name in names:
+        path = os.path.join(folder, name.rstrip("/"))
+        if name.endswith("/"):
+            yield from _list_local(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):  # a temporary file of a writer at work
+                stat = os.stat(path)
+                yield Entry(path, stat.st_size, str(stat.st_mtime_ns))
+
+
+def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
+    bucket, _, key = path.partition("/")
+    prefix = key.rstrip("/") + "/" if key else ""
+    request: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
+    while True:
+        page = fs.call_s3("list_objects_v2", **request)
+        for item in page.get("Contents", ()):
+            if not item["Key"].endswith("/"):  # folder markers of storage consoles
+                yield Entry(f"{protocol}://{bucket}/{item['Key']}", item["Size"], item.get("ETag", "").strip('"'))
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> Iterator[Entry]:
+    try:
+        children = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return
+    named = {}
+    for child in children:
+        if child["name"].rstrip("/") != path.rstrip("/"):
+            named[child["name"].rstrip("/") + ("/" if child["type"] == "directory" else "")] = child
+    for name in sorted(named):
+        if name.endswith("/"):
+            yield from _list_walking(fs, name.rstrip("/"), protocol)
+        else:
+            info = named[name]
+            uri = name if name.startswith(f"{protocol}://") else f"{protocol}://{name}"
+            yield Entry(uri, int(info.get("size") or 0), str(info.get("etag") or info.get("mtime") or ""))
+
+
+def glob_files(pattern: str) -> list[Entry]:
+    """The objects that match a glob (`*`, `?`, `[..]`, `**`), sorted by path."""
+    fs, path = _open_uri(pattern)
+    found = fs.glob(path, detail=True)
+    protocol = None if is_local(pattern) else pattern.split("://", 1)[0]
+    return [
+        Entry(_uri(name, protocol), int(info.get("size") or 0), str(info.get("ETag") or info.get("mtime") or ""))
+        for name, info in sorted(found.items())
+        if info["type"] == "file"
+    ]
+
+
+def _uri(name: str, protocol: str | None) -> str:
+    return name if protocol is None or name.startswith(f"{protocol}://") else f"{protocol}://{name}"
+
+
+def local_copy(uri: str) -> Path:
+    """A local file with the content of `uri`: the file itself, or a copy in the cache of this machine.
+
+    Copies live in `$POSEMILL_CACHE`, by default `~/.cache/posemill`. They are named after the URI, and downloaded once:
+    give a changed file a new name.
+    """
+    if is_local(uri):
+        path = Path(uri.removeprefix("file://")).expanduser()
+        if not path.is_file():
+            raise MissingObject(f"{uri}: no such file")
+        return path
+    cache = Path(os.environ.get("POSEMILL_CACHE") or Path.home() / ".cache" / "posemill")
+    target = cache / hashlib.sha256(uri.encode()).hexdigest()[:16] / basename(uri)
+    if not target.exists():
+        write_bytes(str(target), read_bytes(uri))
+    return target
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def as_stream(data: bytes) -> BinaryIO:
+    return io.BytesIO(data)
