@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,6 +21,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 READ_CONCURRENCY = 32
+_READ_AHEAD = 8 << 20
 
 
 class Entry(NamedTuple):
@@ -64,46 +65,78 @@ def basename(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
+def exists(uri: str) -> bool:
+    fs, path = _open_uri(uri)
+    return bool(fs.exists(path))
+
+
 def is_file(uri: str) -> bool:
     fs, path = _open_uri(uri)
     return bool(fs.isfile(path))
 
 
-def read_bytes(uri: str) -> bytes:
-    """All bytes of one object.
+def stat(uri: str) -> Entry:
+    """One object's entry."""
+    fs, path = _open_uri(uri)
+    info = fs.info(path)
+    return Entry(uri, int(info.get("size") or 0), str(info.get("ETag") or info.get("mtime") or ""))
+
+
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
+    """The bytes of one object, or its first `limit` bytes.
 
     Raises:
         MissingObject: nothing is stored under the URI.
     """
     fs, path = _open_uri(uri)
     try:
-        return fs.cat_file(path)
-    except FileNotFoundError:
+        return fs.cat_file(path, end=limit)
+    except (FileNotFoundError, IsADirectoryError):
         raise MissingObject(f"{uri}: no such file or object") from None
 
 
-def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
-    """The bytes of several objects, fetched concurrently; an object that cannot be read gives its exception."""
+def read_many(uris: Sequence[str], limit: int | None = None) -> Iterator[bytes | Exception]:
+    """The bytes of several objects in order, fetched concurrently, a bounded number ahead.
+
+    An object that cannot be read gives its exception, so that it does not stop the others.
+    """
 
     def read(uri: str) -> bytes | Exception:
         try:
-            return read_bytes(uri)
+            return read_bytes(uri, limit)
         except Exception as error:
             return error
 
-    if len(uris) <= 1 or all(is_local(uri) for uri in uris):
-        return [read(uri) for uri in uris]
-    with ThreadPoolExecutor(min(READ_CONCURRENCY, len(uris))) as pool:
-        return list(pool.map(read, uris))
+    with ThreadPoolExecutor(READ_CONCURRENCY) as pool:
+        ahead: deque[Future[bytes | Exception]] = deque()
+        try:
+            for uri in uris:
+                ahead.append(pool.submit(read, uri))
+                if len(ahead) == READ_CONCURRENCY:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def open_read(uri: str, block_size: int = 1 << 20) -> Iterator[BinaryIO]:
-    """A seekable binary stream; remote objects are read in blocks of `block_size` bytes as they are needed."""
+def open_read(uri: str, sequential: bool = True) -> Iterator[BinaryIO]:
+    """A seekable binary stream.
+
+    Args:
+        uri: what to read.
+        sequential: remote objects are read ahead in large blocks; else only what is asked for is fetched, for readers
+            that hop.
+
+    Raises:
+        MissingObject: nothing is stored under the URI.
+    """
     fs, path = _open_uri(uri)
+    remote = {"cache_type": "readahead", "block_size": _READ_AHEAD} if sequential else {"cache_type": "none"}
     try:
-        stream = fs.open(path, "rb") if is_local(uri) else fs.open(path, "rb", block_size=block_size)
-    except FileNotFoundError:
+        stream = fs.open(path, "rb", **({} if is_local(uri) else remote))
+    except (FileNotFoundError, IsADirectoryError):
         raise MissingObject(f"{uri}: no such file or object") from None
     with stream:
         yield stream
@@ -231,16 +264,12 @@ def glob_files(pattern: str) -> list[Entry]:
     """The objects that match a glob (`*`, `?`, `[..]`, `**`), sorted by path."""
     fs, path = _open_uri(pattern)
     found = fs.glob(path, detail=True)
-    protocol = None if is_local(pattern) else pattern.split("://", 1)[0]
+    protocol = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
     return [
-        Entry(_uri(name, protocol), int(info.get("size") or 0), str(info.get("ETag") or info.get("mtime") or ""))
+        Entry(name if name.startswith(protocol) else protocol + name, int(info.get("size") or 0), str(info.get("ETag") or info.get("mtime") or ""))
         for name, info in sorted(found.items())
         if info["type"] == "file"
     ]
-
-
-def _uri(name: str, protocol: str | None) -> str:
-    return name if protocol is None or name.startswith(f"{protocol}://") else f"{protocol}://{name}"
 
 
 def local_copy(uri: str) -> Path:
@@ -268,7 +297,3 @@ def sha256(data: bytes) -> str:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def as_stream(data: bytes) -> BinaryIO:
-    return io.BytesIO(data)

@@ -12,6 +12,7 @@ import numpy as np
 ENLARGE = 1.25
 # ImageNet's BGR mean on RGB channels: the published networks were trained with it so.
 MEAN_RGB = np.array([0.406, 0.457, 0.480], np.float32)
+_OPENCV_LONGEST_SIDE = 32_766  # warpAffine refuses more
 
 
 def crop_boxes(boxes: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +54,11 @@ def cut_crops(image: np.ndarray, matrices: np.ndarray, input_size: tuple[int, in
         (N, height, width, 3) uint8 RGB.
     """
     height, width = input_size
+    longest = max(image.shape[:2])
+    if longest > _OPENCV_LONGEST_SIDE:
+        shrink = -(-longest // _OPENCV_LONGEST_SIDE)
+        image = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
+        matrices = matrices * np.array([shrink, shrink, 1.0])
     crops = np.empty((len(matrices), height, width, 3), np.uint8)
     for crop, matrix in zip(crops, matrices, strict=True):
         cv2.warpAffine(image, matrix, (width, height), dst=crop, flags=cv2.INTER_LINEAR)

@@ -1,0 +1,236 @@
+"""Annotate one shard into one part. Knows no Ray.
+
+Three stages overlap through bounded queues: a thread reads and decodes, the caller's thread runs the networks, and a third
+suppresses. Encoding and the one PUT that commits the part come last; a worker overlaps them with its next shard.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from pipeline import storage
+from pipeline.annotator import Annotator
+from pipeline.bounded import BoundedQueue
+from pipeline.images import ImageRefused, decode_image
+from pipeline.people import Boxes, People
+from pipeline.run import Run
+from pipeline.sources import CocoIds, EncodedImage, Shard, read_shard
+from pipeline.tables import ImageRow, encode_part, skeleton_metadata
+
+_READ_AHEAD_BYTES = 256 << 20
+_READ_AHEAD_IMAGES = 64
+_IMAGES_PER_PROGRESS = 16
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a shard is; a streaming caller sees one now and then.
+
+    Attributes:
+        images: of the shard, done.
+        people: found in these before suppression.
+        failed: of these images, those with another status than `ok`.
+        in_hand: number of the image that is about to be touched, where a careful run says so.
+    """
+
+    images: int = 0
+    people: int = 0
+    failed: int = 0
+    in_hand: int | None = None
+
+
+@dataclass
+class PartWriter:
+    """Annotates shards of a run with the networks of this process.
+
+    Attributes:
+        run: the run directory that the parts go to.
+        annotator: the networks; one shard uses them at a time.
+        coco_ids: ids of the annotated images, where annotations are given.
+        given_boxes: boxes by COCO id, where the detector is `given`.
+    """
+
+    run: Run
+    annotator: Annotator
+    coco_ids: CocoIds | None = None
+    given_boxes: Mapping[int, Boxes] | None = None
+    _networks: threading.Lock = field(default_factory=threading.Lock)
+
+    def annotate(self, shard: Shard, poison: Collection[int] = (), careful: bool = False) -> Iterator[Progress]:
+        """Annotate a shard and commit its part; the rows depend on shard, settings and weights alone.
+
+        Args:
+            shard: what to annotate.
+            poison: numbers of images that kill their process; they get a row and are not touched.
+            careful: one image at a time, each announced before it is touched, so that a death tells which it was; an
+                error of one image becomes its row's.
+
+        Raises:
+            OSError: storage failed.
+            ValueError: the shard changed since it was planned.
+        """
+        results = self._carefully(shard, poison) if careful else self._overlapped(shard, poison)
+        part = _Part(self.run.settings.output.candidates)
+        yield from part.collect(results)
+        data = encode_part(
+            part.rows,
+            part.people,
+            part.candidates,
+            len(self.annotator.poses.skeleton),
+            {
+                "shard": shard.id,
+                "fingerprint": self.run.fingerprint,
+                "skeleton": skeleton_metadata(self.annotator.poses.skeleton),
+                "counts": {"images": len(part.rows), "people": sum(map(len, part.people)), "failed": part.failed},
+                "compute": self.annotator.compute.describe(),
+            },
+        )
+        storage.write_bytes(self.run.part_uri(shard.id), data)
+        yield part.progress()
+
+    def _overlapped(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
+        queue: BoundedQueue[_Decoded] = BoundedQueue(_READ_AHEAD_IMAGES, _READ_AHEAD_BYTES)
+        reader = threading.Thread(target=self._fill, args=(queue, shard, poison), name=f"read {shard.id}", daemon=True)
+        reader.start()
+        waiting: deque[ImageRow] = deque()  # images the networks have been given, and those between them
+
+        def pixels() -> Iterator[tuple[np.ndarray, Boxes | None]]:
+            for item in queue:
+                waiting.append(item.row)
+                if item.pixels is not None:
+                    yield item.pixels, item.boxes
+
+        try:
+            with self._networks, ThreadPoolExecutor(1, "suppress") as suppression:
+                for candidates in self.annotator.candidates(pixels()):
+                    while waiting[0].status != "ok":
+                        yield self._nobody(waiting.popleft())
+                    people = suppression.submit(self.annotator.suppress, candidates)
+                    yield _Annotated(waiting.popleft(), candidates, people)
+                yield from map(self._nobody, waiting)
+        finally:
+            queue.close()
+            reader.join()
+
+    def _fill(self, queue: BoundedQueue[_Decoded], shard: Shard, poison: Collection[int]) -> None:
+        with queue.filling():
+            for number, encoded in enumerate(read_shard(shard, self._max_bytes)):
+                item = self._decode(encoded, number in poison)
+                queue.put(item, 0 if item.pixels is None else item.pixels.nbytes)
+
+    def _carefully(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
+        with self._networks:
+            for number, encoded in enumerate(read_shard(shard, self._max_bytes)):
+                yield _InHand(number)
+                item = self._decode(encoded, number in poison)
+                if item.pixels is None:
+                    yield self._nobody(item.row)
+                    continue
+                try:
+                    (candidates,) = self.annotator.candidates([(item.pixels, item.boxes)])
+                    people = self.annotator.suppress(candidates)
+                except (OSError, torch.OutOfMemoryError, torch.AcceleratorError):
+                    raise  # the machine's matter, not the image's
+                except Exception as error:
+                    item.row.status, item.row.error = "unreadable", f"could not be annotated: {error}"[:200]
+                    yield self._nobody(item.row)
+                else:
+                    yield _Annotated(item.row, candidates, _finished(people))
+
+    def _decode(self, encoded: EncodedImage, poison: bool) -> _Decoded:
+        row = ImageRow(encoded.key, encoded.uri, self.coco_ids.get(encoded.key) if self.coco_ids else None)
+        row.status, row.error = encoded.status, encoded.error
+        if encoded.data is None:
+            return _Decoded(row)
+        row.sha256 = storage.sha256(encoded.data)
+        if poison:
+            row.status, row.error = "poison", "killed its worker process twice; not touched again"
+            return _Decoded(row)
+        try:
+            image = decode_image(encoded.data, self.run.settings.images.max_megapixels)
+        except ImageRefused as refused:
+            row.status, row.error = refused.status, str(refused)
+            row.width, row.height = refused.width, refused.height
+            return _Decoded(row)
+        row.height, row.width = image.pixels.shape[:2]
+        row.orientation = image.orientation
+        boxes = None
+        if self.given_boxes is not None:
+            boxes = self.given_boxes.get(-1 if row.coco_id is None else row.coco_id, Boxes.empty())
+        return _Decoded(row, image.pixels, boxes)
+
+    @property
+    def _max_bytes(self) -> int:
+        return int(self.run.settings.images.max_megabytes * 1e6)
+
+    def _nobody(self, row: ImageRow) -> _Annotated:
+        empty = People.empty(len(self.annotator.poses.skeleton))
+        return _Annotated(row, empty, _finished(empty))
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """An image on its way to the networks; without pixels it only keeps its place."""
+
+    row: ImageRow
+    pixels: np.ndarray | None = None
+    boxes: Boxes | None = None
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """An image that the networks are done with; its people may still be in suppression."""
+
+    row: ImageRow
+    candidates: People
+    people: Future[People]
+
+
+@dataclass(frozen=True)
+class _InHand:
+    """The number of the image that is about to be touched."""
+
+    number: int
+
+
+def _finished(people: People) -> Future[People]:
+    future: Future[People] = Future()
+    future.set_result(people)
+    return future
+
+
+class _Part:
+    """The rows of a part as they come in."""
+
+    def __init__(self, keep_candidates: bool) -> None:
+        self.rows: list[ImageRow] = []
+        self.people: list[People] = []
+        self.candidates: list[People] | None = [] if keep_candidates else None
+        self.failed = 0
+        self._num_people = 0
+
+    def collect(self, annotated: Iterator[_Annotated | _InHand]) -> Iterator[Progress]:
+        pending: list[Future[People]] = []
+        for image in annotated:
+            if isinstance(image, _InHand):
+                yield self.progress(image.number)
+                continue
+            self.rows.append(image.row)
+            self.failed += image.row.status != "ok"
+            self._num_people += len(image.candidates)
+            pending.append(image.people)
+            if self.candidates is not None:
+                self.candidates.append(image.candidates)
+            if len(self.rows) % _IMAGES_PER_PROGRESS == 0:
+                yield self.progress()
+        self.people = [people.result() for people in pending]
+
+    def progress(self, in_hand: int | None = None) -> Progress:
+        return Progress(len(self.rows), self._num_people, self.failed, in_hand)

@@ -1,0 +1,168 @@
+"""A run directory: what belongs where, what the run was told, and which shards are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from torchvision import models
+
+from pipeline import storage
+from pipeline.config import Settings
+from pipeline.detectors import GIVEN
+from pipeline.detectors.torchvision_detector import torchvision_names
+from pipeline.sources import Manifest
+
+# Raised whenever the same settings and weights could give other rows.
+RESULTS_VERSION = 1
+
+_VERSIONS_OF = ("posemill", "torch", "torchvision", "opencv-python-headless", "numpy", "pillow", "simplejpeg", "ray")
+
+
+class RunRefused(ValueError):
+    """A run directory that belongs to other settings, or to none; the text names the difference."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory.
+
+    Attributes:
+        uri: where it lies.
+        settings: what the run was told.
+        fingerprint: digest of everything that can change its rows.
+    """
+
+    uri: str
+    settings: Settings
+    fingerprint: str
+
+    @classmethod
+    def create(cls, settings: Settings) -> Run:
+        """Start a run directory, or come back to it with the same settings.
+
+        Raises:
+            RunRefused: it belongs to other settings.
+            storage.MissingObject: a weights, boxes or annotations file isn't there.
+        """
+        described = _describe(settings)
+        uri = settings.output.uri
+        path = storage.join(uri, "run.json")
+        if not storage.exists(path):
+            storage.write_bytes(path, json.dumps(described, indent=2).encode())
+        stored = _load(path)
+        if stored["fingerprint"] != described["fingerprint"]:
+            differences = _differences(stored["results"], described["results"])
+            raise RunRefused(
+                f"{uri} belongs to a run with other settings ({'; '.join(differences) or 'fingerprint'}): name another "
+                "--output, or give the same settings to go on with it"
+            )
+        return cls(uri, settings, described["fingerprint"])
+
+    @classmethod
+    def open(cls, uri: str) -> Run:
+        """A run directory as it was started.
+
+        Raises:
+            RunRefused: it isn't one.
+        """
+        path = storage.join(uri, "run.json")
+        if not storage.exists(path):
+            raise RunRefused(f"{uri} is no run directory: it has no run.json")
+        stored = _load(path)
+        settings = Settings.model_validate(stored["settings"])
+        settings = settings.model_copy(update={"output": settings.output.model_copy(update={"uri": uri})})
+        return cls(uri, settings, stored["fingerprint"])
+
+    def path(self, *parts: str) -> str:
+        return storage.join(self.uri, *parts)
+
+    @property
+    def manifest_uri(self) -> str:
+        return self.path("manifest.parquet")
+
+    def manifest(self) -> Manifest:
+        """The planned shards.
+
+        Raises:
+            RunRefused: planning never finished.
+        """
+        if not storage.exists(self.manifest_uri):
+            raise RunRefused(f"{self.uri} has no manifest.parquet: planning was interrupted; run jobs/annotate.py again")
+        return Manifest(self.manifest_uri)
+
+    def part_uri(self, shard_id: str) -> str:
+        return self.path("parts", f"{shard_id}.parquet")
+
+    def parts(self) -> dict[str, int]:
+        """Bytes of each part that is there, by shard id: one listing tells what is done."""
+        return {id_: entry.size for id_, entry in self._listed("parts", ".parquet")}
+
+    def quarantine_uri(self, shard_id: str) -> str:
+        return self.path("quarantine", f"{shard_id}.json")
+
+    def quarantined(self) -> dict[str, str]:
+        """Why each shard without a part was given up, by shard id."""
+        done = self.parts()
+        return {
+            id_: json.loads(storage.read_bytes(entry.uri))["reason"]
+            for id_, entry in self._listed("quarantine", ".json")
+            if id_ not in done
+        }
+
+    def _listed(self, folder: str, suffix: str) -> list[tuple[str, storage.Entry]]:
+        try:
+            entries = list(storage.list_files(self.path(folder)))
+        except storage.MissingObject:
+            return []
+        named = [(storage.basename(entry.uri), entry) for entry in entries]
+        return [(n.removesuffix(suffix), e) for n, e in named if n.endswith(suffix) and not n.startswith(".")]
+
+
+def _load(path: str) -> dict[str, Any]:
+    try:
+        return json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise RunRefused(f"{path} is not valid JSON ({error}); it is not a run directory of this job") from None
+
+
+def _describe(settings: Settings) -> dict[str, Any]:
+    tree = settings.model_dump(mode="json")
+    results = {key: tree[key] for key in ("input", "images", "detector", "pose", "suppression", "compute")}
+    results["annotations"] = tree["annotations"]
+    results["output"] = {"candidates": tree["output"]["candidates"]}
+    results["digests"] = _digests(settings)
+    results["results_version"] = RESULTS_VERSION
+    fingerprint = hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:16]
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS_OF}}
+    return {"fingerprint": fingerprint, "results": results, "settings": tree, "versions": versions}
+
+
+def _digests(settings: Settings) -> dict[str, str]:
+    """SHA-256 of each file that the results depend on."""
+    files = {
+        "detector.cfg": settings.detector.cfg,
+        "detector.weights": settings.detector.weights,
+        "detector.boxes": settings.detector.boxes if settings.detector.name == GIVEN else None,
+        "pose.weights": settings.pose.weights,
+        "annotations": settings.annotations,
+    }
+    digests = {name: storage.file_sha256(storage.local_copy(uri)) for name, uri in files.items() if uri}
+    if settings.detector.weights is None and settings.detector.name in torchvision_names():
+        digests["detector.weights"] = str(models.get_model_weights(settings.detector.name).DEFAULT)  # type: ignore[attr-defined]
+    return digests
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key} was {before!r}, now {after!r}")
+    return found

@@ -1,0 +1,49 @@
+"""Objects that are an image each: folders, prefixes, globs and lists of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+from pipeline import storage
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard
+
+
+def plan_files(entries: Iterable[tuple[str, storage.Entry]], shard_size: int) -> Iterator[PlannedShard]:
+    """Group (key, entry) pairs into shards, in their order."""
+    iterator = iter(entries)
+    for first in iterator:
+        group = list(chain([first], islice(iterator, shard_size - 1)))
+        yield PlannedShard(
+            kind="files",
+            keys=tuple(key for key, _ in group),
+            uris=tuple(entry.uri for _, entry in group),
+            sizes=tuple(entry.size for _, entry in group),
+            etags=tuple(entry.etag for _, entry in group),
+            num_images=len(group),
+        )
+
+
+def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
+    """The shard's images in order, fetched concurrently.
+
+    Raises:
+        OSError: the storage failed, which says nothing about an image.
+    """
+    fetched = storage.read_many([u for u, size in zip(shard.uris, shard.sizes, strict=True) if size <= max_bytes], max_bytes + 1)
+    for key, uri, size in zip(shard.keys, shard.uris, shard.sizes, strict=True):
+        data = b"" if size > max_bytes else next(fetched)
+        if isinstance(data, storage.MissingObject):
+            yield EncodedImage(key, uri, None, "missing", "no such file or object")
+        elif isinstance(data, PermissionError):
+            yield EncodedImage(key, uri, None, "unreadable", "permission denied")
+        elif isinstance(data, Exception):
+            if not uri.startswith(("http://", "https://")):
+                raise data
+            # A web list is full of other people's servers; one that answers badly is that image's own matter.
+            yield EncodedImage(key, uri, None, "missing", f"{type(data).__name__}: {data}"[:200])
+        elif size > max_bytes or len(data) > max_bytes:
+            reason = f"the file is larger than {max_bytes / 1e6:g} megabytes"
+            yield EncodedImage(key, uri, None, "too_large", reason)
+        else:
+            yield EncodedImage(key, uri, data)

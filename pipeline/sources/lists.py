@@ -1,0 +1,109 @@
+"""Lists of images: a line each (.txt), a row each (.csv, .parquet), or the images of a COCO annotation file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+
+_NAMED_LIKE_URIS = ("uri", "url", "path", "file_path", "image", "image_path", "file_name", "filename", "image_url")
+
+
+def read_list(uri: str, column: str | None) -> Iterator[str]:
+    """The names in a list file, in its order, each once.
+
+    Raises:
+        ValueError: the column isn't there, or cannot be guessed.
+    """
+    if uri.endswith(".parquet"):
+        names = _parquet_names(uri, column)
+    elif uri.endswith(".csv"):
+        names = _csv_names(uri, column)
+    else:
+        names = (line.strip() for line in storage.read_bytes(uri).decode("utf-8-sig").splitlines())
+    return _once(name for name in names if name)
+
+
+def _once(names: Iterable[str]) -> Iterator[str]:
+    # Digests, not names: a list of a million URIs must stay small here.
+    seen: set[int] = set()
+    for name in names:
+        digest = hash(name)
+        if digest not in seen:
+            seen.add(digest)
+            yield name
+
+
+def _csv_names(uri: str, column: str | None) -> Iterator[str]:
+    rows = csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig")))
+    chosen = _choose(uri, list(rows.fieldnames or []), column)
+    return (row[chosen] for row in rows if row[chosen])
+
+
+def _parquet_names(uri: str, column: str | None) -> Iterator[str]:
+    with storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
+        text = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        chosen = _choose(uri, text, column)
+        for batch in file.iter_batches(columns=[chosen]):
+            yield from (name for name in batch.column(0).to_pylist() if name)
+
+
+def _choose(uri: str, columns: list[str], wanted: str | None) -> str:
+    if wanted in columns:
+        return wanted
+    if wanted is None:
+        if len(columns) == 1:
+            return columns[0]
+        for name in _NAMED_LIKE_URIS:
+            if name in columns:
+                return name
+    asked = "none of its columns is named like one" if wanted is None else f"it has no text column {wanted!r}"
+    raise ValueError(f"{uri}: {asked}; name one of {', '.join(columns) or 'no text columns'} with input.image_column")
+
+
+def read_coco(uri: str) -> dict[str, Any]:
+    """A COCO annotation file.
+
+    Raises:
+        ValueError: it isn't one.
+        storage.MissingObject: there is no such file.
+    """
+    try:
+        content = json.loads(storage.read_bytes(uri))
+    except ValueError as error:
+        raise ValueError(f"{uri}: not valid JSON ({error})") from None
+    if not isinstance(content, dict) or "images" not in content:
+        raise ValueError(f"{uri}: not a COCO annotation file; it has no `images`")
+    for index, image in enumerate(content["images"]):
+        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
+            raise ValueError(f"{uri}: images[{index}] lacks id or file_name")
+    return content
+
+
+class CocoIds:
+    """COCO image ids by the names of images: by the whole name, else by the file name where that is unique."""
+
+    def __init__(self, images: Iterable[dict[str, Any]]) -> None:
+        self._by_name: dict[str, int] = {}
+        self._by_basename: dict[str, int | None] = {}
+        for image in images:
+            name = image["file_name"]
+            self._by_name[name] = image["id"]
+            base = storage.basename(name)
+            self._by_basename[base] = None if base in self._by_basename else image["id"]
+
+    def get(self, key: str) -> int | None:
+        """The id of the image with this key, None where the annotations don't know it."""
+        if key in self._by_name:
+            return self._by_name[key]
+        return self._by_basename.get(storage.basename(key))
+
+    def __len__(self) -> int:
+        return len(self._by_name)

@@ -1,0 +1,78 @@
+"""manifest.parquet: every shard of a run and how many images it holds. Written once, then only read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.sources.shard import PlannedShard, Shard
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("kind", pa.string()),
+        ("keys", pa.list_(pa.string())),
+        ("uris", pa.list_(pa.string())),
+        ("sizes", pa.list_(pa.int64())),
+        ("etags", pa.list_(pa.string())),
+        ("num_images", pa.int64()),
+        ("row_group", pa.int32()),
+        ("column", pa.string()),
+    ]
+)
+_ENTRIES_PER_ROW_GROUP = 50_000
+
+
+def write_manifest(uri: str, planned: Iterable[PlannedShard]) -> int:
+    """Number the shards and write them, a bounded number in memory; returns how many.
+
+    An interrupted planning leaves no manifest.
+    """
+    count = 0
+    with storage.open_write(uri) as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
+        rows: list[dict[str, object]] = []
+        entries = 0
+        for position, shard in enumerate(planned):
+            rows.append(dict(shard.at(position).__dict__))
+            entries += len(shard.keys)
+            count += 1
+            if entries >= _ENTRIES_PER_ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+                rows, entries = [], 0
+        writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+    return count
+
+
+class Manifest:
+    """The shards of a run.
+
+    Attributes:
+        num_images: entries of all shards.
+        counts: shard id to its number of entries, in order.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        with storage.open_read(uri) as stream:
+            table = pq.read_table(stream, columns=["id", "num_images"])
+        self.counts: dict[str, int] = dict(
+            zip(table["id"].to_pylist(), table["num_images"].to_pylist(), strict=True)
+        )
+        self.num_images: int = pc.sum(table["num_images"]).as_py() or 0
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def shards(self, without: Collection[str] = ()) -> Iterator[Shard]:
+        """The shards in order, but those already done; one row group of the file in memory at a time."""
+        with storage.open_read(self._uri) as stream, pq.ParquetFile(stream) as file:
+            for group in range(file.num_row_groups):
+                for row in file.read_row_group(group).to_pylist():
+                    if row["id"] not in without:
+                        for name in ("keys", "uris", "sizes", "etags"):
+                            row[name] = tuple(row[name])
+                        yield Shard(**row)

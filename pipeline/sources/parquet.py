@@ -1,0 +1,72 @@
+"""Parquet files with embedded images: a binary column, or a struct of bytes and path as Hugging Face writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard
+
+_ROWS_AT_A_TIME = 32
+
+
+def image_column(schema: pa.Schema, wanted: str | None = None) -> str | None:
+    """The column that holds encoded images: the wanted one, else the first of a fitting type, None where there is none.
+
+    Raises:
+        ValueError: the wanted column doesn't exist, or holds something else.
+    """
+    fitting = [field.name for field in schema if _holds_images(field.type)]
+    if wanted is None or wanted in fitting:
+        return wanted or next(iter(fitting), None)
+    if wanted in schema.names:
+        return None
+    raise ValueError(f"input.image_column is {wanted!r}; the file has: {', '.join(schema.names)}")
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(f.name == "bytes" and _holds_images(f.type) for f in (kind.field(i) for i in range(kind.num_fields)))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def read_schema(uri: str) -> pa.Schema:
+    """The Arrow schema of a Parquet file."""
+    with storage.open_read(uri, sequential=False) as stream:
+        return pq.read_schema(stream)
+
+
+def plan_parquet(key: str, entry: storage.Entry, column: str) -> Iterator[PlannedShard]:
+    """A shard per row group."""
+    with storage.open_read(entry.uri, sequential=False) as stream:
+        metadata = pq.read_metadata(stream)
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        yield PlannedShard("parquet", (key,), (entry.uri,), (entry.size,), (entry.etag,), rows, group, column)
+
+
+def read_parquet(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
+    """The row group's images; keys are the file's, the row's number in the file, and the image's own name if it has one."""
+    (container,), (uri,) = shard.keys, shard.uris
+    assert shard.row_group is not None and shard.column is not None
+    with storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
+        row = sum(file.metadata.row_group(i).num_rows for i in range(shard.row_group))
+        for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[shard.row_group], columns=[shard.column]):
+            for value in batch.column(0):
+                cell = value.as_py()
+                name = str(row)
+                if isinstance(cell, dict):
+                    name = "/".join([name, *([cell["path"]] if cell.get("path") else [])])
+                    cell = cell["bytes"]
+                key, row_uri = f"{container}/{name}", f"{uri}#{name}"
+                if cell is None:
+                    yield EncodedImage(key, row_uri, None, "missing", "the row holds no bytes")
+                elif len(cell) > max_bytes:
+                    reason = f"the file is larger than {max_bytes / 1e6:g} megabytes"
+                    yield EncodedImage(key, row_uri, None, "too_large", reason)
+                else:
+                    yield EncodedImage(key, row_uri, cell)
+                row += 1

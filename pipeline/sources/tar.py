@@ -1,0 +1,96 @@
+"""WebDataset archives: a tar is a shard, its image members are the entries, their names are kept as keys."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+from pipeline import storage
+from pipeline.images import IMAGE_SUFFIXES
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+class _Member(NamedTuple):
+    name: str
+    size: int
+    read: Callable[[], bytes]
+
+
+class _Truncated(NamedTuple):
+    """Stands at the end of an archive that stops without saying so: what followed is lost."""
+
+    reason: str
+
+
+def plan_tar(key: str, entry: storage.Entry) -> PlannedShard:
+    """Count an archive's images by hopping over its headers; a compressed archive is read through."""
+    compressed = not entry.uri.endswith(".tar")
+    with storage.open_read(entry.uri, sequential=compressed) as stream:
+        count = sum(1 for _ in _walk(stream, compressed))
+    return PlannedShard("tar", (key,), (entry.uri,), (entry.size,), (entry.etag,), count)
+
+
+def read_tar(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
+    """The archive's images in its order. Nothing is ever unpacked to disk, so names cannot lead anywhere."""
+    (container,), (uri,) = shard.keys, shard.uris
+    seen: dict[str, int] = {}
+    with storage.open_read(uri) as stream:
+        for member in _walk(stream, compressed=not uri.endswith(".tar")):
+            if isinstance(member, _Truncated):
+                yield EncodedImage(f"{container}#end", f"{uri}#end", None, "unreadable", member.reason)
+                continue
+            name = _unique(member.name, seen)
+            key, member_uri = f"{container}/{name}", f"{uri}#{name}"
+            if member.size > max_bytes:
+                reason = f"the file is larger than {max_bytes / 1e6:g} megabytes"
+                yield EncodedImage(key, member_uri, None, "too_large", reason)
+                continue
+            try:
+                yield EncodedImage(key, member_uri, member.read())
+            except (tarfile.ReadError, EOFError, gzip.BadGzipFile):
+                yield EncodedImage(key, member_uri, None, "unreadable", "the archive ends inside this entry")
+
+
+def _unique(name: str, seen: dict[str, int]) -> str:
+    """A member name that stands in the archive again gets a number, so that both entries have their own key."""
+    seen[name] = seen.get(name, 0) + 1
+    return name if seen[name] == 1 else f"{name}#{seen[name]}"
+
+
+def _walk(stream: BinaryIO, compressed: bool) -> Iterator[_Member | _Truncated]:
+    source = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compressed else stream
+    try:
+        archive = tarfile.open(fileobj=source, mode="r:")
+    except (tarfile.ReadError, EOFError, gzip.BadGzipFile) as error:
+        yield _Truncated(f"not a tar archive: {error}")
+        return
+    with archive:
+        try:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # else every header is kept until the end
+                if member.isreg() and member.name.lower().endswith(IMAGE_SUFFIXES):
+                    yield _Member(member.name, member.size, _reader(archive, member))
+            source.seek(archive.offset)
+            ended = source.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
+            reason = "the archive stops without an end marker"
+        except (tarfile.ReadError, EOFError, gzip.BadGzipFile) as error:
+            ended, reason = False, f"the archive is damaged: {error}"
+    if not ended:
+        yield _Truncated(f"{reason}; entries after this point are lost")
+
+
+def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        file = archive.extractfile(member)
+        with contextlib.closing(cast(BinaryIO, file)) as opened:
+            data = opened.read()
+        if len(data) < member.size:
+            raise tarfile.ReadError("unexpected end of data")
+        return data
+
+    return read
