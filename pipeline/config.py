@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
@@ -91,7 +93,7 @@ class FleetSettings(Section):
     workers: int | None = Field(None, ge=1, description="at most so many; by default what the cluster has room for")
     gpus_per_worker: float | None = Field(None, ge=0, description="GPUs of a worker; by default 1 where there are any")
     cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads of a worker; by default up to 4")
-    max_deaths: int = Field(8, ge=2, description="worker deaths on one shard until it is quarantined")
+    max_attempts: int = Field(6, ge=1, description="attempts at a shard, without news of it, until it is quarantined")
     grace_seconds: float = Field(20.0, ge=0, description="on a stop signal, time for shards in flight, seconds")
 
 
@@ -118,6 +120,42 @@ class Settings(Section):
                 if isinstance(data.get(key), str):
                     data = {**data, key: {"uri": data[key]}}
         return data
+
+
+_PATHS = {
+    "input": ("uri", "image_root"),
+    "detector": ("cfg", "weights", "boxes"),
+    "pose": ("weights",),
+}
+_PROJECT = Path(__file__).resolve().parents[1]
+
+
+def absolute_paths(settings: Settings) -> Settings:
+    """The same settings with local paths made absolute, so that they hold in every process and directory.
+
+    A relative path that isn't below the current directory is looked for in the project (its weights and demo).
+    """
+
+    def absolute(path: str | None) -> str | None:
+        if path is None or not storage.is_local(path):
+            return path
+        path = path.removeprefix("file://")
+        here = os.path.abspath(os.path.expanduser(path))
+        in_project = str(_PROJECT / path)
+        return in_project if not os.path.exists(here) and os.path.exists(in_project) else here
+
+    changed: dict[str, Any] = {
+        section: getattr(settings, section).model_copy(
+            update={name: absolute(getattr(getattr(settings, section), name)) for name in names}
+        )
+        for section, names in _PATHS.items()
+    }
+    changed["annotations"] = absolute(settings.annotations)
+    output = settings.output.uri
+    if storage.is_local(output):
+        output = os.path.abspath(os.path.expanduser(output.removeprefix("file://")))
+    changed["output"] = settings.output.model_copy(update={"uri": output})
+    return settings.model_copy(update=changed)
 
 
 class SettingsError(ValueError):

@@ -20,9 +20,10 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 
+Image.init()  # else a format is unknown until the first file of it has been met
 # The header is checked against our own limit before any pixel is decoded; Pillow's would fire first, with its own rules.
 Image.MAX_IMAGE_PIXELS = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -18,10 +18,11 @@ import torch
 from pipeline import storage
 from pipeline.annotator import Annotator
 from pipeline.bounded import BoundedQueue
+from pipeline.given import Given
 from pipeline.images import ImageRefused, decode_image
 from pipeline.people import Boxes, People
 from pipeline.run import Run
-from pipeline.sources import CocoIds, EncodedImage, Shard, read_shard
+from pipeline.sources import EncodedImage, Shard, read_shard
 from pipeline.tables import ImageRow, encode_part, skeleton_metadata
 
 _READ_AHEAD_BYTES = 256 << 20
@@ -53,14 +54,12 @@ class PartWriter:
     Attributes:
         run: the run directory that the parts go to.
         annotator: the networks; one shard uses them at a time.
-        coco_ids: ids of the annotated images, where annotations are given.
-        given_boxes: boxes by COCO id, where the detector is `given`.
+        given: what is known of the images before.
     """
 
     run: Run
     annotator: Annotator
-    coco_ids: CocoIds | None = None
-    given_boxes: Mapping[int, Boxes] | None = None
+    given: Given = Given()
     _networks: threading.Lock = field(default_factory=threading.Lock)
 
     def annotate(self, shard: Shard, poison: Collection[int] = (), careful: bool = False) -> Iterator[Progress]:
@@ -145,7 +144,7 @@ class PartWriter:
                     yield _Annotated(item.row, candidates, _finished(people))
 
     def _decode(self, encoded: EncodedImage, poison: bool) -> _Decoded:
-        row = ImageRow(encoded.key, encoded.uri, self.coco_ids.get(encoded.key) if self.coco_ids else None)
+        row = ImageRow(encoded.key, encoded.uri, self.given.coco_id(encoded.key))
         row.status, row.error = encoded.status, encoded.error
         if encoded.data is None:
             return _Decoded(row)
@@ -161,10 +160,7 @@ class PartWriter:
             return _Decoded(row)
         row.height, row.width = image.pixels.shape[:2]
         row.orientation = image.orientation
-        boxes = None
-        if self.given_boxes is not None:
-            boxes = self.given_boxes.get(-1 if row.coco_id is None else row.coco_id, Boxes.empty())
-        return _Decoded(row, image.pixels, boxes)
+        return _Decoded(row, image.pixels, self.given.boxes_of(row.coco_id))
 
     @property
     def _max_bytes(self) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torchvision import models
@@ -132,14 +132,23 @@ def _load(path: str) -> dict[str, Any]:
 
 def _describe(settings: Settings) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
-    results = {key: tree[key] for key in ("input", "images", "detector", "pose", "suppression", "compute")}
-    results["annotations"] = tree["annotations"]
+    results = {key: dict(tree[key]) for key in ("input", "images", "detector", "pose", "suppression", "compute")}
+    # Files count by their content, so that the same run may find them elsewhere.
+    for section, name in (("detector", "cfg"), ("detector", "weights"), ("detector", "boxes"), ("pose", "weights")):
+        del results[section][name]
     results["output"] = {"candidates": tree["output"]["candidates"]}
     results["digests"] = _digests(settings)
     results["results_version"] = RESULTS_VERSION
     fingerprint = hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:16]
-    versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS_OF}}
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS_OF}}
     return {"fingerprint": fingerprint, "results": results, "settings": tree, "versions": versions}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the project itself, where it runs from its folder as a submitted job does
+        return "not installed"
 
 
 def _digests(settings: Settings) -> dict[str, str]:
@@ -164,5 +173,10 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         if isinstance(before, dict) and isinstance(after, dict):
             found += _differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key} was {before!r}, now {after!r}")
+            found.append(f"{prefix}{key} was {_short(before)}, now {_short(after)}")
     return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"

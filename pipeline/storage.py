@@ -65,6 +65,11 @@ def basename(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
+def suffix(uri: str) -> str:
+    """The file name's extension with its dot, "" where there is none."""
+    return os.path.splitext(basename(uri))[1]
+
+
 def exists(uri: str) -> bool:
     fs, path = _open_uri(uri)
     return bool(fs.exists(path))

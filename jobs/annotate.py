@@ -1,0 +1,98 @@
+"""Annotate a collection of images with human keypoints.
+
+  uv run jobs/annotate.py                                         the demo
+  uv run jobs/annotate.py --input my/photos --output out/run1     your own
+  ray job submit --working-dir . -- python jobs/annotate.py --input s3://... --output s3://...
+
+The same command goes on with an interrupted run; a finished run has nothing left to do.
+Exit code: 0 all done, 1 something is missing, 2 a mistake in the settings, 130 or 143 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.config import Settings, absolute_paths, parse_settings
+from pipeline.evaluation import evaluate_run
+from pipeline.evaluation.results import write_coco_results
+from pipeline.fleet import (
+    FleetError,
+    IncompleteRun,
+    Reduction,
+    Stop,
+    Stopped,
+    annotate_run,
+    connect,
+    reduce_run,
+    stored_reduction,
+)
+from pipeline.fleet.display import Display
+from pipeline.given import Given
+from pipeline.report.draw import draw_run
+from pipeline.report.summary import summary
+from pipeline.run import Run
+from pipeline.sources import Manifest, plan_collection, write_manifest
+
+DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml"
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = absolute_paths(parse_settings(argv, __doc__ or "", default_config=str(DEMO)))
+    started = time.monotonic()
+    try:
+        given = Given.load(settings)
+        run, manifest = _prepare(settings)
+    except (ValueError, OSError) as error:
+        print(f"annotate: {error}", file=sys.stderr)
+        return 2
+    try:
+        reduction = stored_reduction(run)
+        if reduction is None:
+            reduction = _annotate(run, manifest, given)
+        lines = _finish(run, reduction)
+    except Stopped as stopped:
+        done = len(run.parts())
+        print(f"annotate: stopped; {done} of {len(manifest)} shards are done. The same command goes on.", file=sys.stderr)
+        return stopped.exit_code
+    except IncompleteRun as error:
+        print(f"annotate: {error}", file=sys.stderr)
+        print("The same command tries them again; jobs/reduce.py --allow-partial makes tables of the rest.", file=sys.stderr)
+        return 1
+    except (FleetError, ValueError, OSError) as error:
+        print(f"annotate: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    print(f"{time.monotonic() - started:.0f} seconds in all")
+    return 0
+
+
+def _prepare(settings: Settings) -> tuple[Run, Manifest]:
+    """The run directory with its plan; both are made once."""
+    run = Run.create(settings)
+    if not storage.exists(run.manifest_uri):
+        write_manifest(run.manifest_uri, plan_collection(settings.input))
+    return run, run.manifest()
+
+
+def _annotate(run: Run, manifest: Manifest, given: Given) -> Reduction:
+    with connect(run.settings.fleet):
+        stop = Stop()
+        with stop.listening(), Display() as display:
+            annotate_run(run, manifest, display, stop, given)
+        return reduce_run(run)
+
+
+def _finish(run: Run, reduction: Reduction) -> list[str]:
+    if reduction.totals.with_coco_id:
+        write_coco_results(run)
+    metrics = evaluate_run(run, run.settings.annotations) if run.settings.annotations else None
+    pictures = draw_run(run, run.settings.draw) if run.settings.draw else []
+    return summary(run, reduction, metrics, pictures)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""Evaluate the tables of a run against COCO annotations; no network runs.
+
+  uv run jobs/evaluate.py out/run1
+  uv run jobs/evaluate.py out/run1 --annotations person_keypoints_val2017.json
+
+Needs the tables: jobs/reduce.py builds them, with --allow-partial also those of a run that is not finished.
+Exit code: 0 evaluated, 1 the annotations don't fit the run, 2 nothing to evaluate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipeline import storage
+from pipeline.evaluation import evaluate_run
+from pipeline.run import Run
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="run directory, local or on object storage")
+    parser.add_argument("--annotations", help="COCO annotations; by default those that the run was started with")
+    arguments = parser.parse_args(argv)
+    try:
+        run = Run.open(arguments.run)
+    except ValueError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    annotations = arguments.annotations or run.settings.annotations
+    if annotations is None:
+        print("evaluate: the run was started without annotations; name some with --annotations", file=sys.stderr)
+        return 2
+    if not storage.exists(run.path("totals.json")):
+        print(f"evaluate: {run.uri} has no tables yet; build them with jobs/reduce.py {run.uri}", file=sys.stderr)
+        return 2
+    try:
+        metrics = evaluate_run(run, annotations)
+    except (ValueError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    print("\n".join([*metrics.lines(), f"written to {run.path('metrics.json')}"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,45 @@
+"""Build the tables of a run from its parts, and say whether the run is whole.
+
+  uv run jobs/reduce.py out/run1
+  uv run jobs/reduce.py out/run1 --allow-partial
+
+Exit code: 0 the tables are built, 1 shards are missing or damaged, 2 not a run directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipeline.evaluation.results import write_coco_results
+from pipeline.fleet import IncompleteRun, connect, reduce_run
+from pipeline.report.summary import summary
+from pipeline.run import Run, RunRefused
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="run directory, local or on object storage")
+    parser.add_argument(
+        "--allow-partial", action="store_true", help="build tables although shards are missing; totals.json says so"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        run = Run.open(arguments.run)
+        with connect(run.settings.fleet):
+            reduction = reduce_run(run, arguments.allow_partial)
+    except RunRefused as error:
+        print(f"reduce: {error}", file=sys.stderr)
+        return 2
+    except (IncompleteRun, ValueError, OSError) as error:
+        print(f"reduce: {error}", file=sys.stderr)
+        return 1
+    if reduction.totals.with_coco_id:
+        write_coco_results(run)
+    print("\n".join(summary(run, reduction)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

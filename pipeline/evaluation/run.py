@@ -1,0 +1,93 @@
+"""A run's tables against annotations: the numbers, and what they were measured on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import storage
+from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints
+from pipeline.evaluation.results import box_results, keypoint_results
+from pipeline.run import Run
+from pipeline.skeletons import SKELETONS
+from pipeline.sources import CocoIds, read_coco
+from pipeline.tables import read_table
+
+
+@dataclass(frozen=True)
+class RunMetrics:
+    """Numbers, and what has to stand beside them.
+
+    Attributes:
+        keypoints: None where the annotations have no keypoints.
+        boxes: of the people who were kept, None where the run's boxes were given.
+        detector, flip_test: whose boxes, and how the poses were made.
+        annotated_images: images of the annotations.
+        images_in_run: of these, those that the tables have a row for.
+        complete: whether the run itself is whole.
+    """
+
+    keypoints: Metrics | None
+    boxes: Metrics | None
+    detector: str
+    flip_test: bool
+    annotated_images: int
+    images_in_run: int
+    complete: bool
+    annotations: str
+
+    def lines(self) -> list[str]:
+        """For a person to read."""
+        text = []
+        for name, m in (("keypoints", self.keypoints), ("person boxes", self.boxes)):
+            if m is not None:
+                text.append(
+                    f"{name}: AP {m.ap:.3f}  AP50 {m.ap50:.3f}  AP75 {m.ap75:.3f}  APm {m.ap_m:.3f}  APl {m.ap_l:.3f}  "
+                    f"AR {m.ar:.3f}"
+                )
+        flip = "flip test" if self.flip_test else "no flip test"
+        seen = f"{self.images_in_run} of {self.annotated_images} annotated images in the run"
+        whole = "" if self.complete else ", RUN INCOMPLETE"
+        text.append(f"measured with {self.detector} boxes, {flip}, {seen}{whole}")
+        return text
+
+
+def evaluate_run(run: Run, annotations: str) -> RunMetrics:
+    """Evaluate the tables of a reduced run and write `metrics.json`.
+
+    Annotated images that the run never saw count as missed people, as in the COCO evaluation, and are reported.
+
+    Raises:
+        ValueError: the annotations know none of the run's images.
+    """
+    truth = read_coco(annotations)
+    ids = CocoIds(truth["images"])
+    seen = {ids.get(image_id) for table in read_table(run.uri, "images", ["image_id"]) for image_id in table["image_id"].to_pylist()}
+    seen.discard(None)
+    if not seen:
+        raise ValueError(f"{annotations} names none of the images in {run.uri}; is it for another collection?")
+    settings = run.settings
+    has_keypoints = any("keypoints" in a for a in truth["annotations"])
+    given = settings.detector.name == "given"
+    keypoints = boxes = None
+    if has_keypoints:
+        skeleton = SKELETONS[settings.pose.skeleton]
+        keypoints = evaluate_keypoints(list(keypoint_results(run, ids)), truth, skeleton)
+    if not given:
+        boxes = evaluate_boxes(list(box_results(run, ids)), truth)
+    totals = json.loads(storage.read_bytes(run.path("totals.json")))
+    metrics = RunMetrics(
+        keypoints=keypoints,
+        boxes=boxes,
+        detector=settings.detector.name,
+        flip_test=settings.pose.flip_test,
+        annotated_images=len(truth["images"]),
+        images_in_run=len(seen),
+        complete=totals["complete"],
+        annotations=annotations,
+    )
+    storage.write_bytes(run.path("metrics.json"), json.dumps(asdict(metrics), indent=2).encode())
+    return metrics
+
+

@@ -1,0 +1,72 @@
+"""Connecting to a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Read when ray is imported. Under `uv run` Ray would start every worker through uv again and copy the project for it; the
+# workers of a local cluster share this environment, and a cluster's nodes have theirs.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+from pipeline.config import ComputeSettings, FleetSettings
+
+_LOCAL_OBJECT_STORE_BYTES = 256 << 20  # only settings, ids and counts travel through it
+_DEFAULT_CPUS = 4
+
+
+@contextlib.contextmanager
+def connect(settings: FleetSettings) -> Iterator[None]:
+    """A Ray session: the cluster that the settings or RAY_ADDRESS name, else one started here and stopped after.
+
+    Raises:
+        ConnectionError: the named cluster isn't there.
+    """
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class WorkerShape:
+    """What the workers are given: how many at most, and the GPUs and CPU threads of each."""
+
+    workers: int
+    gpus: float
+    cpus: int
+
+
+def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: int) -> WorkerShape:
+    """Fit workers into the cluster as it is, where the settings leave it open; never more workers than shards."""
+    resources = ray.cluster_resources()
+    total_gpus = 0.0 if compute.device == "cpu" else resources.get("GPU", 0.0)
+    total_cpus = int(resources.get("CPU", 1))
+    gpus = settings.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if total_gpus >= 1 or compute.device == "cuda" else 0.0
+    on_gpus = int(total_gpus / gpus) if gpus else 0
+    largest_node = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    cpus = settings.cpus_per_worker
+    if cpus is None:
+        share = total_cpus // on_gpus if on_gpus else largest_node
+        cpus = max(1, min(_DEFAULT_CPUS, share))
+    workers = settings.workers or on_gpus or max(1, total_cpus // cpus)
+    return WorkerShape(max(1, min(workers, num_shards)), gpus, cpus)

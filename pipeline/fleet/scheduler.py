@@ -1,0 +1,312 @@
+"""Who gets which shard, and what happens when a worker dies over one.
+
+A worker holds two shards, so that reading and writing hide behind the networks. A part that exists is done, so nothing here
+has to be remembered: whatever dies, the next run takes up what has no part.
+
+A shard whose worker died is tried again alone on a worker and carefully: each image is announced before it is touched. An
+image in hand at two such deaths is poison: it gets a row that says so, and is not touched again. One death is not enough;
+machines die for their own reasons, and no image may be lost to that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import ObjectRef, ObjectRefGenerator
+from ray.exceptions import RayActorError, RayTaskError
+
+from pipeline import storage
+from pipeline.fleet.cluster import WorkerShape, worker_shape
+from pipeline.fleet.display import Display
+from pipeline.fleet.worker import SHARDS_AT_A_TIME, Worker
+from pipeline.given import Given
+from pipeline.parts import Progress
+from pipeline.run import Run
+from pipeline.sources import Manifest, Shard
+
+_DEATHS_OF_POISON = 2
+_START_DEATHS = 3
+_POLL_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 60.0
+
+
+class FleetError(RuntimeError):
+    """No worker can start; the text says why."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has; what is done is done.
+
+    Attributes:
+        exit_code: by which a shell knows the signal.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+class Stop:
+    """SIGINT and SIGTERM as a request: the first lets shards in flight finish, the second does not wait."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the two signals meanwhile; after ray.init, which takes SIGTERM for itself."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a fleet ended: shards finished now, and shards given up with their reason."""
+
+    finished: int
+    quarantined: dict[str, str]
+
+
+def annotate_run(
+    run: Run,
+    manifest: Manifest,
+    display: Display,
+    stop: Stop,
+    given: Given = Given(),
+) -> Outcome:
+    """Annotate every shard of a run that has no part yet. Needs a Ray session.
+
+    Raises:
+        FleetError: the workers cannot start.
+        Stopped: by a signal.
+    """
+    done = run.parts().keys() & manifest.counts.keys()
+    left = len(manifest) - len(done)
+    display.begin(manifest.num_images, sum(manifest.counts[id_] for id_ in done), len(manifest), len(done))
+    if left == 0:
+        return Outcome(0, {})
+    shape = worker_shape(run.settings.fleet, run.settings.compute, left)
+    arguments = (run, shape.cpus, ray.put(given))
+    scheduler = _Scheduler(run, manifest.shards(without=done), shape, arguments, display, stop)
+    try:
+        return scheduler.run_all()
+    finally:
+        scheduler.kill_workers()
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """A shard and what has been learnt about it."""
+
+    shard: Shard
+    attempts: int = 0
+    poison: set[int] = field(default_factory=set)
+    suspects: Counter[int] = field(default_factory=Counter)
+    careful: bool = False
+    not_before: float = 0.0
+    progress: Progress = Progress()
+
+
+@dataclass(eq=False)
+class _WorkerState:
+    handle: Any
+    starting: ObjectRef | None
+    attempts: list[_Attempt] = field(default_factory=list)
+
+
+class _Scheduler:
+    def __init__(
+        self,
+        run: Run,
+        shards: Iterator[Shard],
+        shape: WorkerShape,
+        start_arguments: tuple[Any, ...],
+        display: Display,
+        stop: Stop,
+    ) -> None:
+        self._run = run
+        self._shards = shards
+        self._shape = shape
+        self._start_arguments = start_arguments
+        self._display = display
+        self._stop = stop
+        self._stopping_since: float | None = None
+        self._workers: list[_WorkerState] = []
+        self._streams: dict[ObjectRefGenerator, tuple[_WorkerState, _Attempt]] = {}
+        self._retries: deque[_Attempt] = deque()
+        self._next: Shard | None = next(shards, None)
+        self._start_deaths = 0
+        self._finished = 0
+        self._quarantined: dict[str, str] = {}
+
+    def run_all(self) -> Outcome:
+        while not self._is_over():
+            self._keep_workers()
+            self._hand_out()
+            waited_for = [*self._streams, *(w.starting for w in self._workers if w.starting is not None)]
+            if not waited_for:
+                time.sleep(_POLL_SECONDS)
+                continue
+            ready, _ = ray.wait(waited_for, num_returns=1, timeout=_POLL_SECONDS)
+            for item in ready:
+                if item in self._streams:
+                    self._advance(item)
+                else:
+                    self._started(next(w for w in self._workers if w.starting == item))
+            self._display.in_flight([attempt.progress for _, attempt in self._streams.values()])
+        if self._stop.signals:
+            raise Stopped(self._stop.signals[0])
+        return Outcome(self._finished, self._quarantined)
+
+    def kill_workers(self) -> None:
+        for worker in self._workers:
+            ray.kill(worker.handle)
+
+    def _is_over(self) -> bool:
+        if self._stop.signals:
+            if self._stopping_since is None:
+                self._stopping_since = time.monotonic()
+                self._display.note(
+                    f"stopping: waiting up to {self._run.settings.fleet.grace_seconds:g} s for {len(self._streams)} "
+                    "shards in flight; once more to stop now"
+                )
+            waited = time.monotonic() - self._stopping_since
+            patient = len(self._stop.signals) == 1 and waited < self._run.settings.fleet.grace_seconds
+            return not (self._streams and patient)
+        return self._next is None and not self._retries and not self._streams
+
+    def _keep_workers(self) -> None:
+        """Ask for workers up to the maximum, but no more than there are shards to hold."""
+        if self._stop.signals:
+            return
+        held = len(self._streams) + len(self._retries)
+        wanted = self._shape.workers if self._next is not None else min(self._shape.workers, held)
+        while len(self._workers) < wanted:
+            handle = Worker.options(num_cpus=self._shape.cpus, num_gpus=self._shape.gpus).remote()
+            self._workers.append(_WorkerState(handle, handle.start.remote(*self._start_arguments)))
+
+    def _hand_out(self) -> None:
+        if self._stop.signals:
+            return
+        # Idle workers first: a retry needs one for itself, and the last shards should spread out.
+        for worker in sorted((w for w in self._workers if w.starting is None), key=lambda w: len(w.attempts)):
+            if not worker.attempts:
+                retry = self._due_retry()
+                if retry is not None:
+                    self._give(worker, retry)
+                    continue
+        for level in range(SHARDS_AT_A_TIME):
+            for worker in self._workers:
+                alone = any(a.careful for a in worker.attempts)
+                if worker.starting is None and len(worker.attempts) == level and not alone and self._next is not None:
+                    if level > 0 and self._reserved(worker):
+                        continue
+                    self._give(worker, _Attempt(self._next))
+                    self._next = next(self._shards, None)
+
+    def _due_retry(self) -> _Attempt | None:
+        now = time.monotonic()
+        for attempt in self._retries:
+            if attempt.not_before <= now:
+                self._retries.remove(attempt)
+                return attempt
+        return None
+
+    def _reserved(self, worker: _WorkerState) -> bool:
+        """Whether a worker should run empty because retries wait for one: as many as there are retries."""
+        return worker in self._workers[: len(self._retries)]
+
+    def _give(self, worker: _WorkerState, attempt: _Attempt) -> None:
+        attempt.progress = Progress()
+        worker.attempts.append(attempt)
+        # Backpressure of one: a careful worker goes on only once its announcement has arrived here.
+        stream = worker.handle.annotate.options(
+            num_returns="streaming", _generator_backpressure_num_objects=1 if attempt.careful else -1
+        ).remote(attempt.shard, frozenset(attempt.poison), attempt.careful)
+        self._streams[stream] = (worker, attempt)
+
+    def _started(self, worker: _WorkerState) -> None:
+        try:
+            ray.get(worker.starting)
+            worker.starting = None
+            self._start_deaths = 0
+        except RayTaskError as error:
+            raise FleetError(f"a worker could not start: {error.cause}") from None
+        except RayActorError as error:
+            self._workers.remove(worker)
+            self._start_deaths += 1
+            if self._start_deaths >= _START_DEATHS:
+                raise FleetError(f"{_START_DEATHS} workers in a row died while they loaded their networks: {error}") from None
+
+    def _advance(self, stream: ObjectRefGenerator) -> None:
+        worker, attempt = self._streams[stream]
+        try:
+            attempt.progress = ray.get(next(stream))
+        except StopIteration:
+            self._release(stream)
+            self._finish(attempt)
+        except RayTaskError as error:
+            self._release(stream)
+            self._try_again(attempt, f"{type(error.cause).__name__}: {error.cause}")
+        except RayActorError as error:
+            self._bury(worker, error)
+
+    def _release(self, stream: ObjectRefGenerator) -> None:
+        worker, attempt = self._streams.pop(stream)
+        worker.attempts.remove(attempt)
+
+    def _finish(self, attempt: _Attempt) -> None:
+        self._finished += 1
+        self._display.finish(attempt.progress)
+        if attempt.attempts:
+            storage.delete(self._run.quarantine_uri(attempt.shard.id))
+
+    def _bury(self, worker: _WorkerState, error: RayActorError) -> None:
+        """Every shard of a dead worker is tried again; what it had announced is under suspicion."""
+        self._workers.remove(worker)
+        self._display.worker_died()
+        for stream in [s for s, (w, _) in self._streams.items() if w is worker]:
+            _, attempt = self._streams.pop(stream)
+            number = attempt.progress.in_hand
+            if number is not None and not _node_died(error):
+                attempt.suspects[number] += 1
+                if attempt.suspects[number] == _DEATHS_OF_POISON:
+                    attempt.poison.add(number)
+                    attempt.attempts = 0
+                    self._display.note(f"image {number} of shard {attempt.shard.id} kills its worker: marked as poison")
+            self._try_again(attempt, "its worker process died")
+
+    def _try_again(self, attempt: _Attempt, reason: str) -> None:
+        attempt.attempts += 1
+        attempt.careful = True
+        if attempt.attempts < self._run.settings.fleet.max_attempts:
+            wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt.attempts) * random.uniform(0.5, 1.0)
+            attempt.not_before = time.monotonic() + wait
+            self._retries.append(attempt)
+            return
+        reason = f"given up after {attempt.attempts} attempts: {reason}"
+        self._quarantined[attempt.shard.id] = reason
+        record = {"shard": attempt.shard.id, "uris": attempt.shard.uris[:3], "reason": reason}
+        storage.write_bytes(self._run.quarantine_uri(attempt.shard.id), json.dumps(record, indent=2).encode())
+        self._display.note(f"shard {attempt.shard.id} quarantined: {reason}")
+
+
+def _node_died(error: RayActorError) -> bool:
+    return error.preempted or "its node has died" in str(error)

@@ -1,0 +1,111 @@
+"""Boxes and skeletons drawn onto images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from pipeline import storage
+from pipeline.images import decode_image
+from pipeline.people import People
+from pipeline.run import Run
+from pipeline.skeletons import SKELETONS, Skeleton
+from pipeline.sources import read_shard
+from pipeline.tables import read_table, to_people
+
+# RGB, as people know them from the COCO pictures: left green, right orange, the middle and the face blue.
+_LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
+_FACE = ("nose", "eye", "ear")
+_LEAST_KEYPOINT_SCORE = 0.2
+_JPEG_QUALITY = 92
+
+
+def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.ndarray:
+    """A copy of an image with each person's box, limbs and joints; joints scored under 0.2 are left out.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        people: in pixels of that image.
+    """
+    picture = np.ascontiguousarray(image).copy()
+    for i in range(len(people)):
+        x1, y1, x2, y2 = people.boxes[i]
+        thickness = int(np.clip(max(x2 - x1, y2 - y1) / 120, 1, 8))
+        cv2.rectangle(picture, _point((x1, y1)), _point((x2, y2)), _BOX, max(1, thickness // 2), cv2.LINE_AA)
+        clear = people.keypoint_scores[i] >= _LEAST_KEYPOINT_SCORE
+        for a, b in skeleton.limbs:
+            if clear[a] and clear[b]:
+                colour = _limb_colour(skeleton.joints[a], skeleton.joints[b])
+                ends = (_point(people.keypoints[i, a]), _point(people.keypoints[i, b]))
+                cv2.line(picture, *ends, colour, thickness, cv2.LINE_AA)
+        for joint in np.flatnonzero(clear):
+            colour = _limb_colour(skeleton.joints[joint], skeleton.joints[joint])
+            cv2.circle(picture, _point(people.keypoints[i, joint]), thickness + 1, colour, cv2.FILLED, cv2.LINE_AA)
+    return picture
+
+
+def _point(xy: np.ndarray | tuple[float, float]) -> tuple[int, int]:
+    return int(np.clip(round(float(xy[0])), -10_000, 100_000)), int(np.clip(round(float(xy[1])), -10_000, 100_000))
+
+
+def _limb_colour(a: str, b: str) -> tuple[int, int, int]:
+    if any(part in name for name in (a, b) for part in _FACE):
+        return _MIDDLE
+    if a.startswith("left") and b.startswith("left"):
+        return _LEFT
+    return _RIGHT if a.startswith("right") and b.startswith("right") else _MIDDLE
+
+
+def draw_run(run: Run, count: int) -> list[str]:
+    """Draw images of a reduced run into its `pictures/`, spread evenly over those with people; returns their URIs."""
+    chosen = _choose(run, count)
+    people = _people_of(run, set(chosen))
+    skeleton = SKELETONS[run.settings.pose.skeleton]
+    uris = []
+    for image_id, pixels in _pixels_of(run, chosen):
+        picture = draw_people(pixels, people[image_id], skeleton)
+        _, encoded = cv2.imencode(
+            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        )
+        # Names come from the collection: only plain characters of them reach the file system.
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", image_id.removesuffix(storage.suffix(image_id)))[-100:]
+        uri = run.path("pictures", f"{len(uris):04d}-{name}.jpg")
+        storage.write_bytes(uri, encoded.tobytes())
+        uris.append(uri)
+    return uris
+
+
+def _choose(run: Run, count: int) -> dict[str, str]:
+    """Image id to shard of `count` images with people; images without stand in where these are too few."""
+    peopled: dict[str, str] = {}
+    empty: dict[str, str] = {}
+    for table in read_table(run.uri, "images", ["image_id", "shard", "status", "num_people"]):
+        for row in table.to_pylist():
+            if row["status"] == "ok":
+                (peopled if row["num_people"] else empty)[row["image_id"]] = row["shard"]
+    ids = list(peopled) if len(peopled) >= count else [*peopled, *empty][:count]
+    picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))] if ids else []
+    return {image_id: peopled.get(image_id) or empty[image_id] for image_id in picked}
+
+
+def _people_of(run: Run, image_ids: set[str]) -> dict[str, People]:
+    skeleton = SKELETONS[run.settings.pose.skeleton]
+    found = {image_id: People.empty(len(skeleton)) for image_id in image_ids}
+    for table in read_table(run.uri, "people"):
+        ids = np.array(table["image_id"].to_pylist(), dtype=object)
+        people = to_people(table)
+        for image_id in image_ids.intersection(ids):
+            found[image_id] = people[ids == image_id]
+    return found
+
+
+def _pixels_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    max_bytes = int(run.settings.images.max_megabytes * 1e6)
+    done = set(run.manifest().counts) - set(chosen.values())
+    for shard in run.manifest().shards(without=done):
+        for image in read_shard(shard, max_bytes):
+            if image.key in chosen and image.data is not None:
+                yield image.key, decode_image(image.data, run.settings.images.max_megapixels).pixels
