@@ -56,11 +56,16 @@ def main(argv: Sequence[str]) -> int:
         lines = _finish(run, reduction)
     except Stopped as stopped:
         done = len(run.parts())
-        print(f"annotate: stopped; {done} of {len(manifest)} shards are done. The same command goes on.", file=sys.stderr)
+        print(
+            f"annotate: stopped; {done} of {len(manifest)} shards are done. The same command goes on.", file=sys.stderr
+        )
         return stopped.exit_code
     except IncompleteRun as error:
         print(f"annotate: {error}", file=sys.stderr)
-        print("The same command tries them again; jobs/reduce.py --allow-partial makes tables of the rest.", file=sys.stderr)
+        print(
+            "The same command tries them again; jobs/reduce.py --allow-partial makes tables of the rest.",
+            file=sys.stderr,
+        )
         return 1
     except (FleetError, ValueError, OSError) as error:
         print(f"annotate: {error}", file=sys.stderr)

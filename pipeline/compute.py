@@ -43,7 +43,7 @@ class Compute:
     def prepare(self, model: nn.Module) -> nn.Module:
         """A network ready to run: evaluation mode, BatchNorm folded, channels last, in place and precision."""
         model = model.eval().requires_grad_(False)
-        return fuse(model).to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+        return fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W) in 0..1, channels last, on the device."""

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline import storage
 from pipeline.suppression import PoseNMS
 
+GIVEN = "given"  # the detector's name where boxes come with the images
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -286,7 +288,9 @@ def parse_settings(argv: Sequence[str], description: str, default_config: str | 
         name = unknown[0].partition("=")[0]
         if not name.startswith("--"):
             parser.error(f"{name!r} is not expected here; every argument is a flag with its value, --help lists them")
-        parser.error(f"{name} is unknown" + _nearest(name[2:], [leaf.name for leaf in leaves()]).replace("mean ", "mean --"))
+        parser.error(
+            f"{name} is unknown" + _nearest(name[2:], [leaf.name for leaf in leaves()]).replace("mean ", "mean --")
+        )
     flags = vars(arguments)
     config, print_config = flags.pop("config"), flags.pop("print_config")
     if config is None and "input.uri" not in flags:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.config import Settings
-from pipeline.detectors import GIVEN
+from pipeline.config import GIVEN, Settings
 from pipeline.people import Boxes
 from pipeline.sources import CocoIds, read_coco
 
@@ -29,7 +28,7 @@ class Given:
 
     @classmethod
     def load(cls, settings: Settings) -> Given:
-        """Read the files that the settings name. Ids come from the first of annotations, input and boxes that is COCO's.
+        """Read the files that the settings name. Ids come from annotations, else from a COCO input, else the boxes.
 
         Raises:
             ValueError: a file that cannot be used, or given boxes that nothing ties to the images.
@@ -47,7 +46,7 @@ class Given:
         ids_uri = settings.annotations or (settings.input.uri if is_coco else names)
         if boxes is not None and ids_uri is None:
             raise ValueError(
-                f"detector.boxes {boxes_uri} holds results by image id; give annotations too, which tie ids to file names"
+                f"detector.boxes {boxes_uri} holds results by image id; give annotations: they tie ids to file names"
             )
         return cls(CocoIds(read_coco(ids_uri)["images"]) if ids_uri else None, boxes)
 

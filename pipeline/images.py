@@ -24,7 +24,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 
 Image.init()  # else a format is unknown until the first file of it has been met
-# The header is checked against our own limit before any pixel is decoded; Pillow's would fire first, with its own rules.
+# The header is checked against our own limit before any pixel is decoded; Pillow's would fire first, with its own
+# rules.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -100,7 +101,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _decode_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
-    # `strict` turns libjpeg's warnings (data cut short, damaged entropy code) into errors; Pillow and OpenCV fill in grey.
+    # `strict` turns libjpeg's warnings (data cut short, damaged code) into errors; Pillow and OpenCV fill in grey.
     if image.mode == "CMYK":
         simplejpeg.decode_jpeg(data, "CMYK", strict=True)
         return np.asarray(image.convert("RGB"))

@@ -1,7 +1,8 @@
 """Annotate one shard into one part. Knows no Ray.
 
-Three stages overlap through bounded queues: a thread reads and decodes, the caller's thread runs the networks, and a third
-suppresses. Encoding and the one PUT that commits the part come last; a worker overlaps them with its next shard.
+Three stages overlap through bounded queues: a thread reads and decodes, the caller's thread runs the networks, and a
+third suppresses. Encoding and the one PUT that commits the part come last; a worker overlaps them with its next
+shard.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.bounded import BoundedQueue
 from pipeline.given import Given
 from pipeline.images import ImageRefused, decode_image
 from pipeline.people import Boxes, People
+from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.sources import EncodedImage, Shard, read_shard
 from pipeline.tables import ImageRow, encode_part, skeleton_metadata
@@ -28,23 +30,6 @@ from pipeline.tables import ImageRow, encode_part, skeleton_metadata
 _READ_AHEAD_BYTES = 256 << 20
 _READ_AHEAD_IMAGES = 64
 _IMAGES_PER_PROGRESS = 16
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a shard is; a streaming caller sees one now and then.
-
-    Attributes:
-        images: of the shard, done.
-        people: found in these before suppression.
-        failed: of these images, those with another status than `ok`.
-        in_hand: number of the image that is about to be touched, where a careful run says so.
-    """
-
-    images: int = 0
-    people: int = 0
-    failed: int = 0
-    in_hand: int | None = None
 
 
 @dataclass

@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from torchvision import models
-
 from pipeline import storage
-from pipeline.config import Settings
-from pipeline.detectors import GIVEN
-from pipeline.detectors.torchvision_detector import torchvision_names
+from pipeline.config import GIVEN, Settings
 from pipeline.sources import Manifest
 
 # Raised whenever the same settings and weights could give other rows.
@@ -92,7 +88,9 @@ class Run:
             RunRefused: planning never finished.
         """
         if not storage.exists(self.manifest_uri):
-            raise RunRefused(f"{self.uri} has no manifest.parquet: planning was interrupted; run jobs/annotate.py again")
+            raise RunRefused(
+                f"{self.uri} has no manifest.parquet: planning was interrupted; run jobs/annotate.py again"
+            )
         return Manifest(self.manifest_uri)
 
     def part_uri(self, shard_id: str) -> str:
@@ -132,7 +130,9 @@ def _load(path: str) -> dict[str, Any]:
 
 def _describe(settings: Settings) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
-    results = {key: dict(tree[key]) for key in ("input", "images", "detector", "pose", "suppression", "compute")}
+    results: dict[str, Any] = {
+        key: dict(tree[key]) for key in ("input", "images", "detector", "pose", "suppression", "compute")
+    }
     # Files count by their content, so that the same run may find them elsewhere.
     for section, name in (("detector", "cfg"), ("detector", "weights"), ("detector", "boxes"), ("pose", "weights")):
         del results[section][name]
@@ -161,8 +161,11 @@ def _digests(settings: Settings) -> dict[str, str]:
         "annotations": settings.annotations,
     }
     digests = {name: storage.file_sha256(storage.local_copy(uri)) for name, uri in files.items() if uri}
-    if settings.detector.weights is None and settings.detector.name in torchvision_names():
-        digests["detector.weights"] = str(models.get_model_weights(settings.detector.name).DEFAULT)  # type: ignore[attr-defined]
+    if settings.detector.weights is None and settings.detector.name not in (GIVEN, "darknet", "whole_image"):
+        # Imported here: torchvision takes seconds, and a driver has no other use for it.
+        from pipeline.detectors.torchvision_detector import default_weights
+
+        digests["detector.weights"] = default_weights(settings.detector.name)
     return digests
 
 

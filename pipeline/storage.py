@@ -271,7 +271,11 @@ def glob_files(pattern: str) -> list[Entry]:
     found = fs.glob(path, detail=True)
     protocol = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
     return [
-        Entry(name if name.startswith(protocol) else protocol + name, int(info.get("size") or 0), str(info.get("ETag") or info.get("mtime") or ""))
+        Entry(
+            name if name.startswith(protocol) else protocol + name,
+            int(info.get("size") or 0),
+            str(info.get("ETag") or info.get("mtime") or ""),
+        )
         for name, info in sorted(found.items())
         if info["type"] == "file"
     ]

@@ -7,7 +7,7 @@ releases. Poses are compared joint by joint, not by their boxes, so that two peo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def _constant(default: Any, description: str) -> Any:
 class PoseNMS:
     """Constants of the suppression; the defaults are for heatmap networks."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Literal["pose", "none"] = _constant("pose", "pose: parametric pose NMS; none: keep every pose as it is")
     delta1: float = _constant(1.0, "softness of the joint scores' agreement")

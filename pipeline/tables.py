@@ -1,7 +1,8 @@
 """Arrow schemas of parts and tables, and the folding of parts into tables.
 
-A part holds one row per image with its people inside. The tables hold one row per image and one row per person. Boxes and
-keypoints are pixels of the upright original image; joints are in the order that the `skeleton` in the metadata names.
+A part holds one row per image with its people inside. The tables hold one row per image and one row per person. Boxes
+and keypoints are pixels of the upright original image; joints are in the order that the `skeleton` in the metadata
+names.
 """
 
 from __future__ import annotations

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
+from pipeline.config import GIVEN, DetectorSettings
 from pipeline.detectors.darknet import Darknet
 from pipeline.detectors.darknet_detector import DarknetDetector
-from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names
+from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
 from pipeline.detectors.whole_image import WholeImage
 from pipeline.people import Boxes
 
-__all__ = ["GIVEN", "Darknet", "Detector", "build_detector"]
-
-GIVEN = "given"
+__all__ = ["Darknet", "Detector", "build_detector"]
 
 
 class Detector(Protocol):
@@ -49,7 +46,4 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
         return DarknetDetector.from_settings(settings, compute)
     if settings.name in torchvision_names():
         return TorchvisionDetector.from_settings(settings, compute)
-    known = ["darknet", GIVEN, "whole_image", *torchvision_names()]
-    close = difflib.get_close_matches(settings.name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"detector.name is {settings.name!r}: no such detector; {hint}Known: {', '.join(known)}")
+    raise ValueError(unknown_detector(settings.name))

@@ -21,8 +21,6 @@ class DarknetError(ValueError):
     """A description or weights file that cannot be used; the text names the section or count."""
 
 
-
-
 _ACTIVATIONS: dict[str, Any] = {
     "linear": nn.Identity,
     "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
@@ -138,9 +136,7 @@ class Darknet(nn.Module):
             raise DarknetError(f"{cfg_path} with {weights_path}: {error}") from None
         return network
 
-    def _build(
-        self, index: int, section: dict[str, str], incoming: int, channels: list[int]
-    ) -> tuple[nn.Module, int]:
+    def _build(self, index: int, section: dict[str, str], incoming: int, channels: list[int]) -> tuple[nn.Module, int]:
         kind = section["type"]
         if kind == "convolutional":
             size, filters = int(section["size"]), int(section["filters"])
@@ -236,20 +232,15 @@ class Darknet(nn.Module):
         major, minor = np.frombuffer(data, "<i4", 2)
         header = 20 if major * 10 + minor >= 2 else 16
         values = torch.from_numpy(np.frombuffer(data[header : header + (len(data) - header) // 4 * 4], "<f4").copy())
-        needed = 0
         tensors: list[Tensor] = []
         for layer in self.layers:
-            if isinstance(layer, nn.Sequential):
-                conv, bn = layer.conv, getattr(layer, "bn", None)
-                if bn is not None:
-                    tensors += [bn.bias, bn.weight, bn.running_mean, bn.running_var]
-                else:
-                    tensors.append(conv.bias)
-                tensors.append(conv.weight)
+            state = layer.state_dict()
+            names = ["bn.bias", "bn.weight", "bn.running_mean", "bn.running_var", "conv.bias", "conv.weight"]
+            tensors += [state[name] for name in names if name in state]
         needed = sum(t.numel() for t in tensors)
         if needed != len(values):
             raise DarknetError(
-                f"the weights file holds {len(values)} values and the description needs {needed}: not made for each other"
+                f"the weights file holds {len(values)} values, the description needs {needed}: not made for each other"
             )
         position = 0
         with torch.no_grad():

@@ -44,6 +44,6 @@ def select_people(
 
 
 def overlap_nms(xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Rows that survive NMS, best first: suppressed at overlap >= `iou`, areas with + 1 pixel as Darknet counts them."""
+    """Rows that survive NMS, best first: suppressed at overlap >= `iou`, areas with + 1 pixel as Darknet has it."""
     whole_pixels = xyxy + torch.tensor([0.0, 0.0, 1.0, 1.0])
     return nms(whole_pixels, scores, float(np.nextafter(np.float32(iou), np.float32(0))))

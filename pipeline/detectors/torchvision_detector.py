@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from functools import cache
 
@@ -12,7 +13,7 @@ from torchvision import models
 
 from pipeline import storage
 from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
+from pipeline.config import GIVEN, DetectorSettings
 from pipeline.people import Boxes
 
 _PERSON = 1  # in torchvision's COCO classes
@@ -23,6 +24,25 @@ _BACKGROUND_AND_COCO = 91
 def torchvision_names() -> list[str]:
     """Names of the detection models; those that need masks or keypoints to train also give boxes."""
     return models.list_models(module=models.detection)
+
+
+def default_weights(name: str) -> str:
+    """The name of the weights that torchvision downloads for a model, e.g. `SSDLite320_..._Weights.COCO_V1`.
+
+    Raises:
+        ValueError: torchvision has no such detection model.
+    """
+    if name not in torchvision_names():
+        raise ValueError(unknown_detector(name))
+    return str(models.get_model_weights(name).DEFAULT)
+
+
+def unknown_detector(name: str) -> str:
+    """The error text for a detector that doesn't exist."""
+    known = ["darknet", GIVEN, "whole_image", *torchvision_names()]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"detector.name is {name!r}: no such detector; {hint}Known: {', '.join(known)}"
 
 
 class TorchvisionDetector:
@@ -60,7 +80,7 @@ class TorchvisionDetector:
             model = models.get_model(settings.name, weights="DEFAULT", weights_backbone=None)
         except OSError as error:
             raise ValueError(
-                f"detector.name {settings.name}: torchvision could not download its weights ({error}); give a file with "
+                f"detector.name {settings.name}: torchvision could not download its weights ({error}); give one with "
                 "detector.weights, or another detector with detector.name"
             ) from None
         return cls(model, settings, compute)

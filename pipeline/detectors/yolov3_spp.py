@@ -1,7 +1,7 @@
 """YOLOv3-SPP's description in Darknet's own format: 80 classes, three scales, 22,743 predictions at 608 x 608.
 
-Darknet-53 (Redmon and Farhadi, YOLOv3, 2018) with spatial pyramid pooling (He et al., TPAMI 2015) before its first head.
-A description file would spell out each of the 114 sections; the pattern behind them is short.
+Darknet-53 (Redmon and Farhadi, YOLOv3, 2018) with spatial pyramid pooling (He et al., TPAMI 2015) before its first
+head. A description file would spell out each of the 114 sections; the pattern behind them is short.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ PERSON = 1
 class Metrics:
     """COCO's average precision and recall, in 0..1; -1 where the annotations have nothing to measure.
 
-    `ap` and `ar` average over similarity 0.50:0.05:0.95, `ap50` is at 0.50, `ap_m` and `ap_l` are of medium and large people
-    (area 32^2 to 96^2, and above).
+    `ap` and `ar` average over similarity 0.50:0.05:0.95, `ap50` is at 0.50, `ap_m` and `ap_l` are of medium and large
+    people (area 32^2 to 96^2, and above).
     """
 
     ap: float
@@ -55,9 +55,7 @@ def evaluate_keypoints(
     return Metrics(*stats[:10])
 
 
-def evaluate_boxes(
-    results: str | Sequence[Mapping[str, Any]], annotations: str | Mapping[str, Any]
-) -> Metrics:
+def evaluate_boxes(results: str | Sequence[Mapping[str, Any]], annotations: str | Mapping[str, Any]) -> Metrics:
     """The COCO numbers of person boxes; recall is with at most 100 boxes an image, ar50 and ar75 are not defined (-1).
 
     Args:
@@ -88,7 +86,9 @@ def _check(results: Iterable[Mapping[str, Any]], truth: Mapping[str, Any], key: 
             raise ValueError(f"{where}: {key!r} or score is not finite")
 
 
-def _evaluate(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str, sigmas: list[float] | None) -> Any:
+def _evaluate(
+    truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str, sigmas: list[float] | None
+) -> Any:
     if not found:
         measurable = any(
             not a.get("iscrowd") and (kind == "bbox" or a.get("num_keypoints", 0) > 0) for a in truth["annotations"]

@@ -43,7 +43,9 @@ def write_coco_results(run: Run) -> str:
     return uri
 
 
-def _results(run: Run, ids: CocoIds | None, entry: Callable[[int, People, int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _results(
+    run: Run, ids: CocoIds | None, entry: Callable[[int, People, int], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     for table in read_table(run.uri, "people"):
         people = to_people(table)
         for row, coco_id in enumerate(_coco_ids(table, ids)):

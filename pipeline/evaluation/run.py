@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pipeline import storage
 from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints
@@ -63,7 +62,11 @@ def evaluate_run(run: Run, annotations: str) -> RunMetrics:
     """
     truth = read_coco(annotations)
     ids = CocoIds(truth["images"])
-    seen = {ids.get(image_id) for table in read_table(run.uri, "images", ["image_id"]) for image_id in table["image_id"].to_pylist()}
+    seen = {
+        ids.get(image_id)
+        for table in read_table(run.uri, "images", ["image_id"])
+        for image_id in table["image_id"].to_pylist()
+    }
     seen.discard(None)
     if not seen:
         raise ValueError(f"{annotations} names none of the images in {run.uri}; is it for another collection?")
@@ -89,5 +92,3 @@ def evaluate_run(run: Run, annotations: str) -> RunMetrics:
     )
     storage.write_bytes(run.path("metrics.json"), json.dumps(asdict(metrics), indent=2).encode())
     return metrics
-
-

@@ -9,9 +9,10 @@ from types import TracebackType
 
 from ray.util.metrics import Counter
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 
-from pipeline.parts import Progress
+from pipeline.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -51,7 +52,9 @@ class Display:
             self._bar.add_task("annotate", total=None, line="starting workers")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif self._total:
@@ -125,9 +128,7 @@ class Display:
 
 
 def _sum(progress: Sequence[Progress]) -> Progress:
-    return Progress(
-        sum(p.images for p in progress), sum(p.people for p in progress), sum(p.failed for p in progress)
-    )
+    return Progress(sum(p.images for p in progress), sum(p.people for p in progress), sum(p.failed for p in progress))
 
 
 def _duration(seconds: float) -> str:

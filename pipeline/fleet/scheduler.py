@@ -1,11 +1,11 @@
 """Who gets which shard, and what happens when a worker dies over one.
 
-A worker holds two shards, so that reading and writing hide behind the networks. A part that exists is done, so nothing here
-has to be remembered: whatever dies, the next run takes up what has no part.
+A worker holds two shards, so that reading and writing hide behind the networks. A part that exists is done, so
+nothing here has to be remembered: whatever dies, the next run takes up what has no part.
 
-A shard whose worker died is tried again alone on a worker and carefully: each image is announced before it is touched. An
-image in hand at two such deaths is poison: it gets a row that says so, and is not touched again. One death is not enough;
-machines die for their own reasons, and no image may be lost to that.
+A shard whose worker died is tried again alone on a worker and carefully: each image is announced before it is
+touched. An image in hand at two such deaths is poison: it gets a row that says so, and is not touched again. One
+death is not enough; machines die for their own reasons, and no image may be lost to that.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from pipeline import storage
 from pipeline.fleet.cluster import WorkerShape, worker_shape
 from pipeline.fleet.display import Display
-from pipeline.fleet.worker import SHARDS_AT_A_TIME, Worker
+from pipeline.fleet.worker import SHARDS_AT_A_TIME, WorkerActor
 from pipeline.given import Given
-from pipeline.parts import Progress
+from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.sources import Manifest, Shard
 
@@ -199,7 +199,7 @@ class _Scheduler:
         held = len(self._streams) + len(self._retries)
         wanted = self._shape.workers if self._next is not None else min(self._shape.workers, held)
         while len(self._workers) < wanted:
-            handle = Worker.options(num_cpus=self._shape.cpus, num_gpus=self._shape.gpus).remote()
+            handle = WorkerActor.options(num_cpus=self._shape.cpus, num_gpus=self._shape.gpus).remote()
             self._workers.append(_WorkerState(handle, handle.start.remote(*self._start_arguments)))
 
     def _hand_out(self) -> None:
@@ -253,7 +253,9 @@ class _Scheduler:
             self._workers.remove(worker)
             self._start_deaths += 1
             if self._start_deaths >= _START_DEATHS:
-                raise FleetError(f"{_START_DEATHS} workers in a row died while they loaded their networks: {error}") from None
+                raise FleetError(
+                    f"{_START_DEATHS} workers in a row died while they loaded their networks: {error}"
+                ) from None
 
     def _advance(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams[stream]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import ray
 
 from pipeline import storage
-from pipeline.annotator import Annotator
-from pipeline.compute import pin_threads
 from pipeline.given import Given
-from pipeline.parts import PartWriter, Progress
+from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.sources import Shard
+
+if TYPE_CHECKING:
+    from pipeline.parts import PartWriter
 
 SHARDS_AT_A_TIME = 2  # while one uses the networks, the next reads ahead or the last is written
 
 
-@ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)
 class Worker:
-    """Ray actor around a PartWriter. It never restarts by itself: the scheduler counts its deaths."""
+    """Annotates shards with a PartWriter of its own. The actor never restarts itself: the scheduler counts deaths."""
 
     _writer: PartWriter
 
@@ -30,10 +31,20 @@ class Worker:
             ValueError, OSError: a network cannot be loaded, or the run directory cannot be reached from here.
         """
         if not storage.exists(run.manifest_uri):
-            raise OSError(f"{run.manifest_uri} cannot be seen from this node; --output must be reachable from every node")
+            raise OSError(
+                f"{run.manifest_uri} cannot be seen from this node; --output must be reachable from every node"
+            )
+        # Imported here: torch and torchvision take seconds and memory that a driver has no use for.
+        from pipeline.annotator import Annotator
+        from pipeline.compute import pin_threads
+        from pipeline.parts import PartWriter
+
         pin_threads(threads)
         self._writer = PartWriter(run, Annotator.from_settings(run.settings), given)
 
     def annotate(self, shard: Shard, poison: Collection[int], careful: bool) -> Iterator[Progress]:
         """See PartWriter.annotate; streamed."""
         yield from self._writer.annotate(shard, poison, careful)
+
+
+WorkerActor = ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(Worker)

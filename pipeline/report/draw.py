@@ -64,7 +64,7 @@ def draw_run(run: Run, count: int) -> list[str]:
     chosen = _choose(run, count)
     people = _people_of(run, set(chosen))
     skeleton = SKELETONS[run.settings.pose.skeleton]
-    uris = []
+    uris: list[str] = []
     for image_id, pixels in _pixels_of(run, chosen):
         picture = draw_people(pixels, people[image_id], skeleton)
         _, encoded = cv2.imencode(

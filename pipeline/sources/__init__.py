@@ -56,8 +56,8 @@ def plan_collection(settings: InputSettings) -> Iterator[PlannedShard]:
 
 def _plan(uri: str, settings: InputSettings) -> Iterator[PlannedShard]:
     if uri.endswith(".json"):
-        names = (image["file_name"] for image in read_coco(uri)["images"])
-        return plan_files(_located(names, uri, settings.image_root), settings.shard_size)
+        listed = (image["file_name"] for image in read_coco(uri)["images"])
+        return plan_files(_located(listed, uri, settings.image_root), settings.shard_size)
     if uri.endswith((".txt", ".csv")) or (uri.endswith(".parquet") and _is_list(uri, settings.image_column)):
         names = read_list(uri, settings.image_column)
         return plan_files(_located(names, uri, settings.image_root), settings.shard_size)

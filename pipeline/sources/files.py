@@ -30,7 +30,9 @@ def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
     Raises:
         OSError: the storage failed, which says nothing about an image.
     """
-    fetched = storage.read_many([u for u, size in zip(shard.uris, shard.sizes, strict=True) if size <= max_bytes], max_bytes + 1)
+    fetched = storage.read_many(
+        [u for u, size in zip(shard.uris, shard.sizes, strict=True) if size <= max_bytes], max_bytes + 1
+    )
     for key, uri, size in zip(shard.keys, shard.uris, shard.sizes, strict=True):
         data = b"" if size > max_bytes else next(fetched)
         if isinstance(data, storage.MissingObject):

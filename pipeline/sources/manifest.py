@@ -59,9 +59,7 @@ class Manifest:
         self._uri = uri
         with storage.open_read(uri) as stream:
             table = pq.read_table(stream, columns=["id", "num_images"])
-        self.counts: dict[str, int] = dict(
-            zip(table["id"].to_pylist(), table["num_images"].to_pylist(), strict=True)
-        )
+        self.counts: dict[str, int] = dict(zip(table["id"].to_pylist(), table["num_images"].to_pylist(), strict=True))
         self.num_images: int = pc.sum(table["num_images"]).as_py() or 0
 
     def __len__(self) -> int:

@@ -65,7 +65,7 @@ def _unique(name: str, seen: dict[str, int]) -> str:
 def _walk(stream: BinaryIO, compressed: bool) -> Iterator[_Member | _Truncated]:
     source = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compressed else stream
     try:
-        archive = tarfile.open(fileobj=source, mode="r:")
+        archive = tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115
     except (tarfile.ReadError, EOFError, gzip.BadGzipFile) as error:
         yield _Truncated(f"not a tar archive: {error}")
         return

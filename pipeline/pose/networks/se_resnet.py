@@ -24,7 +24,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1 to 4 x `width` channels; the first of a stage has a shortcut and the attention."""
+    """1x1, 3x3 (with the stride), 1x1 to 4 x `width` channels; the first of a stage has shortcut and attention."""
 
     def __init__(self, in_channels: int, width: int, stride: int = 1, first: bool = False) -> None:
         super().__init__()
@@ -52,6 +52,11 @@ class Bottleneck(nn.Module):
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
+def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    first = Bottleneck(in_channels, width, stride, first=True)
+    return nn.Sequential(first, *(Bottleneck(4 * width, width) for _ in range(blocks - 1)))
+
+
 class SEResNet(nn.Module):
     """(B, 3, H, W) to (B, 2048, H/32, W/32)."""
 
@@ -61,13 +66,11 @@ class SEResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        channels = 64
-        for stage, blocks in enumerate(BLOCKS[num_layers]):
-            width = 64 * 2**stage
-            layers = [Bottleneck(channels, width, stride=1 if stage == 0 else 2, first=True)]
-            channels = 4 * width
-            layers += [Bottleneck(channels, width) for _ in range(blocks - 1)]
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        first, second, third, fourth = BLOCKS[num_layers]
+        self.layer1 = _stage(64, 64, first, stride=1)
+        self.layer2 = _stage(256, 128, second, stride=2)
+        self.layer3 = _stage(512, 256, third, stride=2)
+        self.layer4 = _stage(1024, 512, fourth, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
