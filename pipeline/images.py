@@ -34,7 +34,7 @@ class ImageRefused(Exception):
 
     Attributes:
         status: `unreadable`, `too_large` or `missing`.
-        width, height: pixels of the upright image where the header told them, else None.
+        width, height: pixels as the header tells them, None where it couldn't be read.
     """
 
     def __init__(self, status: str, reason: str, width: int | None = None, height: int | None = None) -> None:
@@ -66,18 +66,16 @@ def decode_image(data: bytes, max_megapixels: float = 100.0) -> DecodedImage:
         raise ImageRefused("unreadable", "the file is empty")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        orientation = _orientation(image)
     except UnidentifiedImageError:
         raise ImageRefused("unreadable", f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
         raise ImageRefused("unreadable", f"damaged header: {_reason(error)}") from None
     width, height = image.size
-    if orientation >= 5 and image.format != "TIFF":  # Pillow turns TIFF upright by itself
-        width, height = height, width
     if width * height > max_megapixels * 1e6:
         reason = f"{width} x {height} pixels are more than {max_megapixels:g} megapixels"
         raise ImageRefused("too_large", reason, width, height)
     try:
+        orientation = _orientation(image)  # decodes a PNG, so only now
         if image.format in ("JPEG", "MPO"):
             pixels = _upright(_decode_jpeg(data, image), orientation)
         elif _bits_per_sample(data, image) == 16:

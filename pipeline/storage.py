@@ -84,7 +84,7 @@ def stat(uri: str) -> Entry:
     """One object's entry."""
     fs, path = _open_uri(uri)
     info = fs.info(path)
-    return Entry(uri, int(info.get("size") or 0), str(info.get("ETag") or info.get("mtime") or ""))
+    return Entry(uri, int(info.get("size") or 0), _tag(info))
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
@@ -262,7 +262,7 @@ def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> It
         else:
             info = named[name]
             uri = name if name.startswith(f"{protocol}://") else f"{protocol}://{name}"
-            yield Entry(uri, int(info.get("size") or 0), str(info.get("etag") or info.get("mtime") or ""))
+            yield Entry(uri, int(info.get("size") or 0), _tag(info))
 
 
 def glob_files(pattern: str) -> list[Entry]:
@@ -274,11 +274,16 @@ def glob_files(pattern: str) -> list[Entry]:
         Entry(
             name if name.startswith(protocol) else protocol + name,
             int(info.get("size") or 0),
-            str(info.get("ETag") or info.get("mtime") or ""),
+            _tag(info),
         )
         for name, info in sorted(found.items())
         if info["type"] == "file"
     ]
+
+
+def _tag(info: dict[str, Any]) -> str:
+    """What fsspec tells of an object that changes with its content: each file system has its own name for it."""
+    return str(info.get("ETag") or info.get("etag") or info.get("mtime") or "").strip('"')
 
 
 def local_copy(uri: str) -> Path:

@@ -1,0 +1,93 @@
+"""Fixtures: the two kinds of storage, images made here, and the photographs where they are at hand."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("POSEMILL_SHARED", PROJECT.parent / "shared"))
+PEOPLE = SHARED / "people"
+DEMO = PROJECT / "configs" / "demo"
+
+_S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "posemilltestkey",
+    "AWS_SECRET_ACCESS_KEY": "posemilltestsecret",
+    "AWS_REGION": "us-east-1",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+}
+
+needs_people = pytest.mark.skipif(not PEOPLE.is_dir(), reason="the photographs of ../shared/people are not here")
+needs_reference = pytest.mark.skipif(
+    not (SHARED / "reference").is_dir(), reason="the reference vectors of ../shared/reference are not here"
+)
+needs_models = pytest.mark.skipif(
+    not (SHARED / "models").is_dir(), reason="the networks of ../shared/models are not here"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on this machine; the environment of this process and its children points to it."""
+    root = tmp_path_factory.mktemp("s3")
+    (root / "bucket").mkdir()
+    port = free_port()
+    keys = f"{_S3_ENVIRONMENT['AWS_ACCESS_KEY_ID']},{_S3_ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}"
+    rclone = Path(sys.executable).parent / "rclone"
+    with (root / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [rclone, "serve", "s3", "--auth-key", keys, "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode=off", root],
+            stdout=log,
+            stderr=log,
+        )
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    else:
+        raise RuntimeError("rclone serve s3 did not come up")
+    os.environ.update(_S3_ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+    yield "s3://bucket"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh place on each kind of storage."""
+    if request.param == "local":
+        return str(tmp_path / "place")
+    return f"{request.getfixturevalue('s3_server')}/{uuid.uuid4().hex[:12]}"
+
+
+def encode(pixels: np.ndarray, form: str = "JPEG", **options: object) -> bytes:
+    """An encoded image, by Pillow."""
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, form, **options)
+    return sink.getvalue()
+
+
+def gradient(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8: smooth, so that JPEG keeps it, and without symmetry, so that a wrong turn shows."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [x * 255 / width, y * 255 / height, (x + 2 * y + 17 * seed) % 256]
+    return np.stack(channels, axis=2).astype(np.uint8)

@@ -1,0 +1,95 @@
+import os
+
+import pytest
+
+from pipeline import storage
+
+
+def test_what_is_written_is_read(folder: str) -> None:
+    uri = storage.join(folder, "a", "b.bin")
+    assert not storage.exists(uri)
+    storage.write_bytes(uri, b"hello")
+    assert storage.read_bytes(uri) == b"hello"
+    assert storage.read_bytes(uri, limit=2) == b"he"
+    assert storage.is_file(uri)
+    assert not storage.is_file(storage.join(folder, "a"))
+    assert storage.stat(uri).size == 5
+
+
+def test_listing_is_in_path_order_and_recursive(folder: str) -> None:
+    names = ["b/2.txt", "a-b/1.txt", "a/c/3.txt", "a.txt", "a/b.txt", "é.txt"]
+    for name in names:
+        storage.write_bytes(storage.join(folder, name), name.encode())
+    listed = [entry.uri.removeprefix(folder + "/") for entry in storage.list_files(folder)]
+    assert listed == sorted(names)
+    again = {entry.uri: (entry.size, entry.etag) for entry in storage.list_files(folder)}
+    assert all(size > 0 and etag for size, etag in again.values())
+
+
+def test_a_listing_sees_what_was_just_written(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "1"), b"1")
+    assert len(list(storage.list_files(folder))) == 1
+    storage.write_bytes(storage.join(folder, "2"), b"2")
+    assert len(list(storage.list_files(folder))) == 2
+
+
+def test_a_stream_that_fails_leaves_nothing(folder: str) -> None:
+    uri = storage.join(folder, "table.bin")
+    with pytest.raises(RuntimeError, match="cut"), storage.open_write(uri) as stream:
+        stream.write(b"x" * 12_000_000)
+        raise RuntimeError("cut")
+    assert not storage.exists(uri)
+    with storage.open_write(uri) as stream:
+        for _ in range(3):
+            stream.write(b"y" * 6_000_000)
+    assert storage.read_bytes(uri) == b"y" * 18_000_000
+    assert [storage.basename(e.uri) for e in storage.list_files(folder)] == ["table.bin"]
+
+
+def test_a_missing_object_is_named(folder: str) -> None:
+    uri = storage.join(folder, "nothing.jpg")
+    with pytest.raises(storage.MissingObject, match=r"nothing\.jpg"):
+        storage.read_bytes(uri)
+    with pytest.raises(storage.MissingObject, match=r"nothing\.jpg"), storage.open_read(uri):
+        pass
+    storage.delete(uri)
+
+
+def test_many_are_read_in_order_with_failures_in_place(folder: str) -> None:
+    uris = [storage.join(folder, f"{i}") for i in range(100)]
+    for i, uri in enumerate(uris):
+        if i % 10:
+            storage.write_bytes(uri, str(i).encode())
+    for i, data in enumerate(storage.read_many(uris)):
+        if i % 10:
+            assert data == str(i).encode()
+        else:
+            assert isinstance(data, storage.MissingObject)
+
+
+def test_glob(folder: str) -> None:
+    for name in ("a/1.jpg", "a/2.png", "b/3.jpg"):
+        storage.write_bytes(storage.join(folder, name), b"x")
+    found = [e.uri.removeprefix(folder + "/") for e in storage.glob_files(storage.join(folder, "*/*.jpg"))]
+    assert found == ["a/1.jpg", "b/3.jpg"]
+
+
+def test_remote_files_are_copied_once(s3_server: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSEMILL_CACHE", str(tmp_path))
+    uri = f"{s3_server}/weights/net.bin"
+    storage.write_bytes(uri, b"weights")
+    first = storage.local_copy(uri)
+    assert first.read_bytes() == b"weights"
+    storage.delete(uri)
+    assert storage.local_copy(uri) == first
+
+
+def test_written_files_are_readable_by_others(tmp_path) -> None:
+    uri = str(tmp_path / "x")
+    storage.write_bytes(uri, b"x")
+    assert os.stat(uri).st_mode & 0o044 == 0o044
+
+
+def test_an_unknown_protocol_is_named() -> None:
+    with pytest.raises(ValueError, match="nosuch://"):
+        storage.exists("nosuch://bucket/x")
