@@ -1,0 +1,249 @@
+"""Collections of every kind become shards, and shards give back every entry; on local files and on S3."""
+
+import gzip
+import io
+import json
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import encode, gradient
+
+from pipeline import storage
+from pipeline.config import InputSettings
+from pipeline.sources import CocoIds, EncodedImage, Manifest, Shard, plan_collection, read_shard, write_manifest
+
+JPEG = encode(gradient())
+
+
+def image(i: int) -> bytes:
+    return JPEG + str(i).encode()  # what follows the end marker belongs to nobody
+
+
+def plan(folder: str, uri: str, **settings: object) -> list[Shard]:
+    manifest = storage.join(folder, "run", "manifest.parquet")
+    write_manifest(manifest, plan_collection(InputSettings.model_validate({"uri": uri, **settings})))
+    return list(Manifest(manifest).shards())
+
+
+def read(shards: list[Shard], max_bytes: int = 10**6) -> list[EncodedImage]:
+    return [entry for shard in shards for entry in read_shard(shard, max_bytes)]
+
+
+def tar_bytes(members: dict[str, bytes], form: str = "w") -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode=form) as archive:  # type: ignore[call-overload]
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def test_folder(folder: str) -> None:
+    names = [f"{i % 3}/{i:03d}.jpg" for i in range(25)] + ["notes.txt", "z.png"]
+    for i, name in enumerate(names):
+        storage.write_bytes(storage.join(folder, "in", name), image(i))
+    storage.write_bytes(storage.join(folder, "in", ".hidden", "x.jpg"), b"x")
+    shards = plan(folder, storage.join(folder, "in"), shard_size=10)
+    assert [s.num_images for s in shards] == [10, 10, 7]
+    entries = read(shards)
+    assert [e.key for e in entries] == sorted(names)
+    assert {e.key: e.data for e in entries} == {name: image(i) for i, name in enumerate(names)}
+    assert entries[0].uri == storage.join(folder, "in", "0/000.jpg")
+    again = plan(folder, storage.join(folder, "in"), shard_size=10)
+    assert [s.id for s in again] == [s.id for s in shards]
+
+
+def test_glob_and_single_file(folder: str) -> None:
+    for i in range(4):
+        storage.write_bytes(storage.join(folder, "in", f"{i}.{'jpg' if i % 2 else 'txt'}"), image(i))
+    assert [e.key for e in read(plan(folder, storage.join(folder, "in", "*.jpg")))] == ["1.jpg", "3.jpg"]
+    assert [e.key for e in read(plan(folder, storage.join(folder, "in", "3.jpg")))] == ["3.jpg"]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+def test_webdataset(folder: str, suffix: str) -> None:
+    members: dict[str, bytes] = {}
+    for i in range(12):
+        members[f"sub/{i:04d}.jpg"] = image(i)
+        members[f"sub/{i:04d}.json"] = b"{}"
+    members["sub/0000.left.png"] = image(99)
+    form = "w" if suffix == ".tar" else "w:gz"
+    for shard in ("a", "b"):
+        storage.write_bytes(storage.join(folder, "in", shard + suffix), tar_bytes(members, form))
+    shards = plan(folder, storage.join(folder, "in"))
+    assert [(s.kind, s.num_images) for s in shards] == [("tar", 13)] * 2
+    entries = read(shards)
+    assert [e.key for e in entries[:2]] == [f"a{suffix}/sub/0000.jpg", f"a{suffix}/sub/0001.jpg"]
+    assert [e.data for e in entries[:12]] == [image(i) for i in range(12)]
+    assert len({e.key for e in entries}) == 26
+    assert plan(folder, storage.join(folder, "in", "a" + suffix))[0].num_images == 13
+
+
+def test_a_name_twice_in_an_archive_keeps_both(folder: str) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for i in range(2):
+            info = tarfile.TarInfo("same.jpg")
+            info.size = len(image(i))
+            archive.addfile(info, io.BytesIO(image(i)))
+    storage.write_bytes(storage.join(folder, "a.tar"), sink.getvalue())
+    entries = read(plan(folder, storage.join(folder, "a.tar")))
+    assert [(e.key, e.data) for e in entries] == [("a.tar/same.jpg", image(0)), ("a.tar/same.jpg#2", image(1))]
+
+
+def test_an_archive_cut_short_loses_only_what_is_cut(folder: str) -> None:
+    members = {f"{i}.jpg": image(i) * 4 for i in range(6)}
+    whole = tar_bytes(members)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        third = archive.getmembers()[3].offset_data
+    for name, data in (
+        ("inside.tar", whole[: third + 100]),
+        ("between.tar", whole[: third - 512]),
+        ("header.tar", whole[: third - 300]),
+        ("packed.tar.gz", gzip.compress(whole)[:-40]),
+        ("garbage.tar", b"no archive at all" * 100),
+    ):
+        storage.write_bytes(storage.join(folder, "in", name), data)
+    entries = read(plan(folder, storage.join(folder, "in")))
+    by_archive: dict[str, list[EncodedImage]] = {}
+    for entry in entries:
+        by_archive.setdefault(entry.uri.split("#")[0].rsplit("/", 1)[1], []).append(entry)
+    for name in ("inside.tar", "between.tar", "header.tar"):
+        *good, end = by_archive[name]
+        assert [e.data for e in good[:3]] == [image(i) * 4 for i in range(3)]
+        assert all(e.status == "unreadable" for e in good[3:])
+        assert end.status == "unreadable"
+        assert end.error
+        assert "archive" in end.error
+    assert by_archive["inside.tar"][3].error == "the archive ends inside this entry"
+    assert by_archive["packed.tar.gz"][-1].status == "unreadable"
+    assert by_archive["packed.tar.gz"][0].data == image(0) * 4
+    assert [e.status for e in by_archive["garbage.tar"]] == ["unreadable"]
+
+
+def test_member_names_lead_nowhere(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "a.tar"), tar_bytes({"../../etc/x.jpg": image(0), "/abs/y.jpg": image(1)}))
+    entries = read(plan(folder, storage.join(folder, "a.tar")))
+    assert [e.data for e in entries] == [image(0), image(1)]
+
+
+@pytest.mark.parametrize("kind", ["binary", "struct"])
+def test_parquet_with_images(folder: str, kind: str) -> None:
+    cells = [image(i) if i != 3 else None for i in range(10)]
+    column = (
+        pa.array(cells, pa.binary())
+        if kind == "binary"
+        else pa.array(
+            [{"bytes": c, "path": f"p{i}.jpg"} for i, c in enumerate(cells)],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        )
+    )
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"label": pa.array(range(10)), "image": column}), sink, row_group_size=4)
+    storage.write_bytes(storage.join(folder, "in", "d.parquet"), sink.getvalue())
+    shards = plan(folder, storage.join(folder, "in"))
+    assert [(s.kind, s.num_images, s.row_group) for s in shards] == [
+        ("parquet", 4, 0),
+        ("parquet", 4, 1),
+        ("parquet", 2, 2),
+    ]
+    entries = read(shards)
+    assert [e.data for e in entries] == cells
+    assert entries[3].status == "missing"
+    assert entries[5].key == ("d.parquet/5" if kind == "binary" else "d.parquet/5/p5.jpg")
+
+
+@pytest.mark.parametrize("form", ["txt", "csv", "parquet"])
+def test_lists(folder: str, form: str) -> None:
+    names = [f"{i}.jpg" for i in range(5)]
+    for i, name in enumerate(names):
+        storage.write_bytes(storage.join(folder, "photos", name), image(i))
+    listed = [*names, "gone.jpg", "0.jpg", storage.join(folder, "photos", "1.jpg")]
+    uri = storage.join(folder, f"list.{form}")
+    if form == "txt":
+        storage.write_bytes(uri, "\r\n".join([*listed, "", ""]).encode())
+    elif form == "csv":
+        storage.write_bytes(uri, "label,file_name\n".encode() + "".join(f"7,{n}\n" for n in listed).encode())
+    else:
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"label": ["x"] * len(listed), "url": listed}), sink)
+        storage.write_bytes(uri, sink.getvalue())
+    entries = read(plan(folder, uri, image_root=storage.join(folder, "photos"), shard_size=4))
+    assert [e.key for e in entries] == [*names, "gone.jpg", storage.join(folder, "photos", "1.jpg")]
+    assert [e.status for e in entries] == ["ok"] * 5 + ["missing", "ok"]
+    assert entries[6].data == image(1)
+
+
+def test_coco_file_with_an_image_root(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "photos", "a.jpg"), image(0))
+    content = {"images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}], "annotations": []}
+    storage.write_bytes(storage.join(folder, "coco.json"), json.dumps(content).encode())
+    uri = storage.join(folder, "coco.json")
+    entries = read(plan(folder, uri, image_root=storage.join(folder, "photos")))
+    assert [(e.key, e.status) for e in entries] == [("a.jpg", "ok"), ("b.jpg", "missing")]
+    with pytest.raises(ValueError, match=r"none of the first 2 listed images is there .* set input\.image_root"):
+        plan(folder, uri)
+
+
+def test_large_files_are_not_read(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "in", "large.jpg"), b"x" * 5000)
+    storage.write_bytes(storage.join(folder, "in", "small.jpg"), b"x" * 500)
+    storage.write_bytes(storage.join(folder, "in", "t.tar"), tar_bytes({"large.jpg": b"x" * 5000}))
+    storage.write_bytes(storage.join(folder, "list.txt"), b"in/large.jpg\nin/small.jpg\n")
+    found = {e.key: e.status for e in read(plan(folder, storage.join(folder, "in")), max_bytes=1000)}
+    assert found == {"large.jpg": "too_large", "small.jpg": "ok", "t.tar/large.jpg": "too_large"}
+    listed = {e.key: e.status for e in read(plan(folder, storage.join(folder, "list.txt")), max_bytes=1000)}
+    assert listed == {"in/large.jpg": "too_large", "in/small.jpg": "ok"}
+
+
+def test_an_empty_or_absent_collection_is_an_error(folder: str) -> None:
+    with pytest.raises((ValueError, storage.MissingObject), match="nothing_here"):
+        plan(folder, storage.join(folder, "nothing_here"))
+    assert not storage.exists(storage.join(folder, "run", "manifest.parquet"))
+
+
+def test_a_damaged_or_plain_parquet_among_images_is_one_entry(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "in", "a.jpg"), image(0))
+    storage.write_bytes(storage.join(folder, "in", "bad.parquet"), b"PAR1 nothing")
+    entries = read(plan(folder, storage.join(folder, "in")))
+    assert [e.key for e in entries] == ["a.jpg", "bad.parquet"]
+
+
+def test_a_shard_that_changed_since_planning_is_named(folder: str) -> None:
+    uri = storage.join(folder, "a.tar")
+    storage.write_bytes(uri, tar_bytes({"0.jpg": image(0), "1.jpg": image(1)}))
+    shards = plan(folder, uri)
+    storage.write_bytes(uri, tar_bytes({"0.jpg": image(0)}))
+    with pytest.raises(ValueError, match=r"a\.tar holds 1 images, but 2 when it was planned"):
+        read(shards)
+
+
+def test_ids_by_name_by_basename_and_not_by_a_guess() -> None:
+    ids = CocoIds(
+        [{"id": 1, "file_name": "a/x.jpg"}, {"id": 2, "file_name": "b/x.jpg"}, {"id": 3, "file_name": "y.jpg"}]
+    )
+    assert ids.get("a/x.jpg") == 1
+    assert ids.get("train.tar/y.jpg") == 3
+    assert ids.get("c/x.jpg") is None
+    assert ids.get("z.jpg") is None
+
+
+def test_a_list_of_web_addresses(tmp_path) -> None:
+    import functools
+    import threading
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "a.jpg").write_bytes(image(0))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    (tmp_path / "list.txt").write_text(f"{base}/a.jpg\n{base}/gone.jpg\nhttp://127.0.0.1:9/refused.jpg\n")
+    entries = read(plan(str(tmp_path), str(tmp_path / "list.txt")))
+    server.shutdown()
+    assert [e.status for e in entries] == ["ok", "missing", "missing"]
+    assert entries[0].data == image(0)
