@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline import storage
 from pipeline.compute import Compute
 from pipeline.config import GIVEN, DetectorSettings
 from pipeline.people import Boxes
+from pipeline.weights import load_weights
 
 _PERSON = 1  # in torchvision's COCO classes
 _BACKGROUND_AND_COCO = 91
@@ -66,15 +66,10 @@ class TorchvisionDetector:
             ValueError: weights that don't fit, or a download that fails.
         """
         if settings.weights is not None:
-            path = storage.local_copy(settings.weights)
-            state = torch.load(path, map_location="cpu", weights_only=True)
             model = models.get_model(
                 settings.name, weights=None, weights_backbone=None, num_classes=_BACKGROUND_AND_COCO
             )
-            try:
-                model.load_state_dict(state)
-            except RuntimeError as error:
-                raise ValueError(f"detector.weights {path} is not for {settings.name}: {error}") from None
+            load_weights(model, settings.weights, f"detector.name {settings.name}")
             return cls(model, settings, compute)
         try:
             model = models.get_model(settings.name, weights="DEFAULT", weights_backbone=None)

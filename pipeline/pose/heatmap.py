@@ -29,7 +29,7 @@ def decode_argmax(heatmaps: Tensor | Array, cropped_boxes: Array) -> tuple[Array
     """
     maps = _as_tensor(heatmaps)
     n, k, height, width = maps.shape
-    flat = maps.reshape(n, k, -1)
+    flat = maps.reshape(n, k, height * width)
     if n == 0:
         return np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
     scores, index = flat.max(dim=2)
@@ -65,7 +65,7 @@ def decode_integral(
     """
     maps = _as_tensor(heatmaps).float()
     n, k, height, width = maps.shape
-    flat = maps.reshape(n, k, -1)
+    flat = maps.reshape(n, k, height * width)
     if n == 0:
         return np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
     if norm == "softmax":

@@ -166,7 +166,7 @@ def test_lists(folder: str, form: str) -> None:
     if form == "txt":
         storage.write_bytes(uri, "\r\n".join([*listed, "", ""]).encode())
     elif form == "csv":
-        storage.write_bytes(uri, "label,file_name\n".encode() + "".join(f"7,{n}\n" for n in listed).encode())
+        storage.write_bytes(uri, b"label,file_name\n" + "".join(f"7,{n}\n" for n in listed).encode())
     else:
         sink = io.BytesIO()
         pq.write_table(pa.table({"label": ["x"] * len(listed), "url": listed}), sink)

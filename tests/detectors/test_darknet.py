@@ -1,0 +1,254 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED, needs_models
+
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors import build_detector, yolov3_spp
+from pipeline.detectors.darknet import Darknet, DarknetError, parse_cfg
+
+TINY = """
+[net]
+width=64
+height=64
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation={activation}
+[convolutional]
+batch_normalize=1
+filters=8
+groups=4
+size=3
+stride=1
+pad=1
+activation=leaky
+[shortcut]
+from=-2
+activation=linear
+[maxpool]
+size=2
+stride=2
+[convolutional]
+filters=16
+size=1
+stride=8
+activation=mish
+[route]
+layers=-1
+groups=2
+group_id=1
+[upsample]
+stride=2
+[route]
+layers=-1
+[convolutional]
+filters=14
+size=1
+activation=linear
+[yolo]
+mask=1,2
+anchors=1,2, 3,4, 5,6
+classes=2
+scale_x_y=1.1
+"""
+
+
+def weights_for(network: Darknet, seed: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A .weights file in the format's own order, and the same values by name."""
+    r = np.random.default_rng(seed)
+    header = np.array([0, 2, 0, 0, 0], "<i4").tobytes()
+    body, values = [], {}
+    for index, layer in enumerate(network.layers):
+        state = layer.state_dict()
+        order = ["bn.bias", "bn.weight", "bn.running_mean", "bn.running_var", "conv.bias", "conv.weight"]
+        for name in order:
+            if name in state:
+                value = r.uniform(0.2, 1, state[name].shape).astype("<f4")
+                if name == "conv.weight":
+                    value = value - 0.6
+                values[f"{index}.{name}"] = value
+                body.append(value.tobytes())
+    return header + b"".join(body), values
+
+
+def test_yolov3_spp_is_itself() -> None:
+    network = Darknet(yolov3_spp.describe())
+    assert sum(p.numel() for p in network.parameters()) == 62_998_749  # 63.0 million, as published
+    assert len(network.sections) == 114
+    with torch.inference_mode():
+        out = network.eval()(torch.zeros(1, 3, 64, 96))
+    assert out.shape == (1, 3 * (2 * 3 + 4 * 6 + 8 * 12), 85)
+    cells = 19 * 19 + 38 * 38 + 76 * 76
+    assert 3 * cells == 22_743
+
+
+def test_weights_go_where_the_format_says() -> None:
+    network = Darknet(TINY.format(activation="swish"))
+    data, values = weights_for(network)
+    network.load_darknet_weights(data)
+    for index, layer in enumerate(network.layers):
+        for name, tensor in layer.state_dict().items():
+            if f"{index}.{name}" in values:
+                np.testing.assert_array_equal(tensor.numpy(), values[f"{index}.{name}"])
+
+
+@pytest.mark.parametrize("activation", ["linear", "leaky", "relu", "mish", "swish", "logistic"])
+def test_a_small_network_equals_numpy(activation: str) -> None:
+    """Every kind of section against an independent formulation in plain loops and arrays."""
+    network = Darknet(TINY.format(activation=activation)).eval()
+    data, v = weights_for(network)
+    network.load_darknet_weights(data)
+    x = np.random.default_rng(1).random((3, 64, 64))
+
+    def convolve(x: np.ndarray, w: np.ndarray, stride: int, pad: int, groups: int = 1) -> np.ndarray:
+        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+        out_channels, per_group, k, _ = w.shape
+        height = (x.shape[1] - k) // stride + 1
+        out = np.zeros((out_channels, height, height))
+        for o in range(out_channels):
+            first = o // (out_channels // groups) * per_group
+            for dy in range(k):
+                for dx in range(k):
+                    window = x[first : first + per_group, dy:, dx:][:, ::stride, ::stride][:, :height, :height]
+                    out[o] += np.tensordot(w[o, :, dy, dx], window, 1)
+        return out
+
+    def normalise(x: np.ndarray, i: int) -> np.ndarray:
+        beta, gamma, mean, var = (
+            v[f"{i}.bn.{n}"][:, None, None] for n in ("bias", "weight", "running_mean", "running_var")
+        )
+        return (x - mean) / np.sqrt(var + 1e-6) * gamma + beta
+
+    def softplus(x: np.ndarray) -> np.ndarray:
+        return np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
+    activations = {
+        "linear": lambda x: x,
+        "leaky": lambda x: np.where(x > 0, x, 0.1 * x),
+        "relu": lambda x: np.maximum(x, 0),
+        "mish": lambda x: x * np.tanh(softplus(x)),
+        "swish": lambda x: x * sigmoid(x),
+        "logistic": sigmoid,
+    }
+    a = activations[activation](normalise(convolve(x, v["0.conv.weight"], 2, 1), 0))
+    b = activations["leaky"](normalise(convolve(a, v["1.conv.weight"], 1, 1, 4), 1)) + a
+    padded = np.pad(b, ((0, 0), (0, 1), (0, 1)), constant_values=-np.inf)
+    c = np.max([padded[:, dy : 32 + dy : 2, dx : 32 + dx : 2] for dy in (0, 1) for dx in (0, 1)], axis=0)
+    d = activations["mish"](convolve(c, v["4.conv.weight"], 8, 0) + v["4.conv.bias"][:, None, None])[8:]
+    e = d.repeat(2, axis=1).repeat(2, axis=2)
+    raw = convolve(e, v["8.conv.weight"], 1, 0) + v["8.conv.bias"][:, None, None]
+    expected = []
+    for row in range(4):
+        for column in range(4):
+            for anchor, (aw, ah) in enumerate([(3, 4), (5, 6)]):
+                t = raw[7 * anchor : 7 * anchor + 7, row, column]
+                cx = (sigmoid(t[0]) * 1.1 - 0.05 + column) * 16
+                cy = (sigmoid(t[1]) * 1.1 - 0.05 + row) * 16
+                expected.append([cx, cy, math.exp(t[2]) * aw, math.exp(t[3]) * ah, *sigmoid(t[4:])])
+    with torch.inference_mode():
+        got = network(torch.from_numpy(x[None]).float())[0].numpy()
+    np.testing.assert_allclose(got, np.array(expected), rtol=2e-3, atol=2e-4)
+
+
+def test_wide_pools_keep_the_size() -> None:
+    cfg = TINY.format(activation="leaky").replace("size=2\nstride=2", "size=5\nstride=1")
+    network = Darknet(cfg)
+    x = torch.rand(1, 8, 9, 9)
+    assert network.layers[3](x).shape == x.shape
+    assert network.layers[3](x)[0, 0, 4, 4] == x[0, 0, 2:7, 2:7].max()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (TINY.format(activation="gelu"), "activation is 'gelu'; known: linear"),
+        (TINY.format(activation="leaky").replace("[maxpool]", "[reorg3d]"), r"section 3 is \[reorg3d\]"),
+        (TINY.format(activation="leaky").replace("from=-2", "from=-9"), "points outside"),
+        (TINY.format(activation="leaky").replace("filters=14", "filters=15"), "15 channels come in; 2 anchors of 2"),
+        (TINY.format(activation="leaky").replace("filters=8\n", "", 1), "section 0 .*filters"),
+        ("[convolutional]\nfilters=1", r"does not begin with a \[net\] section"),
+        ("[net]\nwidth=1\n[convolutional]\nfilters=1\nsize=1\nactivation=linear", "detects nothing"),
+        ("[net]\nnonsense", "line 2"),
+    ],
+)
+def test_a_broken_description_is_explained(broken: str, message: str) -> None:
+    with pytest.raises(DarknetError, match=message):
+        Darknet(broken)
+
+
+def test_weights_of_another_network_are_refused(tmp_path) -> None:
+    network = Darknet(TINY.format(activation="leaky"))
+    data, _ = weights_for(network)
+    (tmp_path / "x.cfg").write_text(TINY.format(activation="leaky"))
+    (tmp_path / "x.weights").write_bytes(data + b"\0" * 40)
+    with pytest.raises(DarknetError, match=r"x\.cfg with .*x\.weights: .*holds \d+ values, the description needs \d+"):
+        Darknet.from_files(tmp_path / "x.cfg", tmp_path / "x.weights")
+    with pytest.raises(DarknetError, match="not even a header"):
+        network.load_darknet_weights(b"123")
+
+
+def test_comments_and_spaces_are_read() -> None:
+    assert parse_cfg("# c\n[net]\n width = 32 # w\n; c\n\n[yolo]\nmask = 0, 1") == [
+        {"type": "net", "width": "32"},
+        {"type": "yolo", "mask": "0, 1"},
+    ]
+
+
+@pytest.fixture(scope="module")
+def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> DetectorSettings:
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "x.cfg").write_text(
+        TINY.format(activation="leaky").replace("classes=2", "classes=1").replace("filters=14", "filters=12")
+    )
+    network = Darknet((folder / "x.cfg").read_text())
+    (folder / "x.weights").write_bytes(weights_for(network)[0])
+    return DetectorSettings(
+        name="darknet",
+        cfg=str(folder / "x.cfg"),
+        weights=str(folder / "x.weights"),
+        input_size=64,
+        batch=4,
+        confidence=0.01,
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_neighbours_in_a_batch_change_nothing(tiny_settings: DetectorSettings, precision: str) -> None:
+    detector = build_detector(tiny_settings, Compute.resolve("cpu", precision))  # type: ignore[arg-type]
+    assert detector is not None
+    r = np.random.default_rng(0)
+    images = [r.integers(0, 256, (50 + 7 * i, 80 - 5 * i, 3), dtype=np.uint8) for i in range(4)]
+    together = detector.detect(images)
+    alone = [detector.detect([image])[0] for image in images]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(a.xyxy, b.xyxy)
+        np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_a_darknet_without_weights_says_so() -> None:
+    with pytest.raises(DarknetError, match=r"detector\.weights is none"):
+        build_detector(DetectorSettings(name="darknet"), Compute.resolve("cpu"))
+
+
+@needs_models
+def test_real_weights_load_and_folding_changes_nothing() -> None:
+    models = SHARED / "models"
+    network = Darknet.from_files(models / "yolo-fastest-1.1-xl.cfg", models / "yolo-fastest-1.1-xl.weights").eval()
+    assert network.size == (320, 320)
+    x = torch.rand(1, 3, 320, 320, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain = network(x)
+        folded = Compute.resolve("cpu", "float32").prepare(network)(x)
+    assert plain.shape == (1, 3 * (10 * 10 + 20 * 20), 85)
+    torch.testing.assert_close(folded, plain, atol=2e-3, rtol=1e-3)

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors import build_detector
+
+CPU = Compute.resolve("cpu", "float32")
+
+
+def test_whole_image_only_by_name() -> None:
+    detector = build_detector(DetectorSettings(name="whole_image"), CPU)
+    assert detector is not None
+    (boxes,) = detector.detect([np.zeros((20, 30, 3), np.uint8)])
+    assert boxes.xyxy.tolist() == [[0, 0, 30, 20]]
+    assert build_detector(DetectorSettings(name="given"), CPU) is None
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean ssdlite320_mobilenet_v3_large"):
+        build_detector(DetectorSettings(name="ssdlite320_mobilenet_v3"), CPU)
+
+
+def test_a_torchvision_model_from_a_file(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=91)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    settings = DetectorSettings(
+        name="ssdlite320_mobilenet_v3_large", weights=str(tmp_path / "w.pth"), confidence=0.0, batch=2
+    )
+    detector = build_detector(settings, CPU)
+    assert detector is not None
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    ours = detector.detect([image, image[:50]])
+    with torch.inference_mode():
+        theirs = model.eval()([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
+    people = theirs["labels"] == 1
+    np.testing.assert_array_equal(ours[0].xyxy, theirs["boxes"][people].numpy())
+    np.testing.assert_array_equal(ours[0].scores, theirs["scores"][people].numpy())
+    assert len(ours) == 2
+
+
+def test_weights_of_another_model_are_refused(tmp_path) -> None:
+    torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
+    settings = DetectorSettings(name="ssdlite320_mobilenet_v3_large", weights=str(tmp_path / "w.pth"))
+    with pytest.raises(ValueError, match=r"w\.pth does not fit detector\.name ssdlite320"):
+        build_detector(settings, CPU)

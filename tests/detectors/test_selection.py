@@ -1,0 +1,74 @@
+import numpy as np
+import torch
+
+from pipeline.detectors.letterbox import PAD_VALUE, letterbox
+from pipeline.detectors.selection import overlap_nms, select_people
+from pipeline.people import Boxes
+
+
+def predictions(rows: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def test_objectness_class_and_overlap_select() -> None:
+    found = select_people(
+        predictions(
+            [
+                [50, 50, 20, 40, 0.9, 0.8, 0.1],
+                [51, 50, 20, 40, 0.7, 0.9, 0.1],  # the same person, weaker
+                [90, 50, 20, 40, 0.8, 0.2, 0.7],  # best class is another
+                [150, 50, 20, 40, 0.05, 0.9, 0.0],  # not above the confidence
+                [200, 50, 20, 40, 0.3, 0.01, 0.0],  # the objectness is the score
+            ]
+        ),
+        confidence=0.05,
+        nms_iou=0.6,
+        max_boxes=100,
+    )
+    np.testing.assert_allclose(found.scores, [0.9, 0.3])
+    np.testing.assert_allclose(found.xyxy[0], [40, 30, 60, 70])
+
+
+def test_overlap_counts_whole_pixels_and_suppresses_at_the_threshold() -> None:
+    # 10 x 10 whole pixels each, 10 x 8 shared: 80 / 120.
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 2, 9, 11]])
+    scores = torch.tensor([0.9, 0.8])
+    assert overlap_nms(boxes, scores, 80 / 120 + 1e-4).tolist() == [0, 1]
+    assert overlap_nms(boxes, scores, 80 / 120).tolist() == [0]
+
+
+def test_equal_scores_keep_their_order() -> None:
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9], [50, 0, 59, 9]])
+    assert overlap_nms(boxes, torch.full((3,), 0.5), 0.5).tolist() == [0, 2]
+
+
+def test_crowds_tighten_the_threshold_from_the_candidates() -> None:
+    # A chain in which each box overlaps the next by about 0.53.
+    rows = [[100 + 3 * i, 100, 10, 10, 0.9 - 0.001 * i, 1.0] for i in range(60)]
+    loose = select_people(predictions(rows), 0.05, 0.6, max_boxes=100)
+    tight = select_people(predictions(rows), 0.05, 0.6, max_boxes=50)
+    assert len(loose) == 60
+    assert len(tight) == 30
+    hopeless = [[100.0 + 100 * i, 100, 10, 10, 0.9, 1.0] for i in range(60)]
+    assert len(select_people(predictions(hopeless), 0.05, 0.6, max_boxes=50)) == 60
+
+
+def test_nothing_found() -> None:
+    assert len(select_people(torch.zeros(0, 85), 0.05, 0.6, 100)) == 0
+    assert len(select_people(torch.zeros(9, 6), 0.05, 0.6, 100)) == 0
+
+
+def test_letterbox_goes_there_and_back() -> None:
+    for height, width in ((100, 200), (333, 77), (64, 64), (1, 500), (720, 1280)):
+        image = np.full((height, width, 3), 200, np.uint8)
+        square = np.zeros((96, 96, 3), np.uint8)
+        box = letterbox(image, square)
+        new_width, new_height = (
+            max(1, int(width * min(96 / width, 96 / height))),
+            max(1, int(height * min(96 / width, 96 / height))),
+        )
+        left, top = (96 - new_width) // 2, (96 - new_height) // 2
+        assert (square == 200).all(axis=2).sum() == new_width * new_height
+        assert (square[0, 0] == (200 if left == top == 0 else PAD_VALUE)).all()
+        whole = Boxes(np.array([[left, top, left + new_width, top + new_height], [-9, -9, 200, 200]]), np.ones(2))
+        np.testing.assert_allclose(box.to_image(whole).xyxy, [[0, 0, width, height]] * 2, atol=1e-3)
