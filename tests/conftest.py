@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cluster import Cluster, start_cluster
 from PIL import Image
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -91,3 +92,10 @@ def gradient(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     channels = [x * 255 / width, y * 255 / height, (x + 2 * y + 17 * seed) % 256]
     return np.stack(channels, axis=2).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One Ray cluster for all tests; the S3 server is up before it, so that its workers know it too."""
+    with start_cluster(tmp_path_factory.mktemp("ray")) as started:
+        yield started

@@ -26,11 +26,17 @@ def connect(settings: FleetSettings) -> Iterator[None]:
     """A Ray session: the cluster that the settings or RAY_ADDRESS name, else one started here and stopped after.
 
     Raises:
-        ConnectionError: the named cluster isn't there.
+        ConnectionError: the named cluster isn't there, or is closed by a token that this process doesn't have.
     """
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            raise ConnectionError(
+                f"no way into a Ray cluster at {address}: {str(error).splitlines()[0]} If it is closed by a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to it."
+            ) from None
     else:
         ray.init(
             address="local",

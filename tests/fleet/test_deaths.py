@@ -1,0 +1,165 @@
+"""Exactly once through any death: after each, the tables equal those of an undisturbed run, row for row."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, rows, wait_for
+from conftest import DEMO, encode, gradient
+
+from pipeline import storage
+from pipeline.config import parse_settings
+from pipeline.run import Run
+from pipeline.sources import plan_collection, write_manifest
+
+NUM_IMAGES = 36
+FLAGS = (
+    "--detector.name=whole_image",
+    "--detector.batch=2",
+    "--pose.batch=4",
+    "--fleet.workers=2",
+    "--fleet.cpus_per_worker=1",
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty-six images in six shards; every one has its own bytes."""
+    folder = tmp_path_factory.mktemp("photos")
+    portrait = (DEMO / "photos" / "eileen_collins.jpg").read_bytes()
+    for i in range(NUM_IMAGES):
+        data = portrait + str(i).encode() if i % 3 else encode(gradient(60, 40 + i, seed=i))
+        (folder / f"{i:03d}.jpg").write_bytes(data)
+    return folder
+
+
+def flags(photos: Path, output: object) -> list[str]:
+    return [f"--input={photos}", f"--output={output}", "--input.shard_size=6", *FLAGS]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    cluster.behave()
+    text = cluster.run("annotate", *flags(photos, output))
+    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in text
+    images, people = rows(str(output))
+    assert len(images) == NUM_IMAGES
+    assert len(people) >= NUM_IMAGES / 2
+    return images, people
+
+
+def parts(output: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in output.glob("parts/*.parquet")}
+
+
+def test_a_worker_is_killed_in_mid_shard(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+    cluster.behave(sleep=0.15)
+    job = cluster.start("annotate", *flags(photos, tmp_path / "run"))
+    wait_for(lambda: parts(tmp_path / "run"))
+    cluster.workers()[0].send_signal(signal.SIGKILL)
+    output, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, output
+    assert "1 workers died" in output
+    assert rows(str(tmp_path / "run")) == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_driver_is_stopped_and_run_again(
+    cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, number
+) -> None:
+    run = tmp_path / "run"
+    cluster.behave(sleep=0.3)
+    job = cluster.start("annotate", *flags(photos, run), "--fleet.grace_seconds=1")
+    wait_for(lambda: parts(run))
+    job.send_signal(number)
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        assert "The same command goes on" in output
+    wait_for(lambda: not cluster.workers())
+    before = parts(run)
+    assert 0 < len(before) < 6
+    assert "is incomplete" in cluster.run("reduce", str(run), code=1)
+
+    cluster.behave()
+    assert "shards are already done" in cluster.run("annotate", *flags(photos, run))
+    after = parts(run)
+    assert {name: after[name] for name in before} == before, "what was done is not done again"
+    assert rows(str(run)) == undisturbed
+
+    tables = {p: p.stat().st_mtime_ns for p in run.rglob("tables/*/*.parquet")}
+    cluster.run("annotate", *flags(photos, run))
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("tables/*/*.parquet")} == tables, "once more does nothing"
+
+
+def test_an_image_that_kills_its_process_is_one_poison_row(
+    cluster: Cluster, photos: Path, undisturbed, tmp_path: Path
+) -> None:
+    deadly = photos / "013.jpg"
+    cluster.behave(kill=[hashlib.sha256(deadly.read_bytes()).hexdigest()])
+    output = cluster.run("annotate", *flags(photos, tmp_path / "run"))
+    assert f"{NUM_IMAGES} images ({NUM_IMAGES - 1} ok, 1 poison)" in output
+    assert "kills its worker: marked as poison" in output
+    images, people = rows(str(tmp_path / "run"))
+    poison = [row for row in images if row["status"] == "poison"]
+    assert [row["image_id"] for row in poison] == ["013.jpg"]
+    assert "killed its worker" in poison[0]["error"]
+    assert [r for r in images if r["image_id"] != "013.jpg"] == [
+        r for r in undisturbed[0] if r["image_id"] != "013.jpg"
+    ]
+    assert people == [r for r in undisturbed[1] if r["image_id"] != "013.jpg"]
+
+
+def test_a_shard_that_cannot_be_finished_is_quarantined_and_the_rest_goes_on(
+    cluster: Cluster, photos: Path, folder: str
+) -> None:
+    cluster.behave()
+    whole, short = io.BytesIO(), io.BytesIO()
+    for sink, count in ((whole, 4), (short, 3)):
+        with tarfile.open(fileobj=sink, mode="w") as archive:
+            for i in range(count):
+                archive.add(photos / f"{i:03d}.jpg", f"{i:03d}.jpg")
+    collection, run = storage.join(folder, "in"), storage.join(folder, "run")
+    for name in ("a.tar", "b.tar", "c.tar"):
+        storage.write_bytes(storage.join(collection, name), whole.getvalue())
+    told = [f"--input={collection}", f"--output={run}", *FLAGS, "--fleet.max_attempts=2"]
+    settings = parse_settings(told, "")
+    planned = Run.create(settings)
+    write_manifest(planned.manifest_uri, plan_collection(settings.input))
+    storage.write_bytes(storage.join(collection, "b.tar"), short.getvalue())
+
+    output = cluster.run("annotate", *told, code=1)
+    assert "quarantined: given up after 2 attempts: ValueError" in output
+    assert "b.tar holds 3 images, but 4 when it was planned" in output
+    assert "1 of 3 shards have no part, 4 images" in output
+    assert len(planned.parts()) == 2
+    assert list(planned.quarantined()) == [list(planned.manifest().counts)[1]]
+
+    assert "is incomplete" in cluster.run("reduce", run, code=1)
+    assert "INCOMPLETE: 1 shards with 4 images are missing" in cluster.run("reduce", run, "--allow-partial")
+    assert len(rows(run)[0]) == 8
+
+    storage.write_bytes(storage.join(collection, "b.tar"), whole.getvalue())
+    assert "12 images (12 ok)" in cluster.run("annotate", *told)
+    assert len(rows(run)[0]) == 12
+    assert planned.quarantined() == {}
+
+
+def test_a_network_that_cannot_be_loaded_ends_the_job_at_once(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+    output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--pose.name=fastpose_r50", code=1)
+    assert "a worker could not start" in output
+    assert "does not fit pose.name fastpose_r50" in output
+
+
+def test_other_settings_are_refused_before_anything_runs(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+    cluster.behave()
+    run = tmp_path / "run"
+    cluster.run("annotate", *flags(photos, run))
+    output = cluster.run("annotate", *flags(photos, run), "--suppression.gamma=20", code=2)
+    assert "suppression.gamma was 22.48, now 20.0" in output

@@ -1,0 +1,201 @@
+"""One shard into one part, without Ray."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import DEMO, encode, gradient
+
+from pipeline import storage
+from pipeline.annotator import Annotator
+from pipeline.config import Settings
+from pipeline.given import Given
+from pipeline.parts import PartWriter
+from pipeline.run import Run
+from pipeline.sources import Shard, plan_collection, write_manifest
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for path in (DEMO / "photos").iterdir():
+        for copy in range(3):
+            (folder / f"{path.stem}_{copy}{path.suffix}").write_bytes(path.read_bytes())
+    (folder / "notes.txt").write_text("no image")
+    (folder / "wide.png").write_bytes(encode(gradient(20, 300), "PNG"))
+    return folder
+
+
+def prepare(collection: Path, folder: str, **changes: object) -> tuple[PartWriter, Shard]:
+    settings = Settings.model_validate(
+        {
+            "input": str(collection),
+            "output": storage.join(folder, "run"),
+            "detector": {"name": "whole_image", "batch": 4},
+            "pose": {"batch": 8},
+            "images": {"max_megapixels": 0.9},
+            **changes,
+        }
+    )
+    run = Run.create(settings)
+    write_manifest(run.manifest_uri, plan_collection(settings.input))
+    (shard,) = run.manifest().shards()
+    return PartWriter(run, Annotator.from_settings(settings), Given.load(settings)), shard
+
+
+def part_of(writer: PartWriter, shard: Shard) -> bytes:
+    return storage.read_bytes(writer.run.part_uri(shard.id))
+
+
+def test_one_row_per_entry_whatever_it_is(collection: Path, folder: str) -> None:
+    writer, shard = prepare(collection, folder)
+    *_, last = writer.annotate(shard)
+    rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
+    assert [row["image_id"] for row in rows] == sorted(p.name for p in collection.iterdir())
+    assert len(rows) == shard.num_images == last.images == 23
+    by_name = {row["image_id"]: row for row in rows}
+    assert by_name["notes.txt"]["status"] == "unreadable"
+    assert "not an image" in by_name["notes.txt"]["error"]
+    assert by_name["cut_short_1.jpg"]["status"] == "unreadable"
+    assert by_name["group_0.jpg"]["status"] == "too_large"
+    assert (by_name["group_0.jpg"]["width"], by_name["group_0.jpg"]["height"]) == (1552, 600)
+    assert by_name["sideways_2.jpg"]["orientation"] == 6
+    assert by_name["wide.png"]["sha256"] == storage.sha256((collection / "wide.png").read_bytes())
+    assert last.failed == sum(row["status"] != "ok" for row in rows) == 7
+    for row in rows:
+        assert (row["error"] is None) == (row["status"] == "ok")
+        assert row["status"] == "ok" or row["people"] == []
+        for person in row["people"]:
+            assert len(person["keypoints"]) == 17
+            assert person["box"] == [0, 0, row["width"], row["height"]]
+
+
+def test_the_same_bytes_every_time_and_every_way(collection: Path, tmp_path: Path) -> None:
+    """Rows depend on shard, settings and weights alone: overlapped or careful, again or for the first time."""
+    writer, shard = prepare(collection, str(tmp_path), output={"uri": str(tmp_path / "run"), "candidates": True})
+    list(writer.annotate(shard))
+    first = part_of(writer, shard)
+    list(writer.annotate(shard))
+    assert part_of(writer, shard) == first
+    list(writer.annotate(shard, careful=True))
+    assert part_of(writer, shard) == first
+    rows = pq.read_table(io.BytesIO(first)).to_pylist()
+    assert sum(len(row["candidates"]) for row in rows) == 16
+    assert sum(len(row["people"]) for row in rows) < 16
+
+
+def test_a_careful_run_announces_each_image_before_it_touches_it(collection: Path, tmp_path: Path, monkeypatch) -> None:
+    writer, shard = prepare(collection, str(tmp_path))
+    touched = []
+
+    def decode(data: bytes, limit: float):
+        touched.append(data)
+        return real(data, limit)
+
+    import pipeline.parts as parts
+
+    real = parts.decode_image
+    monkeypatch.setattr(parts, "decode_image", decode)
+    announced = []
+    for progress in writer.annotate(shard, careful=True):
+        if progress.in_hand is not None:
+            assert len(touched) == progress.in_hand
+            announced.append(progress.in_hand)
+    assert announced == list(range(23))
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_poison_is_not_touched_and_keeps_its_row(collection: Path, tmp_path: Path, careful: bool, monkeypatch) -> None:
+    import pipeline.parts as parts
+
+    writer, shard = prepare(collection, str(tmp_path))
+    list(writer.annotate(shard))
+    clean = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
+    real = parts.decode_image
+    last_number = shard.num_images - 1
+    poison_bytes = (collection / shard.keys[last_number]).read_bytes()
+
+    def decode(data: bytes, limit: float):
+        assert data != poison_bytes
+        return real(data, limit)
+
+    monkeypatch.setattr(parts, "decode_image", decode)
+    list(writer.annotate(shard, poison={last_number}, careful=careful))
+    rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
+    assert rows[-1]["image_id"] == "wide.png"
+    assert rows[-1]["status"] == "poison"
+    assert rows[-1]["people"] == []
+    assert rows[:-1] == clean[:-1]
+
+
+def test_an_error_of_one_image_is_its_own_row_when_careful(collection: Path, tmp_path: Path, monkeypatch) -> None:
+    writer, shard = prepare(collection, str(tmp_path))
+    real = writer.annotator.candidates
+
+    def candidates(images):
+        images = list(images)
+        if images[0][0].shape == (20, 300, 3):
+            raise RuntimeError("cannot do 300")
+        return real(images)
+
+    monkeypatch.setattr(writer.annotator, "candidates", candidates)
+    *_, last = writer.annotate(shard, careful=True)
+    rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
+    assert rows[-1]["status"] == "unreadable"
+    assert rows[-1]["error"] == "could not be annotated: cannot do 300"
+    assert last.images == 23
+
+
+def test_nothing_is_committed_when_the_networks_fail(collection: Path, tmp_path: Path, monkeypatch) -> None:
+    writer, shard = prepare(collection, str(tmp_path))
+    monkeypatch.setattr(
+        writer.annotator.poses, "estimate", lambda *_: (_ for _ in ()).throw(RuntimeError("device lost"))
+    )
+    with pytest.raises(RuntimeError, match="device lost"):
+        list(writer.annotate(shard))
+    assert writer.run.parts() == {}
+
+
+def test_two_shards_at_once_take_turns_and_equal_one_after_the_other(collection: Path, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    settings = {"input": {"uri": str(collection), "shard_size": 12}}
+    told = Settings.model_validate(
+        {**settings, "output": str(tmp_path / "run"), "detector": {"name": "whole_image"}, "pose": {"batch": 8}}
+    )
+    run = Run.create(told)
+    write_manifest(run.manifest_uri, plan_collection(told.input))
+    writer = PartWriter(run, Annotator.from_settings(told))
+    shards = list(run.manifest().shards())
+    expected = []
+    for shard in shards:
+        list(writer.annotate(shard))
+        expected.append(part_of(writer, shard))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda s: list(writer.annotate(s)), shards))
+    assert [part_of(writer, s) for s in shards] == expected
+
+
+def test_given_boxes_reach_the_networks(tmp_path: Path) -> None:
+    writer, shard = prepare(
+        DEMO / "photos",
+        str(tmp_path),
+        detector={"name": "given", "boxes": str(DEMO / "boxes.json")},
+        images={"max_megapixels": 100},
+    )
+    list(writer.annotate(shard))
+    rows = {r["image_id"]: r for r in pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()}
+    assert {name: len(row["people"]) for name, row in rows.items()} == {
+        "cat.jpg": 0,
+        "cut_short.jpg": 0,
+        "eileen_collins.jpg": 1,
+        "grace_hopper.jpg": 1,
+        "group.jpg": 3,
+        "photographer.png": 1,
+        "sideways.jpg": 1,
+    }
+    assert rows["group.jpg"]["coco_id"] == 5
+    straight, sideways = (np.array(rows[n]["people"][0]["keypoints"]) for n in ("eileen_collins.jpg", "sideways.jpg"))
+    assert np.median(np.abs(straight - sideways)) < 5, "the phone's orientation is undone before the networks"

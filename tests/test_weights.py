@@ -1,0 +1,53 @@
+import pickle
+
+import pytest
+import torch
+from conftest import PROJECT
+from safetensors.torch import save_file
+
+from pipeline.pose import build_pose_model
+from pipeline.weights import load_weights, read_state_dict
+
+STARTER = PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors"
+
+
+def test_shipped_weights_fit_their_network() -> None:
+    network = build_pose_model("fastpose_mobile_small")
+    load_weights(network, str(STARTER), "pose.name fastpose_mobile_small")
+    assert network.conv_out.weight.dtype == torch.float32
+
+
+def test_pytorch_files_load_like_safetensors(tmp_path) -> None:
+    network = build_pose_model("fastpose_mobile_small")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        other = build_pose_model("fastpose_mobile_small")
+        load_weights(other, str(tmp_path / name), "x")
+        assert torch.equal(other.conv_out.weight, network.conv_out.weight)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    network = build_pose_model("fastpose_mobile_small", num_joints=26)
+    with pytest.raises(
+        ValueError, match=r"does not fit pose: 2 of another shape \(conv_out\.weight is \[17, 128, 3, 3\]"
+    ):
+        load_weights(network, str(STARTER), "pose")
+    with pytest.raises(ValueError, match=r"missing \(.*\.\.\.\); \d+ unknown \(preact\.features"):
+        load_weights(build_pose_model("fastpose_r50"), str(STARTER), "pose")
+
+
+class _Attack:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+@pytest.mark.parametrize("content", [{"x": _Attack()}, [1, 2], {"x": "text"}])
+def test_files_that_are_not_plain_tensors_are_refused(content: object, tmp_path, capsys) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth"):
+        read_state_dict(tmp_path / "w.pth")
+    (tmp_path / "p.pth").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"p\.pth"):
+        read_state_dict(tmp_path / "p.pth")
+    assert "code ran" not in capsys.readouterr().out
