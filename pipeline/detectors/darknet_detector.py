@@ -18,13 +18,18 @@ from pipeline.people import Boxes
 
 
 class DarknetDetector:
-    """Person boxes by a Darknet network, in batches of one fixed shape."""
+    """Person boxes by a Darknet network, in batches of one fixed shape.
+
+    Attributes:
+        batch: images per call.
+        network: prepared: (batch, 3, S, S) in 0..1 to predictions.
+    """
 
     def __init__(self, network: Darknet, settings: DetectorSettings, compute: Compute) -> None:
         self.batch = settings.batch
         self._settings = settings
         self._compute = compute
-        self._network = compute.prepare(network)
+        self.network = compute.prepare(network)
         side = settings.input_size
         self._squares = np.zeros((settings.batch, side, side, 3), np.uint8)
 
@@ -52,7 +57,7 @@ class DarknetDetector:
         boxes = [letterbox(image, square) for image, square in zip(images, self._squares, strict=False)]
         with torch.inference_mode():
             inputs = self._compute.to_input(torch.from_numpy(self._squares)).to(self._compute.dtype)
-            predictions = self._network(inputs)[: len(images)]
+            predictions = self.network(inputs)[: len(images)]
         s = self._settings
         return [
             box.to_image(select_people(rows, s.confidence, s.nms_iou, s.max_boxes))

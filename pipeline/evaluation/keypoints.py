@@ -1,4 +1,4 @@
-"""The COCO numbers of keypoints and person boxes, computed by faster-coco-eval, equal to pycocotools'."""
+"""The COCO numbers of keypoints and person boxes, computed by faster-coco-eval, pycocotools' within rounding."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from pipeline import storage
@@ -51,12 +52,13 @@ def evaluate_keypoints(
     """
     truth, found = _load(annotations), _load(results)
     _check(found, truth, "keypoints", 3 * len(skeleton))
-    stats = _evaluate(truth, found, "keypoints", list(skeleton.oks_sigmas))
-    return Metrics(*stats[:10])
+    curves = _evaluate(truth, found, "keypoints", list(skeleton.oks_sigmas))
+    measurable = any(not a.get("iscrowd") and a.get("num_keypoints", 0) > 0 for a in truth["annotations"])
+    return _metrics(curves, measurable)
 
 
 def evaluate_boxes(results: str | Sequence[Mapping[str, Any]], annotations: str | Mapping[str, Any]) -> Metrics:
-    """The COCO numbers of person boxes; recall is with at most 100 boxes an image, ar50 and ar75 are not defined (-1).
+    """The COCO numbers of person boxes, with at most 100 boxes an image.
 
     Args:
         results: COCO detection results, or a URI of them: image_id, category_id 1, bbox [x, y, w, h], score.
@@ -64,8 +66,8 @@ def evaluate_boxes(results: str | Sequence[Mapping[str, Any]], annotations: str 
     """
     truth, found = _load(annotations), _load(results)
     _check(found, truth, "bbox", 4)
-    s = _evaluate(truth, found, "bbox", None)
-    return Metrics(s[0], s[1], s[2], s[4], s[5], s[8], -1.0, -1.0, s[10], s[11])
+    curves = _evaluate(truth, found, "bbox", None)
+    return _metrics(curves, any(not a.get("iscrowd") for a in truth["annotations"]))
 
 
 def _load(source: Any) -> Any:
@@ -88,17 +90,44 @@ def _check(results: Iterable[Mapping[str, Any]], truth: Mapping[str, Any], key: 
 
 def _evaluate(
     truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str, sigmas: list[float] | None
-) -> Any:
+) -> _Curves | None:
+    """Match and accumulate; None without results, which cannot be accumulated."""
     if not found:
-        measurable = any(
-            not a.get("iscrowd") and (kind == "bbox" or a.get("num_keypoints", 0) > 0) for a in truth["annotations"]
-        )
-        return [0.0 if measurable else -1.0] * 12
+        return None
     ground = COCO(truth)
     detections = ground.loadRes([dict(entry) for entry in found])
     evaluation = COCOeval_faster(ground, detections, kind, kpt_oks_sigmas=sigmas)
     evaluation.params.catIds = [PERSON]
     evaluation.evaluate()
     evaluation.accumulate()
-    evaluation.summarize()
-    return [float(v) for v in evaluation.stats]
+    return _Curves(evaluation)
+
+
+class _Curves:
+    """Accumulated precision and recall, averaged as pycocotools does."""
+
+    def __init__(self, evaluation: COCOeval_faster) -> None:
+        self._params = evaluation.params
+        self._precision = np.asarray(evaluation.eval["precision"])  # thresholds, recalls, categories, areas, limits
+        self._recall = np.asarray(evaluation.eval["recall"])  # thresholds, categories, areas, limits
+
+    def mean(self, what: str, area: str = "all", threshold: float | None = None) -> float:
+        """Mean over what the annotations define; -1 where that is nothing."""
+        area_index = self._params.areaRngLbl.index(area)
+        values = self._precision[..., area_index, -1] if what == "precision" else self._recall[..., area_index, -1]
+        if threshold is not None:
+            values = values[np.where(threshold == self._params.iouThrs)[0]]
+        values = values[values > -1]
+        return float(np.mean(values)) if values.size else -1.0
+
+
+def _metrics(curves: _Curves | None, measurable: bool) -> Metrics:
+    if curves is None:
+        return Metrics(*[0.0 if measurable else -1.0] * 10)
+    return Metrics(
+        *(
+            curves.mean(what, area, threshold)
+            for what in ("precision", "recall")
+            for area, threshold in (("all", None), ("all", 0.5), ("all", 0.75), ("medium", None), ("large", None))
+        )
+    )

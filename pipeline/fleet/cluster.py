@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 
+from pipeline.allocator import bound_allocator
 from pipeline.config import ComputeSettings, FleetSettings
 
 _LOCAL_OBJECT_STORE_BYTES = 256 << 20  # only settings, ids and counts travel through it
 _DEFAULT_CPUS = 4
+_KNOCK_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -28,8 +31,10 @@ def connect(settings: FleetSettings) -> Iterator[None]:
     Raises:
         ConnectionError: the named cluster isn't there, or is closed by a token that this process doesn't have.
     """
+    bound_allocator()
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if address:
+        _knock(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ray.exceptions.AuthenticationError) as error:
@@ -49,6 +54,17 @@ def connect(settings: FleetSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address or not port.isdigit():
+        return  # "auto", ray://, ...
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster at {address}: {error}") from None
 
 
 @dataclass(frozen=True)

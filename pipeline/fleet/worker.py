@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from pipeline import storage
+from pipeline.allocator import bound_allocator
 from pipeline.given import Given
 from pipeline.progress import Progress
 from pipeline.run import Run
@@ -39,6 +40,7 @@ class Worker:
         from pipeline.compute import pin_threads
         from pipeline.parts import PartWriter
 
+        bound_allocator()
         pin_threads(threads)
         self._writer = PartWriter(run, Annotator.from_settings(run.settings), given)
 

@@ -21,6 +21,8 @@ class PoseEstimator:
     Attributes:
         batch: crops per call; results never depend on which people share a batch.
         input_size: height and width of a crop, pixels.
+        skeleton: joints of the output.
+        network: prepared: (batch, 3, H, W) mean-subtracted RGB to heatmaps.
     """
 
     def __init__(self, network: nn.Module, skeleton: Skeleton, settings: PoseSettings, compute: Compute) -> None:
@@ -29,7 +31,7 @@ class PoseEstimator:
         self.skeleton = skeleton
         self._flip_test = settings.flip_test
         self._compute = compute
-        self._network = compute.prepare(network)
+        self.network = compute.prepare(network)
         self._mean = torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1).to(compute.device)
 
     @classmethod
@@ -66,4 +68,4 @@ class PoseEstimator:
             return decode_argmax(heatmaps, cropped_boxes)
 
     def _heatmaps(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self._network(inputs.to(self._compute.dtype, memory_format=torch.channels_last)).float()
+        return self.network(inputs.to(self._compute.dtype, memory_format=torch.channels_last)).float()

@@ -1,0 +1,133 @@
+"""Equality with pycocotools, the oracle, within rounding: it adds 2.2e-16 to a denominator, the other does not."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from conftest import PEOPLE, needs_people
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from pipeline.evaluation import evaluate_boxes, evaluate_keypoints
+from pipeline.skeletons import SKELETONS
+
+SKELETON = SKELETONS["coco17"]
+_KEYPOINTS = ["ap", "ap50", "ap75", "ap_m", "ap_l", "ar", "ar50", "ar75", "ar_m", "ar_l"]
+
+
+def made_up(seed: int) -> tuple[dict, list[dict], list[dict]]:
+    """Annotations with crowds, people without keypoints and images without people; jittered and invented results."""
+    r = np.random.default_rng(seed)
+    truth: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    poses, boxes = [], []
+    for image in range(1, 13):
+        truth["images"].append({"id": image, "file_name": f"{image}.jpg", "width": 640, "height": 480})
+        for _ in range(int(r.integers(0, 5)) if image % 4 else 0):
+            x, y, w, h = *r.random(2) * 300, *(20 + r.random(2) * 250)
+            visible = r.random(17) < r.choice([0.0, 0.4, 1.0])
+            joints = np.column_stack([x + r.random(17) * w, y + r.random(17) * h, np.where(visible, 2, 0)])
+            joints[~visible] = 0
+            truth["annotations"].append(
+                {
+                    "id": len(truth["annotations"]) + 1,
+                    "image_id": image,
+                    "category_id": 1,
+                    "iscrowd": int(r.random() < 0.1),
+                    "bbox": [x, y, w, h],
+                    "area": w * h * 0.6,
+                    "keypoints": joints.ravel().tolist(),
+                    "num_keypoints": int(visible.sum()),
+                }
+            )
+            for _ in range(int(r.integers(0, 3))):
+                moved = joints[:, :2] + r.normal(0, r.choice([1.0, 6.0, 20.0]), (17, 2))
+                score = float(np.round(r.random(), 1))  # ties
+                values = np.column_stack([moved, r.random(17)]).ravel().tolist()
+                poses.append({"image_id": image, "category_id": 1, "keypoints": values, "score": score})
+                box = (np.array([x, y, w, h]) + r.normal(0, 8, 4)).tolist()
+                boxes.append({"image_id": image, "category_id": 1, "bbox": box, "score": score})
+        for _ in range(22 if image == 4 else 1):  # more than the twenty that count
+            values = (r.random(51) * 300).tolist()
+            poses.append({"image_id": image, "category_id": 1, "keypoints": values, "score": float(r.random())})
+    return truth, poses, boxes
+
+
+def oracle(truth: dict, results: list[dict], kind: str) -> list[float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground = COCO()
+        ground.dataset = json.loads(json.dumps(truth))
+        ground.dataset.setdefault("info", {})
+        ground.createIndex()
+        evaluation = COCOeval(ground, ground.loadRes(json.loads(json.dumps(results))), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(v) for v in evaluation.stats]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_keypoints_equal_pycocotools(seed: int) -> None:
+    truth, poses, _ = made_up(seed)
+    ours = evaluate_keypoints(poses, truth, SKELETON)
+    assert [getattr(ours, name) for name in _KEYPOINTS] == pytest.approx(oracle(truth, poses, "keypoints"), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_equal_pycocotools(seed: int) -> None:
+    truth, _, boxes = made_up(seed)
+    ours = evaluate_boxes(boxes, truth)
+    expected = oracle(truth, boxes, "bbox")
+    got = [ours.ap, ours.ap50, ours.ap75, ours.ap_m, ours.ap_l, ours.ar, ours.ar_m, ours.ar_l]
+    assert got == pytest.approx([expected[i] for i in (0, 1, 2, 4, 5, 8, 10, 11)], abs=1e-12)
+
+
+def test_order_does_not_matter_where_scores_differ() -> None:
+    truth, poses, _ = made_up(3)
+    for i, entry in enumerate(poses):
+        entry["score"] = i / 1000
+    shuffled = [poses[i] for i in np.random.default_rng(0).permutation(len(poses))]
+    assert evaluate_keypoints(poses, truth, SKELETON) == evaluate_keypoints(shuffled, truth, SKELETON)
+
+
+@needs_people
+def test_jittered_copies_of_real_annotations_equal_pycocotools(tmp_path) -> None:
+    truth = json.loads((PEOPLE / "val.json").read_text())
+    r = np.random.default_rng(0)
+    results = []
+    for annotation in truth["annotations"]:
+        if annotation["num_keypoints"]:
+            joints = np.array(annotation["keypoints"], float).reshape(17, 3)
+            joints[:, :2] += r.normal(0, 4, (17, 2))
+            entry = {"image_id": annotation["image_id"], "category_id": 1, "score": float(r.random())}
+            results.append({**entry, "keypoints": joints.ravel().tolist()})
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    ours = evaluate_keypoints(str(tmp_path / "results.json"), str(PEOPLE / "val.json"), SKELETON)
+    assert [getattr(ours, name) for name in _KEYPOINTS] == pytest.approx(oracle(truth, results, "keypoints"), abs=1e-12)
+    assert 0.3 < ours.ap < 0.99
+
+
+def test_no_results_are_zero_and_no_truth_is_undefined() -> None:
+    truth, poses, _ = made_up(1)
+    assert evaluate_keypoints([], truth, SKELETON).ap == 0
+    assert evaluate_boxes([], truth).ap == 0
+    assert evaluate_keypoints([], {**truth, "annotations": []}, SKELETON).ap == -1
+    assert evaluate_keypoints(poses, {**truth, "annotations": []}, SKELETON).ap == -1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 999}, r"entry 1 \(image_id 999\): the annotations have no such image"),
+        ({"keypoints": [0.0] * 50}, r"entry 1 \(image_id \d+\): 50 values in 'keypoints', expected 51"),
+        ({"keypoints": None}, "no values"),
+        ({"keypoints": [float("nan")] * 51}, "not finite"),
+        ({"score": float("inf")}, "not finite"),
+    ],
+)
+def test_a_bad_entry_is_named(change: dict, message: str) -> None:
+    truth, poses, _ = made_up(1)
+    poses[1] = {**poses[1], **change}
+    with pytest.raises(ValueError, match=message):
+        evaluate_keypoints(poses, truth, SKELETON)

@@ -1,0 +1,196 @@
+"""The commands as a user runs them, on the demo and on real photographs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import cv2
+import pytest
+from cluster import PROJECT, Cluster, rows
+from conftest import PEOPLE, SHARED, encode, gradient, needs_models, needs_people
+
+from pipeline import storage
+
+STARTER_AP = 0.108  # what the starter weights score with ground-truth boxes, no flip test, no pose NMS
+STARTER_AP_FLIPPED = 0.113
+
+
+def test_the_demo(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.behave()
+    run = tmp_path / "demo"
+    # Without --input the shipped demo is annotated; the output is only put aside.
+    output = cluster.run("annotate", f"--output={run}")
+    assert "7 images (6 ok, 1 unreadable), 7 people" in output
+    assert "boxes given by" in output
+    assert "fastpose_mobile_small_coco17.safetensors" in output
+    images, people = rows(str(run))
+    assert {row["image_id"]: row["num_people"] for row in images}["cat.jpg"] == 0
+    assert [row["image_id"] for row in images if row["status"] != "ok"] == ["cut_short.jpg"]
+    assert len(people) == 7
+    pictures = sorted((run / "pictures").iterdir())
+    assert len(pictures) == 6
+    sizes = {p.name: cv2.imread(str(p)).shape[:2] for p in pictures}
+    assert (600, 1552) in sizes.values()
+    results = json.loads((run / "coco_results.json").read_text())
+    assert len(results) == 7
+    assert all(len(entry["keypoints"]) == 51 for entry in results)
+    assert (run / "run.json").exists()
+    totals = json.loads((run / "totals.json").read_text())
+    assert totals["complete"]
+    assert totals["images"] == 7
+
+
+@pytest.fixture(scope="module")
+def val_tars(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> str:
+    """The 120 photographs as three WebDataset tars on S3."""
+    names = [image["file_name"] for image in json.loads((PEOPLE / "val.json").read_text())["images"]]
+    folder = tmp_path_factory.mktemp("tars")
+    for i in range(3):
+        with tarfile.open(folder / f"val-{i}.tar", "w") as archive:
+            for name in names[i * 40 : (i + 1) * 40]:
+                archive.add(PEOPLE / "images" / name, name)
+        storage.write_bytes(f"{s3_server}/val/val-{i}.tar", (folder / f"val-{i}.tar").read_bytes())
+    return f"{s3_server}/val"
+
+
+def keypoint_ap(output: str) -> float:
+    found = re.search(r"keypoints: AP ([\d.]+)", output)
+    assert found, output
+    assert "120 of 120 annotated images in the run" in output
+    return float(found[1])
+
+
+@needs_people
+def test_real_photographs_with_true_boxes_from_files_and_from_s3(
+    cluster: Cluster, val_tars: str, tmp_path: Path
+) -> None:
+    cluster.behave()
+    common = [
+        f"--annotations={PEOPLE / 'val.json'}",
+        "--detector.name=given",
+        "--suppression.kind=none",
+        "--compute.precision=float32",
+    ]
+    local = tmp_path / "local"
+    files = [f"--input={PEOPLE / 'val.json'}", f"--input.image_root={PEOPLE / 'images'}", "--input.shard_size=50"]
+    output = cluster.run("annotate", *files, f"--output={local}", *common)
+    assert keypoint_ap(output) == pytest.approx(STARTER_AP, abs=0.005)
+    assert json.loads((local / "metrics.json").read_text())["keypoints"]["ap50"] == pytest.approx(0.287, abs=0.005)
+
+    remote = f"{val_tars}-run"
+    output = cluster.run("annotate", f"--input={val_tars}", f"--output={remote}", *common)
+    assert keypoint_ap(output) == pytest.approx(STARTER_AP, abs=0.005)
+    on_files, from_tars = (
+        {row["coco_id"]: (row["sha256"], row["num_people"]) for row in rows(uri)[0]} for uri in (str(local), remote)
+    )
+    assert len(on_files) == 120
+    assert from_tars == on_files
+    poses = [sorted((row["coco_id"], row["keypoints"]) for row in rows(uri)[1]) for uri in (str(local), remote)]
+    assert poses[0] == poses[1], "the way to an image does not change its people"
+    assert "keypoints: AP 0.10" in cluster.run("evaluate", remote)
+
+
+@needs_people
+def test_flip_test_scores_what_it_should(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.behave()
+    output = cluster.run(
+        "annotate",
+        f"--input={PEOPLE / 'val.json'}",
+        f"--input.image_root={PEOPLE / 'images'}",
+        f"--output={tmp_path / 'run'}",
+        f"--annotations={PEOPLE / 'val.json'}",
+        "--detector.name=given",
+        "--suppression.kind=none",
+        "--pose.flip_test",
+    )
+    assert keypoint_ap(output) == pytest.approx(STARTER_AP_FLIPPED, abs=0.005)
+    assert "measured with given boxes, flip test" in output
+
+
+@needs_people
+@needs_models
+def test_real_photographs_with_a_real_detector(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.behave()
+    model = SHARED / "models" / "yolo-fastest-1.1-xl"
+    output = cluster.run(
+        "annotate",
+        f"--input={PEOPLE / 'val.json'}",
+        f"--input.image_root={PEOPLE / 'images'}",
+        f"--output={tmp_path / 'run'}",
+        f"--annotations={PEOPLE / 'val.json'}",
+        "--detector.name=darknet",
+        f"--detector.cfg={model}.cfg",
+        f"--detector.weights={model}.weights",
+        "--detector.confidence=0.05",
+        "--draw=3",
+    )
+    assert keypoint_ap(output) > 0.08
+    boxes = re.search(r"person boxes: AP ([\d.]+)  AP50 ([\d.]+)", output)
+    assert boxes
+    assert float(boxes[1]) > 0.23
+    assert float(boxes[2]) > 0.50
+    images, _ = rows(str(tmp_path / "run"))
+    assert len(images) == 120
+    assert len(list((tmp_path / "run" / "pictures").iterdir())) == 3
+
+
+def test_a_folder_of_anything(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.behave()
+    photos = tmp_path / "my photos"
+    (photos / "sub").mkdir(parents=True)
+    (photos / "a.jpg").write_bytes(encode(gradient()))
+    (photos / "sub" / "b.png").write_bytes(encode(gradient(), "PNG"))
+    (photos / "notes.txt").write_text("hello")
+    (photos / "broken.jpg").write_bytes(encode(gradient())[:300])
+    output = cluster.run("annotate", f"--input={photos}", f"--output={tmp_path / 'run'}", "--detector.name=whole_image")
+    assert "4 images (2 ok, 2 unreadable)" in output
+    assert "every whole image taken as one person" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input=nowhere"], "nowhere: no such folder"),
+        (["--input=pyproject.toml", "--detector.name=given"], "set detector.boxes, or annotations"),
+        (["--input=configs/demo/photos", "--pose.weights=gone.pth"], "gone.pth: no such file"),
+        (["--input=configs/demo/photos", "--detector.name=yolov8n"], "detector.name is 'yolov8n'"),
+        (["--input=configs/demo/boxes.json", "--detector.name=whole_image"], "set input.image_root"),
+    ],
+)
+def test_mistakes_end_before_ray_starts(cluster: Cluster, flags: list[str], message: str, tmp_path: Path) -> None:
+    output = cluster.run("annotate", *flags, f"--output={tmp_path / 'run'}", code=2)
+    assert message in output
+    assert output.startswith("annotate: ")
+    assert output.count("\n") == 1
+
+
+def test_reduce_and_evaluate_say_what_they_need(cluster: Cluster, tmp_path: Path) -> None:
+    assert "has no run.json" in cluster.run("reduce", str(tmp_path), code=2)
+    assert "has no run.json" in cluster.run("evaluate", str(tmp_path), code=2)
+
+
+def test_a_cluster_that_is_not_there_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    flags = [f"--output={tmp_path / 'run'}", "--fleet.address=127.0.0.1:1"]
+    output = cluster.run("annotate", *flags, code=1)
+    assert "no Ray cluster at 127.0.0.1:1" in output
+
+
+def test_the_job_on_a_cluster_of_its_own(tmp_path: Path) -> None:
+    """As on a laptop: nothing is running, and nothing is left running."""
+    import os
+    import subprocess
+    import sys
+
+    import psutil
+
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    command = [sys.executable, "jobs/annotate.py", f"--output={tmp_path / 'demo'}"]
+    job = psutil.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output = job.communicate(timeout=120)[0].decode()
+    assert job.returncode == 0, output
+    assert "7 images (6 ok, 1 unreadable)" in output
+    assert "Traceback" not in output
+    assert len(output.splitlines()) < 20, "Ray's own lines don't drown the progress"
