@@ -1,7 +1,7 @@
 """Measure that memory does not grow with the collection: peak memory of driver and worker, N images against 10 N.
 
   uv run infra/memory.py
-  uv run infra/memory.py --images 2000
+  uv run infra/memory.py --images 500
 
 Both runs are whole jobs on a local cluster. Exit code 1 when either process needs over 10 % more for the larger one.
 """
@@ -26,7 +26,7 @@ LIMIT = 1.10
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000, help="images of the smaller collection (default: 1000)")
+    parser.add_argument("--images", type=int, default=2000, help="images of the smaller collection (default: 2000)")
     count = parser.parse_args().images
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

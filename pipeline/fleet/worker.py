@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from pipeline import storage
-from pipeline.allocator import bound_allocator
+from pipeline.allocator import bound_allocator, give_back_memory
 from pipeline.given import Given
 from pipeline.progress import Progress
 from pipeline.run import Run
@@ -47,6 +47,7 @@ class Worker:
     def annotate(self, shard: Shard, poison: Collection[int], careful: bool) -> Iterator[Progress]:
         """See PartWriter.annotate; streamed."""
         yield from self._writer.annotate(shard, poison, careful)
+        give_back_memory()
 
 
 WorkerActor = ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(Worker)
