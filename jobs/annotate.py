@@ -32,6 +32,7 @@ from pipeline.fleet import (
 )
 from pipeline.fleet.display import Display
 from pipeline.given import Given
+from pipeline.images import ImageRefused
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
 from pipeline.run import Run
@@ -53,7 +54,6 @@ def main(argv: Sequence[str]) -> int:
         reduction = stored_reduction(run)
         if reduction is None:
             reduction = _annotate(run, manifest, given)
-        lines = _finish(run, reduction)
     except Stopped as stopped:
         done = len(run.parts())
         print(
@@ -70,16 +70,16 @@ def main(argv: Sequence[str]) -> int:
     except (FleetError, ValueError, OSError) as error:
         print(f"annotate: {error}", file=sys.stderr)
         return 1
-    print("\n".join(lines))
+    code = _finish(run, reduction)
     print(f"{time.monotonic() - started:.0f} seconds in all")
-    return 0
+    return code
 
 
 def _prepare(settings: Settings) -> tuple[Run, Manifest]:
     """The run directory with its plan; both are made once."""
     run = Run.create(settings)
     if not storage.exists(run.manifest_uri):
-        write_manifest(run.manifest_uri, plan_collection(settings.input))
+        write_manifest(run.manifest_uri, plan_collection(settings.input, without=run.uri))
     return run, run.manifest()
 
 
@@ -91,12 +91,20 @@ def _annotate(run: Run, manifest: Manifest, given: Given) -> Reduction:
         return reduce_run(run)
 
 
-def _finish(run: Run, reduction: Reduction) -> list[str]:
-    if reduction.totals.with_coco_id:
-        write_coco_results(run)
-    metrics = evaluate_run(run, run.settings.annotations) if run.settings.annotations else None
-    pictures = draw_run(run, run.settings.draw) if run.settings.draw else []
-    return summary(run, reduction, metrics, pictures)
+def _finish(run: Run, reduction: Reduction) -> int:
+    """Print what there is; a failure to measure or to draw it is told after, and does not undo it."""
+    print("\n".join(summary(run, reduction)))
+    try:
+        if reduction.totals.with_coco_id:
+            print(f"results:   {write_coco_results(run)}")
+        if run.settings.annotations:
+            print("\n".join(evaluate_run(run, run.settings.annotations).lines()))
+        if run.settings.draw:
+            print(f"pictures:  {run.path('pictures')} ({len(draw_run(run, run.settings.draw))})")
+    except (ValueError, OSError, ImageRefused) as error:
+        print(f"annotate: the tables are complete, but {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

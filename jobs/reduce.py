@@ -35,9 +35,9 @@ def main(argv: Sequence[str]) -> int:
     except (IncompleteRun, ValueError, OSError) as error:
         print(f"reduce: {error}", file=sys.stderr)
         return 1
-    if reduction.totals.with_coco_id:
-        write_coco_results(run)
     print("\n".join(summary(run, reduction)))
+    if reduction.totals.with_coco_id:
+        print(f"results:   {write_coco_results(run)}")
     return 0
 
 

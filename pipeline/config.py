@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline import storage
 from pipeline.suppression import PoseNMS
@@ -21,7 +21,7 @@ GIVEN = "given"  # the detector's name where boxes come with the images
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputSettings(Section):
@@ -71,12 +71,21 @@ class DetectorSettings(Section):
 class PoseSettings(Section):
     """Which pose each person has."""
 
-    name: str = Field("fastpose_mobile_small", description="pose network")
+    name: Literal["fastpose_r50", "fastpose_mobile_small", "fastpose_mobile_large"] = Field(
+        "fastpose_mobile_small", description="pose network"
+    )
     weights: str | None = Field("weights/fastpose_mobile_small_coco17.safetensors", description="weights file or URI")
-    skeleton: str = Field("coco17", description="joints of the network's output")
+    skeleton: Literal["coco17"] = Field("coco17", description="joints of the network's output")
     input_size: tuple[int, int] = Field((256, 192), description="height and width of a crop, pixels")
     flip_test: bool = Field(False, description="average with the mirrored crop: better, half as fast")
     batch: int = Field(32, ge=1, description="people per batch, over images")
+
+    @field_validator("input_size")
+    @classmethod
+    def _strides(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if any(side < 32 or side % 32 for side in size):
+            raise ValueError("height and width must be multiples of 32")
+        return size
 
 
 class ComputeSettings(Section):
@@ -299,6 +308,8 @@ def parse_settings(argv: Sequence[str], description: str, default_config: str | 
         settings = load_settings(config, flags)
     except SettingsError as error:
         parser.error(str(error))
+    if settings.detector.name == "darknet" and settings.detector.weights is None:
+        parser.error("--detector.weights is none; a darknet detector needs its .weights file")
     if print_config:
         print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
         raise SystemExit(0)

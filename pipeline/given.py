@@ -34,6 +34,8 @@ class Given:
             ValueError: a file that cannot be used, or given boxes that nothing ties to the images.
             storage.MissingObject: a file that isn't there.
         """
+        if settings.annotations and "annotations" not in read_coco(settings.annotations):
+            raise ValueError(f"{settings.annotations}: has images but no `annotations` to evaluate against")
         boxes_uri = settings.detector.boxes or settings.annotations
         boxes = names = None
         if settings.detector.name == GIVEN:

@@ -22,6 +22,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
+# Formats that people keep images in and that are not decoded here.
+OTHER_IMAGE_SUFFIXES = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".j2k", ".jxl", ".ppm", ".tga", ".img")
 
 Image.init()  # else a format is unknown until the first file of it has been met
 # The header is checked against our own limit before any pixel is decoded; Pillow's would fire first, with its own
@@ -84,6 +86,8 @@ def decode_image(data: bytes, max_megapixels: float = 100.0) -> DecodedImage:
             pixels = _decode_8_bit(data, image)
         else:
             pixels = _upright(_decode_8_bit(data, image), orientation)
+    except MemoryError:
+        raise  # the machine's matter, not the image's
     except Exception as error:
         raise ImageRefused("unreadable", _reason(error), width, height) from None
     return DecodedImage(np.ascontiguousarray(pixels), orientation)

@@ -111,8 +111,10 @@ class PartWriter:
 
     def _carefully(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
         with self._networks:
-            for number, encoded in enumerate(read_shard(shard, self._max_bytes)):
-                yield _InHand(number)
+            entries = read_shard(shard, self._max_bytes)
+            for number in range(shard.num_images):
+                yield _InHand(number)  # before it is read: reading may be what kills
+                encoded = next(entries)
                 item = self._decode(encoded, number in poison)
                 if item.pixels is None:
                     yield self._nobody(item.row)
@@ -120,13 +122,16 @@ class PartWriter:
                 try:
                     (candidates,) = self.annotator.candidates([(item.pixels, item.boxes)])
                     people = self.annotator.suppress(candidates)
-                except (OSError, torch.OutOfMemoryError, torch.AcceleratorError):
+                except (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
                     raise  # the machine's matter, not the image's
                 except Exception as error:
                     item.row.status, item.row.error = "unreadable", f"could not be annotated: {error}"[:200]
                     yield self._nobody(item.row)
                 else:
                     yield _Annotated(item.row, candidates, _finished(people))
+            yield _InHand(None)  # what follows is no image's fault
+            for _ in entries:
+                pass  # the reader checks that nothing is left
 
     def _decode(self, encoded: EncodedImage, poison: bool) -> _Decoded:
         row = ImageRow(encoded.key, encoded.uri, self.given.coco_id(encoded.key))
@@ -176,9 +181,9 @@ class _Annotated:
 
 @dataclass(frozen=True)
 class _InHand:
-    """The number of the image that is about to be touched."""
+    """The number of the image that is about to be touched; None once all are done."""
 
-    number: int
+    number: int | None
 
 
 def _finished(people: People) -> Future[People]:

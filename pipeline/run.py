@@ -161,11 +161,11 @@ def _digests(settings: Settings) -> dict[str, str]:
         "annotations": settings.annotations,
     }
     digests = {name: storage.file_sha256(storage.local_copy(uri)) for name, uri in files.items() if uri}
-    if settings.detector.weights is None and settings.detector.name not in (GIVEN, "darknet", "whole_image"):
+    if settings.detector.name not in (GIVEN, "darknet", "whole_image"):
         # Imported here: torchvision takes seconds, and a driver has no other use for it.
         from pipeline.detectors.torchvision_detector import default_weights
 
-        digests["detector.weights"] = default_weights(settings.detector.name)
+        digests.setdefault("detector.weights", default_weights(settings.detector.name))
     return digests
 
 

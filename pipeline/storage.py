@@ -7,6 +7,7 @@ Credentials and endpoints come from the environment, as each storage's own tools
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -36,6 +37,17 @@ class MissingObject(FileNotFoundError):
     """The object that a URI names does not exist."""
 
 
+# A file name that isn't UTF-8 reaches Python with lone surrogates, which no table can hold. They travel as private-use
+# characters, and turn back where the file is opened.
+_TO_PORTABLE = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_TO_NATIVE = {portable: native for native, portable in _TO_PORTABLE.items()}
+
+
+def portable_name(name: str) -> str:
+    """A name as tables can hold it; `name` itself unless it isn't UTF-8."""
+    return name.translate(_TO_PORTABLE)
+
+
 def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
@@ -53,7 +65,7 @@ def _open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         fs = _filesystem(protocol)
     except (ValueError, ImportError) as error:
         raise ValueError(f"{uri}: cannot open {protocol}:// ({error})") from None
-    return fs, fs._strip_protocol(uri)
+    return fs, fs._strip_protocol(uri.translate(_TO_NATIVE) if protocol == "file" else uri)
 
 
 def join(base: str, *parts: str) -> str:
@@ -83,7 +95,10 @@ def is_file(uri: str) -> bool:
 def stat(uri: str) -> Entry:
     """One object's entry."""
     fs, path = _open_uri(uri)
-    info = fs.info(path)
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        raise MissingObject(f"{uri}: no such file or object") from None
     return Entry(uri, int(info.get("size") or 0), _tag(info))
 
 
@@ -96,8 +111,14 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
     fs, path = _open_uri(uri)
     try:
         return fs.cat_file(path, end=limit)
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise MissingObject(f"{uri}: no such file or object") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise MissingObject(f"{uri}: no file can have this name") from None
+        if limit is not None and not is_local(uri) and fs.size(path) == 0:
+            return b""  # an object store refuses a range of an empty object
+        raise
 
 
 def read_many(uris: Sequence[str], limit: int | None = None) -> Iterator[bytes | Exception]:
@@ -212,7 +233,7 @@ def list_files(prefix: str) -> Iterator[Entry]:
     if isinstance(fs, LocalFileSystem):
         if not os.path.isdir(path):
             raise MissingObject(f"{prefix}: no such folder")
-        yield from _list_local(prefix.removeprefix("file://").rstrip("/") or "/")
+        yield from _list_local(prefix.removeprefix("file://").translate(_TO_NATIVE).rstrip("/") or "/")
     elif hasattr(fs, "call_s3"):
         yield from _list_s3(fs, path, prefix.split("://", 1)[0])
     else:
@@ -222,15 +243,26 @@ def list_files(prefix: str) -> Iterator[Entry]:
 def _list_local(folder: str) -> Iterator[Entry]:
     # "name/" sorts as it does inside a whole path, so that depth-first order is path order.
     with os.scandir(folder) as entries:
-        names = sorted(e.name + "/" if e.is_dir() else e.name for e in entries)
+        names = sorted(e.name + "/" if _is_folder(e) else e.name for e in entries)
     for name in names:
         path = os.path.join(folder, name.rstrip("/"))
         if name.endswith("/"):
             yield from _list_local(path)
         else:
-            with contextlib.suppress(FileNotFoundError):  # a temporary file of a writer at work
+            try:
                 stat = os.stat(path)
-                yield Entry(path, stat.st_size, str(stat.st_mtime_ns))
+            except OSError:  # a link to nowhere is an entry all the same; its reader will say that it is missing
+                yield Entry(portable_name(path), -1, "")
+            else:
+                yield Entry(portable_name(path), stat.st_size, str(stat.st_mtime_ns))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A linked folder is walked, unless the link leads back above itself.
+    if not entry.is_symlink():
+        return entry.is_dir()
+    target = os.path.realpath(entry.path)
+    return os.path.isdir(target) and not os.path.realpath(os.path.dirname(entry.path)).startswith(target)
 
 
 def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
@@ -289,8 +321,7 @@ def _tag(info: dict[str, Any]) -> str:
 def local_copy(uri: str) -> Path:
     """A local file with the content of `uri`: the file itself, or a copy in the cache of this machine.
 
-    Copies live in `$POSEMILL_CACHE`, by default `~/.cache/posemill`. They are named after the URI, and downloaded once:
-    give a changed file a new name.
+    Copies live in `$POSEMILL_CACHE`, by default `~/.cache/posemill`, and are downloaded once for each content.
     """
     if is_local(uri):
         path = Path(uri.removeprefix("file://")).expanduser()
@@ -298,7 +329,8 @@ def local_copy(uri: str) -> Path:
             raise MissingObject(f"{uri}: no such file")
         return path
     cache = Path(os.environ.get("POSEMILL_CACHE") or Path.home() / ".cache" / "posemill")
-    target = cache / hashlib.sha256(uri.encode()).hexdigest()[:16] / basename(uri)
+    entry = stat(uri)
+    target = cache / hashlib.sha256(f"{uri} {entry.size} {entry.etag}".encode()).hexdigest()[:16] / basename(uri)
     if not target.exists():
         write_bytes(str(target), read_bytes(uri))
     return target

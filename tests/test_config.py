@@ -1,12 +1,15 @@
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import yaml
 from conftest import PROJECT
 
-from pipeline.config import Settings, SettingsError, absolute_paths, leaves, load_settings, parse_settings
+from pipeline.config import PoseSettings, Settings, SettingsError, absolute_paths, leaves, load_settings, parse_settings
+from pipeline.pose.networks import POSE_MODELS
+from pipeline.skeletons import SKELETONS
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -27,6 +30,10 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--pose.batch", "many"], ["--pose.batch is 'many'", "integer"]),
         (["--pose.input_size", "256"], ["--pose.input_size"]),
         (["--suppression.gama", "1"], ["did you mean --suppression.gamma?"]),
+        (["--pose.name", "fastpose_r5O"], ["--pose.name is 'fastpose_r5O'", "fastpose_r50"]),
+        (["--pose.input_size", "250x190"], ["multiples of 32"]),
+        (["--images.max_megabytes", "inf"], ["--images.max_megabytes is 'inf'", "finite"]),
+        (["--detector.name", "darknet"], ["--detector.weights is none"]),
         (["--compute.precision", "fp8"], ["--compute.precision is 'fp8'", "bf16"]),
         (["photos/"], ["'photos/' is not expected", "--help"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml: no such file"]),
@@ -92,6 +99,11 @@ def test_help_lists_every_setting_with_type_and_default(capsys) -> None:
     assert text.count("(default:") == len(list(leaves()))
     assert re.search(r"--detector\.confidence FLOAT .*?least objectness.*?\(default: 0\.1\)", text)
     assert re.search(r"--pose\.input_size INT,INT .*?pixels \(default: 256,192\)", text)
+
+
+def test_names_in_settings_are_the_names_that_exist() -> None:
+    assert set(get_args(PoseSettings.model_fields["name"].annotation)) == set(POSE_MODELS)
+    assert set(get_args(PoseSettings.model_fields["skeleton"].annotation) or ["coco17"]) == set(SKELETONS)
 
 
 def test_every_setting_has_a_description() -> None:

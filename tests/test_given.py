@@ -47,6 +47,9 @@ def test_boxes_that_nothing_ties_to_images_are_refused(tmp_path) -> None:
     detector = {"name": "given", "boxes": str(path)}
     with pytest.raises(ValueError, match="give annotations: they tie ids to file names"):
         Given.load(Settings.model_validate({"input": "photos", "detector": detector}))
+    (tmp_path / "info.json").write_text('{"images": []}')
+    with pytest.raises(ValueError, match="no `annotations` to evaluate against"):
+        Given.load(Settings.model_validate({"input": "photos", "annotations": str(tmp_path / "info.json")}))
     with pytest.raises(ValueError, match=r"set detector\.boxes, or annotations"):
         Given.load(Settings.model_validate({"input": "photos", "detector": {"name": "given"}}))
     for content, message in (("{", "not valid JSON"), ("{}", "neither"), ('[{"bbox": [1]}]', "entry 0")):

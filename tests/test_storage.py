@@ -80,8 +80,11 @@ def test_remote_files_are_copied_once(s3_server: str, tmp_path, monkeypatch: pyt
     storage.write_bytes(uri, b"weights")
     first = storage.local_copy(uri)
     assert first.read_bytes() == b"weights"
-    storage.delete(uri)
+    written = first.stat().st_mtime_ns
     assert storage.local_copy(uri) == first
+    assert first.stat().st_mtime_ns == written
+    storage.write_bytes(uri, b"other weights")
+    assert storage.local_copy(uri).read_bytes() == b"other weights"
 
 
 def test_written_files_are_readable_by_others(tmp_path) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from pipeline import storage
+from pipeline.config import GIVEN
 from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints
 from pipeline.evaluation.results import box_results, keypoint_results
 from pipeline.run import Run
@@ -72,12 +73,11 @@ def evaluate_run(run: Run, annotations: str) -> RunMetrics:
         raise ValueError(f"{annotations} names none of the images in {run.uri}; is it for another collection?")
     settings = run.settings
     has_keypoints = any("keypoints" in a for a in truth["annotations"])
-    given = settings.detector.name == "given"
     keypoints = boxes = None
     if has_keypoints:
         skeleton = SKELETONS[settings.pose.skeleton]
         keypoints = evaluate_keypoints(list(keypoint_results(run, ids)), truth, skeleton)
-    if not given:
+    if settings.detector.name != GIVEN:
         boxes = evaluate_boxes(list(box_results(run, ids)), truth)
     totals = json.loads(storage.read_bytes(run.path("totals.json")))
     metrics = RunMetrics(

@@ -67,6 +67,11 @@ def _knock(address: str) -> None:
         raise ConnectionError(f"no Ray cluster at {address}: {error}") from None
 
 
+def _may_grow(settings: FleetSettings) -> bool:
+    """Whether nodes can join: a cluster that was there before, not one started for this job."""
+    return bool(settings.address or os.environ.get("RAY_ADDRESS"))
+
+
 @dataclass(frozen=True)
 class WorkerShape:
     """What the workers are given: how many at most, and the GPUs and CPU threads of each."""
@@ -77,7 +82,11 @@ class WorkerShape:
 
 
 def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: int) -> WorkerShape:
-    """Fit workers into the cluster as it is, where the settings leave it open; never more workers than shards."""
+    """Fit workers into the cluster as it is, where the settings leave it open; never more workers than shards.
+
+    Raises:
+        ValueError: a cluster of this machine alone will never hold such a worker.
+    """
     resources = ray.cluster_resources()
     total_gpus = 0.0 if compute.device == "cpu" else resources.get("GPU", 0.0)
     total_cpus = int(resources.get("CPU", 1))
@@ -85,10 +94,17 @@ def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: 
     if gpus is None:
         gpus = 1.0 if total_gpus >= 1 or compute.device == "cuda" else 0.0
     on_gpus = int(total_gpus / gpus) if gpus else 0
-    largest_node = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = [node for node in nodes if node.get("GPU", 0.0) >= gpus]
+    largest_node = max((int(node.get("CPU", 0)) for node in fitting), default=1)
     cpus = settings.cpus_per_worker
     if cpus is None:
-        share = total_cpus // on_gpus if on_gpus else largest_node
-        cpus = max(1, min(_DEFAULT_CPUS, share))
+        per_gpu = [int(node.get("CPU", 0) // max(1, int(node["GPU"] / gpus))) for node in fitting] if gpus else []
+        cpus = max(1, min([_DEFAULT_CPUS, *(per_gpu or [largest_node])]))
+    if len(nodes) == 1 and not _may_grow(settings) and (not fitting or cpus > largest_node):
+        raise ValueError(
+            f"a worker asks for {cpus} CPUs and {gpus:g} GPUs, this machine has {total_cpus} and {total_gpus:g}: "
+            "set fleet.cpus_per_worker, fleet.gpus_per_worker or compute.device"
+        )
     workers = settings.workers or on_gpus or max(1, total_cpus // cpus)
     return WorkerShape(max(1, min(workers, num_shards)), gpus, cpus)

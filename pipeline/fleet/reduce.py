@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline import storage
 from pipeline.run import Run
@@ -87,6 +87,8 @@ def reduce_run(run: Run, allow_partial: bool = False) -> Reduction:
             totals += ray.get(ready)
     except RayTaskError as error:
         raise error.cause from None
+    except RayError as error:
+        raise OSError(f"a reduce task could not be finished ({error}); run jobs/reduce.py again") from None
     _remove_others(run, {fold.name for fold in folds})
     reduction = Reduction(totals, missing)
     storage.write_bytes(run.path("totals.json"), json.dumps(_summary(run, reduction), indent=2).encode())

@@ -23,7 +23,7 @@ from typing import Any
 
 import ray
 from ray import ObjectRef, ObjectRefGenerator
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from pipeline import storage
 from pipeline.fleet.cluster import WorkerShape, worker_shape
@@ -35,8 +35,10 @@ from pipeline.run import Run
 from pipeline.sources import Manifest, Shard
 
 _DEATHS_OF_POISON = 2
-_START_DEATHS = 3
+_FAILED_STARTS = 3
+_LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError")
 _POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 60.0
 _LONGEST_WAIT_SECONDS = 60.0
 
 
@@ -152,7 +154,8 @@ class _Scheduler:
         self._streams: dict[ObjectRefGenerator, tuple[_WorkerState, _Attempt]] = {}
         self._retries: deque[_Attempt] = deque()
         self._next: Shard | None = next(shards, None)
-        self._start_deaths = 0
+        self._failed_starts = 0
+        self._waiting_since: float | None = time.monotonic()
         self._finished = 0
         self._quarantined: dict[str, str] = {}
 
@@ -161,6 +164,7 @@ class _Scheduler:
             self._keep_workers()
             self._hand_out()
             waited_for = [*self._streams, *(w.starting for w in self._workers if w.starting is not None)]
+            self._note_waiting()
             if not waited_for:
                 time.sleep(_POLL_SECONDS)
                 continue
@@ -174,6 +178,17 @@ class _Scheduler:
         if self._stop.signals:
             raise Stopped(self._stop.signals[0])
         return Outcome(self._finished, self._quarantined)
+
+    def _note_waiting(self) -> None:
+        if self._waiting_since is None or any(w.starting is None for w in self._workers):
+            self._waiting_since = None
+        elif time.monotonic() - self._waiting_since > _PATIENCE_SECONDS:
+            self._waiting_since = None
+            self._display.note(
+                f"no worker yet: each asks for {self._shape.cpus} CPUs and {self._shape.gpus:g} GPUs; the cluster has "
+                f"{ray.cluster_resources().get('CPU', 0):g} and {ray.cluster_resources().get('GPU', 0):g} in all. "
+                "Waiting for nodes to come; fleet.cpus_per_worker and fleet.gpus_per_worker ask for less"
+            )
 
     def kill_workers(self) -> None:
         for worker in self._workers:
@@ -246,16 +261,15 @@ class _Scheduler:
         try:
             ray.get(worker.starting)
             worker.starting = None
-            self._start_deaths = 0
-        except RayTaskError as error:
-            raise FleetError(f"a worker could not start: {error.cause}") from None
-        except RayActorError as error:
-            self._workers.remove(worker)
-            self._start_deaths += 1
-            if self._start_deaths >= _START_DEATHS:
-                raise FleetError(
-                    f"{_START_DEATHS} workers in a row died while they loaded their networks: {error}"
-                ) from None
+            self._failed_starts = 0
+        except RayError as error:
+            self._retire(worker)
+            self._failed_starts += 1
+            reason = error.cause if isinstance(error, RayTaskError) else error
+            # Settings that no worker can use end the job; one machine's trouble ends that worker.
+            if isinstance(reason, ValueError) or self._failed_starts >= _FAILED_STARTS:
+                raise FleetError(f"a worker could not start: {reason}") from None
+            self._display.note(f"a worker could not start, asking for another: {reason}")
 
     def _advance(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams[stream]
@@ -265,10 +279,15 @@ class _Scheduler:
             self._release(stream)
             self._finish(attempt)
         except RayTaskError as error:
+            reason = f"{type(error.cause).__name__}: {error.cause}"
+            if type(error.cause).__name__ in _LOST_WORKER_ERRORS:
+                # A process whose device or memory is gone fails everything at once, and would eat shard after shard.
+                self._bury(worker, error, reason)
+                return
             self._release(stream)
-            self._try_again(attempt, f"{type(error.cause).__name__}: {error.cause}")
-        except RayActorError as error:
-            self._bury(worker, error)
+            self._try_again(attempt, reason)
+        except RayError as error:
+            self._bury(worker, error, "its worker process died")
 
     def _release(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams.pop(stream)
@@ -280,20 +299,24 @@ class _Scheduler:
         if attempt.attempts:
             storage.delete(self._run.quarantine_uri(attempt.shard.id))
 
-    def _bury(self, worker: _WorkerState, error: RayActorError) -> None:
+    def _bury(self, worker: _WorkerState, error: RayError, reason: str) -> None:
         """Every shard of a dead worker is tried again; what it had announced is under suspicion."""
-        self._workers.remove(worker)
+        self._retire(worker)
         self._display.worker_died()
         for stream in [s for s, (w, _) in self._streams.items() if w is worker]:
             _, attempt = self._streams.pop(stream)
             number = attempt.progress.in_hand
-            if number is not None and not _node_died(error):
+            if number is not None and _process_died(error):
                 attempt.suspects[number] += 1
                 if attempt.suspects[number] == _DEATHS_OF_POISON:
                     attempt.poison.add(number)
                     attempt.attempts = 0
                     self._display.note(f"image {number} of shard {attempt.shard.id} kills its worker: marked as poison")
-            self._try_again(attempt, "its worker process died")
+            self._try_again(attempt, reason)
+
+    def _retire(self, worker: _WorkerState) -> None:
+        self._workers.remove(worker)
+        ray.kill(worker.handle)  # it may be unreachable rather than dead
 
     def _try_again(self, attempt: _Attempt, reason: str) -> None:
         attempt.attempts += 1
@@ -310,5 +333,6 @@ class _Scheduler:
         self._display.note(f"shard {attempt.shard.id} quarantined: {reason}")
 
 
-def _node_died(error: RayActorError) -> bool:
-    return error.preempted or "its node has died" in str(error)
+def _process_died(error: RayError) -> bool:
+    """Whether a process ended by itself, which an image can cause, and not with its node or its connection."""
+    return isinstance(error, ActorDiedError) and not error.preempted and "its node has died" not in str(error)

@@ -34,10 +34,14 @@ _LOOKED_AT_FIRST = 20
 _Keyed = tuple[str, storage.Entry]
 
 
-def plan_collection(settings: InputSettings) -> Iterator[PlannedShard]:
+def plan_collection(settings: InputSettings, without: str | None = None) -> Iterator[PlannedShard]:
     """The shards of a collection, listed once, in an order that depends on its names alone.
 
     Containers (tar archives, Parquet files with images) come as they are met; loose files are grouped.
+
+    Args:
+        settings: what to annotate.
+        without: a folder or prefix that is no part of it: the run's own output, where that lies below the input.
 
     Raises:
         ValueError: an input that is no collection, or an empty one; the text says what was expected.
@@ -47,21 +51,24 @@ def plan_collection(settings: InputSettings) -> Iterator[PlannedShard]:
     if not uri:
         raise ValueError("input.uri is none; name a folder, prefix, glob, archive, list or annotation file")
     empty = True
-    for shard in _plan(uri, settings):
+    for shard in _plan(uri, settings, without):
         empty = False
         yield shard
     if empty:
         raise ValueError(f"--input {uri}: no files there")
 
 
-def _plan(uri: str, settings: InputSettings) -> Iterator[PlannedShard]:
-    if uri.endswith(".json"):
+def _plan(uri: str, settings: InputSettings, without: str | None) -> Iterator[PlannedShard]:
+    name = uri.lower()
+    if name.endswith(".json"):
         listed = (image["file_name"] for image in read_coco(uri)["images"])
         return plan_files(_located(listed, uri, settings.image_root), settings.shard_size)
-    if uri.endswith((".txt", ".csv")) or (uri.endswith(".parquet") and _is_list(uri, settings.image_column)):
+    if name.endswith((".txt", ".csv")) or (name.endswith(".parquet") and _is_list(uri, settings.image_column)):
         names = read_list(uri, settings.image_column)
         return plan_files(_located(names, uri, settings.image_root), settings.shard_size)
-    return _plan_found(_find(uri), settings)
+    output = None if without is None else without.rstrip("/") + "/"
+    found = ((key, entry) for key, entry in _find(uri) if output is None or not entry.uri.startswith(output))
+    return _plan_found(found, settings)
 
 
 def _is_list(uri: str, column: str | None) -> bool:
@@ -128,6 +135,10 @@ def _plan_container(key: str, entry: storage.Entry, settings: InputSettings) -> 
         column = image_column(read_schema(entry.uri), settings.image_column)
     except pa.ArrowInvalid:
         column = None
+    except OSError as error:
+        if error.errno is not None or isinstance(error, storage.MissingObject):
+            raise
+        column = None  # Arrow's word for a footer that makes no sense
     if column is None:  # a table without images, or a damaged one, is one unreadable entry, like any other file
         return list(plan_files([(key, entry)], 1))
     return list(plan_parquet(key, entry, column))

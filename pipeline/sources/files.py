@@ -39,6 +39,8 @@ def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
             yield EncodedImage(key, uri, None, "missing", "no such file or object")
         elif isinstance(data, PermissionError):
             yield EncodedImage(key, uri, None, "unreadable", "permission denied")
+        elif isinstance(data, ValueError):  # no storage can be asked for such a URI
+            yield EncodedImage(key, uri, None, "unreadable", str(data)[:200])
         elif isinstance(data, Exception):
             if not uri.startswith(("http://", "https://")):
                 raise data

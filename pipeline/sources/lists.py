@@ -22,9 +22,9 @@ def read_list(uri: str, column: str | None) -> Iterator[str]:
     Raises:
         ValueError: the column isn't there, or cannot be guessed.
     """
-    if uri.endswith(".parquet"):
+    if uri.lower().endswith(".parquet"):
         names = _parquet_names(uri, column)
-    elif uri.endswith(".csv"):
+    elif uri.lower().endswith(".csv"):
         names = _csv_names(uri, column)
     else:
         names = (line.strip() for line in storage.read_bytes(uri).decode("utf-8-sig").splitlines())

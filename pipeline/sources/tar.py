@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import gzip
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
 from pipeline import storage
-from pipeline.images import IMAGE_SUFFIXES
+from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from pipeline.sources.shard import EncodedImage, PlannedShard, Shard
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+# Whatever looks like an image is an entry; one that cannot be decoded gets a row that says so.
+_SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+_DAMAGED = (tarfile.ReadError, EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class _Member(NamedTuple):
@@ -29,7 +35,7 @@ class _Truncated(NamedTuple):
 
 def plan_tar(key: str, entry: storage.Entry) -> PlannedShard:
     """Count an archive's images by hopping over its headers; a compressed archive is read through."""
-    compressed = not entry.uri.endswith(".tar")
+    compressed = _is_compressed(entry.uri)
     with storage.open_read(entry.uri, sequential=compressed) as stream:
         count = sum(1 for _ in _walk(stream, compressed))
     return PlannedShard("tar", (key,), (entry.uri,), (entry.size,), (entry.etag,), count)
@@ -40,7 +46,7 @@ def read_tar(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
     (container,), (uri,) = shard.keys, shard.uris
     seen: dict[str, int] = {}
     with storage.open_read(uri) as stream:
-        for member in _walk(stream, compressed=not uri.endswith(".tar")):
+        for member in _walk(stream, _is_compressed(uri)):
             if isinstance(member, _Truncated):
                 yield EncodedImage(f"{container}#end", f"{uri}#end", None, "unreadable", member.reason)
                 continue
@@ -52,8 +58,12 @@ def read_tar(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
                 continue
             try:
                 yield EncodedImage(key, member_uri, member.read())
-            except (tarfile.ReadError, EOFError, gzip.BadGzipFile):
+            except _DAMAGED:
                 yield EncodedImage(key, member_uri, None, "unreadable", "the archive ends inside this entry")
+
+
+def _is_compressed(uri: str) -> bool:
+    return not uri.lower().endswith(".tar")
 
 
 def _unique(name: str, seen: dict[str, int]) -> str:
@@ -66,26 +76,36 @@ def _walk(stream: BinaryIO, compressed: bool) -> Iterator[_Member | _Truncated]:
     source = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compressed else stream
     try:
         archive = tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115
-    except (tarfile.ReadError, EOFError, gzip.BadGzipFile) as error:
+    except _DAMAGED as error:
         yield _Truncated(f"not a tar archive: {error}")
         return
+    regular: dict[str, tarfile.TarInfo] = {}  # what hard links may point to
     with archive:
         try:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else every header is kept until the end
-                if member.isreg() and member.name.lower().endswith(IMAGE_SUFFIXES):
-                    yield _Member(member.name, member.size, _reader(archive, member))
+                if not member.name.lower().endswith(_SUFFIXES):
+                    continue
+                if member.isreg():
+                    regular[member.name] = member
+                elif not member.islnk():
+                    continue
+                content = regular.get(member.linkname) if member.islnk() else member
+                size = content.size if content else 0
+                yield _Member(storage.portable_name(member.name), size, _reader(archive, content))
             source.seek(archive.offset)
             ended = source.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
             reason = "the archive stops without an end marker"
-        except (tarfile.ReadError, EOFError, gzip.BadGzipFile) as error:
+        except _DAMAGED as error:
             ended, reason = False, f"the archive is damaged: {error}"
     if not ended:
         yield _Truncated(f"{reason}; entries after this point are lost")
 
 
-def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> Callable[[], bytes]:
     def read() -> bytes:
+        if member is None:
+            raise tarfile.ReadError("a link to nowhere")
         file = archive.extractfile(member)
         with contextlib.closing(cast(BinaryIO, file)) as opened:
             data = opened.read()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -178,19 +181,31 @@ def test_a_cluster_that_is_not_there_is_named(cluster: Cluster, tmp_path: Path) 
     assert "no Ray cluster at 127.0.0.1:1" in output
 
 
-def test_the_job_on_a_cluster_of_its_own(tmp_path: Path) -> None:
-    """As on a laptop: nothing is running, and nothing is left running."""
-    import os
-    import subprocess
-    import sys
-
-    import psutil
-
+def own_cluster(*flags: str) -> tuple[int, str]:
+    """A job with no cluster around, as on a laptop."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    command = [sys.executable, "jobs/annotate.py", f"--output={tmp_path / 'demo'}"]
-    job = psutil.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    output = job.communicate(timeout=120)[0].decode()
-    assert job.returncode == 0, output
+    job = subprocess.run(
+        [sys.executable, "jobs/annotate.py", *flags],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return job.returncode, job.stdout
+
+
+def test_the_job_on_a_cluster_of_its_own(tmp_path: Path) -> None:
+    code, output = own_cluster(f"--output={tmp_path / 'demo'}")
+    assert code == 0, output
     assert "7 images (6 ok, 1 unreadable)" in output
     assert "Traceback" not in output
     assert len(output.splitlines()) < 20, "Ray's own lines don't drown the progress"
+
+
+def test_a_worker_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
+    code, output = own_cluster(f"--output={tmp_path / 'demo'}", "--fleet.cpus_per_worker=999")
+    assert code == 1
+    assert "a worker asks for 999 CPUs and 0 GPUs, this machine has" in output

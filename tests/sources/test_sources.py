@@ -247,3 +247,101 @@ def test_a_list_of_web_addresses(tmp_path) -> None:
     server.shutdown()
     assert [e.status for e in entries] == ["ok", "missing", "missing"]
     assert entries[0].data == image(0)
+
+
+def test_an_empty_object_is_an_entry_like_any_other(folder: str) -> None:
+    for name, data in (("a.jpg", b""), ("b.jpg", image(1))):
+        storage.write_bytes(storage.join(folder, "in", name), data)
+    storage.write_bytes(storage.join(folder, "list.txt"), b"in/a.jpg\nin/b.jpg\n")
+    for uri in (storage.join(folder, "in"), storage.join(folder, "list.txt")):
+        assert [(e.status, e.data) for e in read(plan(folder, uri))] == [("ok", b""), ("ok", image(1))]
+
+
+def test_names_that_nobody_can_have_are_their_own_rows(tmp_path) -> None:
+    (tmp_path / "a.jpg").write_bytes(image(0))
+    lines = ["a.jpg", "a.jpg/x.jpg", "x" * 300 + ".jpg", "foo://x/y.jpg", "nul\0.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    entries = read(plan(str(tmp_path), str(tmp_path / "list.txt")))
+    assert [e.status for e in entries] == ["ok", "missing", "missing", "unreadable", "unreadable"]
+
+
+def test_names_that_are_not_utf8(tmp_path) -> None:
+    import os
+
+    (tmp_path / "in").mkdir()
+    with open(os.fsencode(tmp_path / "in") + b"/caf\xe9.jpg", "wb") as file:
+        file.write(image(7))
+    data = tar_bytes({"caf_.jpg": image(8)}).replace(b"caf_.jpg", b"caf\xe9.jpg")
+    header = bytearray(data[:512])
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    (tmp_path / "in" / "z.tar").write_bytes(bytes(header) + data[512:])
+    entries = read(plan(str(tmp_path), str(tmp_path / "in")))
+    assert [e.data for e in entries] == [image(7), image(8)]
+    assert all(e.key.encode() and e.uri.encode() for e in entries), "a table can hold them"
+
+
+def test_links(tmp_path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "a.jpg").write_bytes(image(0))
+    (tmp_path / "in" / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "in" / "sub" / "up").symlink_to("..")
+    found = {e.key: e.status for e in read(plan(str(tmp_path), str(tmp_path / "in")))}
+    assert found.pop("gone.jpg") == "missing"
+    assert found.pop("a.jpg") == found.pop("b.jpg") == "ok"
+    assert set(found.values()) <= {"unreadable", "missing"}
+
+
+def test_hard_links_and_undecodable_images_in_a_tar_have_rows(folder: str) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, link in (("a.jpg", None), ("b.jpg", "a.jpg"), ("c.jpg", "none.jpg"), ("d.HEIC", None)):
+            info = tarfile.TarInfo(name)
+            if link is None:
+                info.size = len(image(0))
+            else:
+                info.type, info.linkname = tarfile.LNKTYPE, link
+            archive.addfile(info, io.BytesIO(image(0)))
+    storage.write_bytes(storage.join(folder, "A.TAR"), sink.getvalue())
+    entries = read(plan(folder, storage.join(folder, "A.TAR")))
+    assert [(e.key, e.status) for e in entries] == [
+        ("A.TAR/a.jpg", "ok"),
+        ("A.TAR/b.jpg", "ok"),
+        ("A.TAR/c.jpg", "unreadable"),
+        ("A.TAR/d.HEIC", "ok"),
+    ]
+    assert entries[1].data == image(0)
+
+
+def test_damage_anywhere_in_a_compressed_archive_stops_nothing(tmp_path) -> None:
+    whole = tar_bytes({f"{i}.jpg": image(i) for i in range(6)}, "w:gz")
+    (tmp_path / "in").mkdir()
+    for i in range(24):
+        data = bytearray(whole)
+        position = 12 + i * (len(whole) - 20) // 24
+        data[position] ^= 0xFF
+        (tmp_path / "in" / f"{i:02d}.tar.gz").write_bytes(bytes(data))
+    shards = plan(str(tmp_path), str(tmp_path / "in"))
+    assert len(shards) == 24
+    assert all(read([shard])[-1].status == "unreadable" or len(read([shard])) == 6 for shard in shards)
+
+
+def test_a_parquet_with_a_damaged_footer_is_one_entry(tmp_path) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.array([image(0)], pa.binary())}), sink)
+    data = bytearray(sink.getvalue())
+    data[-60:-12] = b"\xff" * 48
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.parquet").write_bytes(bytes(data))
+    (tmp_path / "in" / "a.jpg").write_bytes(image(0))
+    assert [e.key for e in read(plan(str(tmp_path), str(tmp_path / "in")))] == ["a.jpg", "bad.parquet"]
+
+
+def test_the_runs_own_output_is_no_input(tmp_path) -> None:
+    (tmp_path / "a.jpg").write_bytes(image(0))
+    (tmp_path / "out" / "pictures").mkdir(parents=True)
+    (tmp_path / "out" / "pictures" / "b.jpg").write_bytes(image(1))
+    settings = InputSettings(uri=str(tmp_path))
+    planned = list(plan_collection(settings, without=str(tmp_path / "out")))
+    assert [key for shard in planned for key in shard.keys] == ["a.jpg"]
