@@ -265,11 +265,16 @@ class _Scheduler:
         except RayError as error:
             self._retire(worker)
             self._failed_starts += 1
-            reason = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(error, RayTaskError):
+                reason = error.cause
+            else:
+                reason = error
+                self._display.worker_died()
             # Settings that no worker can use end the job; one machine's trouble ends that worker.
             if isinstance(reason, ValueError) or self._failed_starts >= _FAILED_STARTS:
                 raise FleetError(f"a worker could not start: {reason}") from None
-            self._display.note(f"a worker could not start, asking for another: {reason}")
+            first_line = str(reason).splitlines()[0]
+            self._display.note(f"a worker could not start, asking for another: {first_line}")
 
     def _advance(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams[stream]
