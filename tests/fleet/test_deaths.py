@@ -60,8 +60,21 @@ def parts(output: Path) -> dict[str, int]:
 
 def test_a_worker_is_killed_in_mid_shard(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
     cluster.behave(sleep=0.15)
-    job = cluster.start("annotate", *flags(photos, tmp_path / "run"))
+    # A single worker that has one part behind it and five before it is in mid-shard.
+    job = cluster.start("annotate", *flags(photos, tmp_path / "run"), "--fleet.workers=1")
     wait_for(lambda: parts(tmp_path / "run"))
+    (worker,) = cluster.workers()
+    worker.send_signal(signal.SIGKILL)
+    output, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, output
+    assert "1 workers died" in output
+    assert rows(str(tmp_path / "run")) == undisturbed
+
+
+def test_a_worker_is_killed_while_it_loads(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+    cluster.behave()
+    job = cluster.start("annotate", *flags(photos, tmp_path / "run"))
+    wait_for(cluster.workers)
     cluster.workers()[0].send_signal(signal.SIGKILL)
     output, _ = job.communicate(timeout=200)
     assert job.returncode == 0, output
