@@ -45,7 +45,8 @@ class Cluster:
         temporary.replace(self.hook)
 
     def start(self, job: str, *flags: str) -> subprocess.Popen[str]:
-        """A job, started and not waited for."""
+        """A job, started and not waited for; the workers of the one before are gone by then."""
+        wait_for(lambda: not self.workers())
         return subprocess.Popen(
             [sys.executable, str(PROJECT / "jobs" / f"{job}.py"), *flags],
             cwd=PROJECT,

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.sources.shard import EncodedImage, PlannedShard, Shard
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
 
 _ROWS_AT_A_TIME = 32
 
@@ -45,7 +45,7 @@ def plan_parquet(key: str, entry: storage.Entry, column: str) -> Iterator[Planne
         metadata = pq.read_metadata(stream)
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group).num_rows
-        yield PlannedShard("parquet", (key,), (entry.uri,), (entry.size,), (entry.etag,), rows, group, column)
+        yield container_shard(key, entry, "parquet", rows, row_group=group, column=column)
 
 
 def read_parquet(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pipeline.storage import Entry
 
 Kind = Literal["files", "tar", "parquet"]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A part of the collection that one worker annotates at a time.
+@dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """A part of the collection that one worker annotates at a time, before it has its place among the others.
 
     Attributes:
-        id: position in the collection and digest of the content's names; the name of its part.
         kind: `files` are objects that are an image each; a `tar` or a row group of a `parquet` holds many.
         keys: names in the collection, of the images (`files`) or of the container.
         uris: where these lie.
@@ -23,21 +24,6 @@ class Shard:
         num_images: entries, and so rows of the part.
         row_group, column: of a `parquet`.
     """
-
-    id: str
-    kind: Kind
-    keys: tuple[str, ...]
-    uris: tuple[str, ...]
-    sizes: tuple[int, ...]
-    etags: tuple[str, ...]
-    num_images: int
-    row_group: int | None = None
-    column: str | None = None
-
-
-@dataclass(frozen=True)
-class PlannedShard:
-    """A shard before it has its place in the collection."""
 
     kind: Kind
     keys: tuple[str, ...]
@@ -49,9 +35,34 @@ class PlannedShard:
     column: str | None = None
 
     def at(self, position: int) -> Shard:
+        """The shard at this position of the collection."""
         content = "\n".join([*self.keys, *self.uris, str(self.num_images), str(self.row_group)])
-        digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        return Shard(f"{position:08d}-{digest}", **self.__dict__)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        return Shard(id=f"{position:08d}-{digest}", **self.__dict__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard(PlannedShard):
+    """A shard of a run.
+
+    Attributes:
+        id: position in the collection and digest of the content's names; the name of its part.
+    """
+
+    id: str
+
+
+def container_shard(key: str, entry: Entry, kind: Kind, num_images: int, **part: Any) -> PlannedShard:
+    """A shard that is one object with many images in it, or a `part` of one."""
+    return PlannedShard(
+        kind=kind,
+        keys=(key,),
+        uris=(entry.uri,),
+        sizes=(entry.size,),
+        etags=(entry.etag,),
+        num_images=num_images,
+        **part,
+    )
 
 
 @dataclass(frozen=True)

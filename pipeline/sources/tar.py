@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from pipeline import storage
 from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
-from pipeline.sources.shard import EncodedImage, PlannedShard, Shard
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -38,7 +38,7 @@ def plan_tar(key: str, entry: storage.Entry) -> PlannedShard:
     compressed = _is_compressed(entry.uri)
     with storage.open_read(entry.uri, sequential=compressed) as stream:
         count = sum(1 for _ in _walk(stream, compressed))
-    return PlannedShard("tar", (key,), (entry.uri,), (entry.size,), (entry.etag,), count)
+    return container_shard(key, entry, "tar", count)
 
 
 def read_tar(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:

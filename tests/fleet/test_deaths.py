@@ -72,13 +72,13 @@ def test_a_worker_is_killed_in_mid_shard(cluster: Cluster, photos: Path, undistu
 
 
 def test_a_worker_is_killed_while_it_loads(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+    # Whether Ray replaces the process or the job asks for another worker depends on the moment; the tables do not.
     cluster.behave()
     job = cluster.start("annotate", *flags(photos, tmp_path / "run"))
     wait_for(cluster.workers)
     cluster.workers()[0].send_signal(signal.SIGKILL)
     output, _ = job.communicate(timeout=200)
     assert job.returncode == 0, output
-    assert "1 workers died" in output
     assert rows(str(tmp_path / "run")) == undisturbed
 
 
