@@ -2,12 +2,11 @@
 
 from pipeline.fleet.cluster import connect
 from pipeline.fleet.reduce import IncompleteRun, Reduction, reduce_run, stored_reduction
-from pipeline.fleet.scheduler import FleetError, Outcome, Stop, Stopped, annotate_run
+from pipeline.fleet.scheduler import FleetError, Stop, Stopped, annotate_run
 
 __all__ = [
     "FleetError",
     "IncompleteRun",
-    "Outcome",
     "Reduction",
     "Stop",
     "Stopped",

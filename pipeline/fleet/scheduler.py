@@ -78,21 +78,13 @@ class Stop:
         self.signals.append(number)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a fleet ended: shards finished now, and shards given up with their reason."""
-
-    finished: int
-    quarantined: dict[str, str]
-
-
 def annotate_run(
     run: Run,
     manifest: Manifest,
     display: Display,
     stop: Stop,
     given: Given = Given(),
-) -> Outcome:
+) -> None:
     """Annotate every shard of a run that has no part yet. Needs a Ray session.
 
     Raises:
@@ -103,12 +95,12 @@ def annotate_run(
     left = len(manifest) - len(done)
     display.begin(manifest.num_images, sum(manifest.counts[id_] for id_ in done), len(manifest), len(done))
     if left == 0:
-        return Outcome(0, {})
+        return
     shape = worker_shape(run.settings.fleet, run.settings.compute, left)
     arguments = (run, shape.cpus, ray.put(given))
     scheduler = _Scheduler(run, manifest.shards(without=done), shape, arguments, display, stop)
     try:
-        return scheduler.run_all()
+        scheduler.run_all()
     finally:
         scheduler.kill_workers()
 
@@ -156,10 +148,8 @@ class _Scheduler:
         self._next: Shard | None = next(shards, None)
         self._failed_starts = 0
         self._waiting_since: float | None = time.monotonic()
-        self._finished = 0
-        self._quarantined: dict[str, str] = {}
 
-    def run_all(self) -> Outcome:
+    def run_all(self) -> None:
         while not self._is_over():
             self._keep_workers()
             self._hand_out()
@@ -177,7 +167,6 @@ class _Scheduler:
             self._display.in_flight([attempt.progress for _, attempt in self._streams.values()])
         if self._stop.signals:
             raise Stopped(self._stop.signals[0])
-        return Outcome(self._finished, self._quarantined)
 
     def _note_waiting(self) -> None:
         if self._waiting_since is None or any(w.starting is None for w in self._workers):
@@ -299,7 +288,6 @@ class _Scheduler:
         worker.attempts.remove(attempt)
 
     def _finish(self, attempt: _Attempt) -> None:
-        self._finished += 1
         self._display.finish(attempt.progress)
         if attempt.attempts:
             storage.delete(self._run.quarantine_uri(attempt.shard.id))
@@ -332,7 +320,6 @@ class _Scheduler:
             self._retries.append(attempt)
             return
         reason = f"given up after {attempt.attempts} attempts: {reason}"
-        self._quarantined[attempt.shard.id] = reason
         record = {"shard": attempt.shard.id, "uris": attempt.shard.uris[:3], "reason": reason}
         storage.write_bytes(self._run.quarantine_uri(attempt.shard.id), json.dumps(record, indent=2).encode())
         self._display.note(f"shard {attempt.shard.id} quarantined: {reason}")
