@@ -103,7 +103,7 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
     pose_batches = sum(-(-shard.num_images * arguments.people // settings.pose.batch) for shard in shards)
     squares = torch.rand(settings.detector.batch, 3, 608, 608).to(compute.device, compute.dtype)
     squares = squares.contiguous(memory_format=torch.channels_last)
-    crops = torch.rand(settings.pose.batch, 3, *settings.pose.input_size).to(compute.device, compute.dtype)
+    crops = torch.rand(settings.pose.batch, 3, *poses.rules[0].input_size).to(compute.device, compute.dtype)
     crops = crops.contiguous(memory_format=torch.channels_last)
 
     def networks_alone() -> None:
@@ -111,7 +111,7 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
             for _ in range(detector_batches):
                 detector.network(squares)
             for _ in range(pose_batches):
-                poses.network(crops)
+                poses.networks[0].network(crops)
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -18,7 +18,6 @@ from pipeline.compute import Compute
 from pipeline.config import Settings
 from pipeline.detectors import Detector, build_detector
 from pipeline.people import Boxes, People
-from pipeline.pose.crop import crop_boxes, cut_crops
 from pipeline.pose.estimator import PoseEstimator
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
@@ -48,7 +47,10 @@ class Annotator:
         compute = Compute.resolve(settings.compute.device, settings.compute.precision)
         detector = build_detector(settings.detector, compute)
         poses = PoseEstimator.from_settings(settings.pose, compute)
-        return cls(detector, poses, settings.suppression, compute)
+        suppression = settings.suppression
+        if suppression.head == "auto":
+            suppression = replace(suppression, head="regression" if poses.head.regression else "heatmap")
+        return cls(detector, poses, suppression, compute)
 
     def annotate(self, images: Sequence[np.ndarray], boxes: Sequence[Boxes] | None = None) -> list[People]:
         """The people of each image.
@@ -77,7 +79,7 @@ class Annotator:
 
     def suppress(self, candidates: People) -> People:
         """One pose per person, and nobody where nobody is."""
-        return pose_nms(candidates, self.suppression)[0]
+        return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)[0]
 
     def _boxes(self, group: Sequence[tuple[np.ndarray, Boxes | None]]) -> list[Boxes]:
         if self.detector is not None:
@@ -113,23 +115,22 @@ class _Waiting:
 
 
 class _PoseBatch:
-    """Crops of people of many images, run through the pose network whenever a batch is full."""
+    """Crops of people of many images, run through the pose networks whenever a batch is full."""
 
     def __init__(self, poses: PoseEstimator) -> None:
         self._poses = poses
-        self._crops = np.zeros((poses.batch, *poses.input_size, 3), np.uint8)
-        self._cropped_boxes = np.zeros((poses.batch, 4), np.float32)
+        self._crops = [rule.empty(poses.batch) for rule in poses.rules]
+        self._boxes = [np.zeros((poses.batch, 4), np.float32) for _ in poses.rules]
         self._owners: list[tuple[_Waiting, int]] = []
 
     def add(self, image: np.ndarray, person: _Waiting) -> None:
-        matrices, cropped_boxes = crop_boxes(person.boxes.xyxy, self._poses.input_size)
         row = 0
-        while row < len(matrices):
+        while row < len(person.boxes):
             start = len(self._owners)
-            count = min(len(matrices) - row, self._poses.batch - start)
-            rows = slice(row, row + count)
-            self._crops[start : start + count] = cut_crops(image, matrices[rows], self._poses.input_size)
-            self._cropped_boxes[start : start + count] = cropped_boxes[rows]
+            count = min(len(person.boxes) - row, self._poses.batch - start)
+            xyxy = person.boxes.xyxy[row : row + count]
+            for rule, crops, boxes in zip(self._poses.rules, self._crops, self._boxes, strict=True):
+                crops[start : start + count], boxes[start : start + count] = rule.cut(image, xyxy)
             self._owners += [(person, i) for i in range(row, row + count)]
             row += count
             if len(self._owners) == self._poses.batch:
@@ -139,7 +140,7 @@ class _PoseBatch:
         """Run what is there; rows beyond it hold old crops, which touch nobody."""
         if not self._owners:
             return
-        keypoints, scores = self._poses.estimate(self._crops, self._cropped_boxes)
+        keypoints, scores = self._poses.estimate(self._crops, self._boxes)
         for row, (person, i) in enumerate(self._owners):
             person.keypoints[i], person.scores[i] = keypoints[row], scores[row]
             person.missing -= 1

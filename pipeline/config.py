@@ -9,15 +9,18 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline import storage
+from pipeline import storage, weights
 from pipeline.suppression import PoseNMS
 
 GIVEN = "given"  # the detector's name where boxes come with the images
+FILE_DETECTORS = ("darknet", "yolox", "yolo")  # those that need a weights file
+OWN_DETECTORS = (*FILE_DETECTORS, GIVEN, "whole_image")  # all others are torchvision's
 
 
 class Section(BaseModel):
@@ -56,36 +59,102 @@ class DetectorSettings(Section):
 
     name: str = Field(
         "fasterrcnn_mobilenet_v3_large_fpn",
-        description="darknet, given, whole_image, or a torchvision detection model's name",
+        description="darknet, yolox, yolo (exports of YOLOv5/v8), given, whole_image, or a torchvision model's name",
     )
     cfg: str | None = Field(None, description="darknet: network description, .cfg; by default YOLOv3-SPP's")
-    weights: str | None = Field(None, description="weights file; torchvision's own download when empty")
+    weights: str | None = Field(
+        None,
+        description="weights file, .onnx or TorchScript, or a name in the catalogue; else torchvision's own download",
+    )
     boxes: str | None = Field(None, description="given: COCO detection results or annotations; --annotations if empty")
-    input_size: int = Field(608, ge=32, multiple_of=32, description="darknet: side of the letterbox, pixels")
-    confidence: float = Field(0.1, ge=0, le=1, description="least objectness (darknet) or score (torchvision)")
-    nms_iou: float = Field(0.6, gt=0, le=1, description="darknet: overlap from which the weaker of two boxes goes")
-    max_boxes: int = Field(100, ge=1, description="darknet: more boxes in an image tighten its NMS")
+    input_size: int | None = Field(
+        None, ge=32, multiple_of=32, description="side of the letterbox, pixels; by default the file's own, or 608"
+    )
+    confidence: float = Field(0.1, ge=0, le=1, description="least objectness (darknet) or score, exclusive")
+    nms_iou: float = Field(0.6, gt=0, le=1, description="overlap from which the weaker of two boxes goes")
+    max_boxes: int = Field(100, ge=1, description="more boxes in an image tighten its NMS")
     batch: int = Field(8, ge=1, description="images per batch")
+
+
+PoseName = Literal[
+    "fastpose_r50",
+    "fastpose_r101",
+    "fastpose_r152",
+    "fastpose_r50_dcn",
+    "fastpose_duc_r50",
+    "fastpose_duc_r152",
+    "fastpose_duc_dense",
+    "fastpose_mobile_small",
+    "fastpose_mobile_large",
+    "fastpose_classic",
+    "simplepose_r50",
+    "simplepose_r101",
+    "simplepose_r152",
+    "hrnet_w32",
+    "hourglass",
+    "fpn_offset_r50",
+]
+SkeletonName = Literal["coco17", "halpe26", "halpe68", "halpe136", "wholebody133", "hand21", "mpii16"]
+_InputSize = tuple[int, int]
+
+
+def _multiples_of_32(size: _InputSize | None) -> _InputSize | None:
+    if size is not None and any(side < 32 or side % 32 for side in size):
+        raise ValueError("height and width must be multiples of 32")
+    return size
+
+
+InputSize = Annotated[_InputSize | None, AfterValidator(_multiples_of_32)]
+
+
+class NetworkSettings(Section):
+    """A pose network of an ensemble."""
+
+    weights: str | None = Field(None, description="weights file, URI, or name in the catalogue")
+    name: PoseName | None = Field(None, description="pose network; by default the one that the weights are for")
+    input_size: InputSize = Field(None, description="height and width of a crop, pixels; by default the published")
 
 
 class PoseSettings(Section):
     """Which pose each person has."""
 
-    name: Literal["fastpose_r50", "fastpose_mobile_small", "fastpose_mobile_large"] = Field(
-        "fastpose_mobile_small", description="pose network"
+    weights: str | None = Field(
+        "weights/fastpose_mobile_small_coco17.safetensors", description="weights file, URI, or name in the catalogue"
     )
-    weights: str | None = Field("weights/fastpose_mobile_small_coco17.safetensors", description="weights file or URI")
-    skeleton: Literal["coco17"] = Field("coco17", description="joints of the network's output")
-    input_size: tuple[int, int] = Field((256, 192), description="height and width of a crop, pixels")
+    name: PoseName | None = Field(None, description="pose network; by default the one that the weights are for")
+    input_size: InputSize = Field(None, description="height and width of a crop, pixels; by default the published")
+    skeleton: SkeletonName | None = Field(None, description="joints of the output; by default by their number")
+    crop: Literal["padded", "classic"] = Field("padded", description="crop rule; classic: the first PyTorch release's")
+    decode: Literal["argmax", "integral", "combined", "offset", "classic"] | None = Field(
+        None, description="how heatmaps become keypoints; by default as the catalogue says, else argmax"
+    )
+    norm: Literal["sigmoid", "softmax", "divide_sum"] = Field(
+        "sigmoid", description="integral: how maps are normalised"
+    )
     flip_test: bool = Field(False, description="average with the mirrored crop: better, half as fast")
+    scales: tuple[Annotated[float, Field(gt=0.2, lt=5)], ...] = Field(
+        (1.0,), min_length=1, description="average over crops that show so many times the usual, e.g. 1,1.25"
+    )
+    ensemble: tuple[NetworkSettings, ...] = Field(
+        (), description="more networks to average with, e.g. [{weights: b.pth, input_size: [384, 288]}]"
+    )
     batch: int = Field(32, ge=1, description="people per batch, over images")
 
-    @field_validator("input_size")
-    @classmethod
-    def _strides(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if any(side < 32 or side % 32 for side in size):
-            raise ValueError("height and width must be multiples of 32")
-        return size
+    @model_validator(mode="after")
+    def _classic_stands_alone(self) -> PoseSettings:
+        if self.crop == "classic":
+            if self.decode not in (None, "classic"):
+                raise ValueError(f"pose.crop is classic, which only decode classic fits, not {self.decode}")
+            if self.scales != (1.0,) or self.ensemble:
+                raise ValueError("pose.crop is classic, which cannot be averaged over scales or networks")
+        elif self.decode == "classic":
+            raise ValueError("pose.decode is classic, which only the classic pose.crop fits")
+        return self
+
+    def networks(self) -> tuple[NetworkSettings, ...]:
+        """All networks, the first one with its own settings."""
+        first = NetworkSettings(weights=self.weights, name=self.name, input_size=self.input_size)
+        return (first, *self.ensemble)
 
 
 class ComputeSettings(Section):
@@ -144,7 +213,8 @@ _PROJECT = Path(__file__).resolve().parents[1]
 def absolute_paths(settings: Settings) -> Settings:
     """The same settings with local paths made absolute, so that they hold in every process and directory.
 
-    A relative path that isn't below the current directory is looked for in the project (its weights and demo).
+    A relative path that isn't below the current directory is looked for in the project (its weights and demo). Names in
+    the catalogue of weights stay names.
     """
 
     def absolute(path: str | None) -> str | None:
@@ -153,7 +223,9 @@ def absolute_paths(settings: Settings) -> Settings:
         path = path.removeprefix("file://")
         here = os.path.abspath(os.path.expanduser(path))
         in_project = str(_PROJECT / path)
-        return in_project if not os.path.exists(here) and os.path.exists(in_project) else here
+        if os.path.exists(here):
+            return here
+        return path if path in weights.catalogue() else in_project if os.path.exists(in_project) else here
 
     changed: dict[str, Any] = {
         section: getattr(settings, section).model_copy(
@@ -161,6 +233,8 @@ def absolute_paths(settings: Settings) -> Settings:
         )
         for section, names in _PATHS.items()
     }
+    ensemble = [n.model_copy(update={"weights": absolute(n.weights)}) for n in settings.pose.ensemble]
+    changed["pose"] = changed["pose"].model_copy(update={"ensemble": tuple(ensemble)})
     changed["annotations"] = absolute(settings.annotations)
     output = settings.output.uri
     if storage.is_local(output):
@@ -308,8 +382,8 @@ def parse_settings(argv: Sequence[str], description: str, default_config: str | 
         settings = load_settings(config, flags)
     except SettingsError as error:
         parser.error(str(error))
-    if settings.detector.name == "darknet" and settings.detector.weights is None:
-        parser.error("--detector.weights is none; a darknet detector needs its .weights file")
+    if settings.detector.name in FILE_DETECTORS and settings.detector.weights is None:
+        parser.error(f"--detector.weights is none; a {settings.detector.name} detector needs its file")
     if print_config:
         print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
         raise SystemExit(0)
@@ -318,27 +392,48 @@ def parse_settings(argv: Sequence[str], description: str, default_config: str | 
 
 def _reader(annotation: Any) -> Any:
     """Turn a flag's text into something that pydantic reads as the setting's type."""
+    kind, optional = _plain(annotation)
 
     def read(text: str) -> Any:
-        if text in ("none", "null") and type(None) in get_args(annotation):
+        if optional and text in ("none", "null"):
             return None
-        if get_origin(annotation) is tuple:
-            return text.strip("[]() ").replace("x", ",").replace(" ", "").split(",")
-        return text
+        if get_origin(kind) is not tuple:
+            return text
+        if _is_section(_plain(get_args(kind)[0])[0]):
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError:
+                return text
+        return text.strip("[]() ").replace("x", ",").replace(" ", "").split(",")
 
     return read
 
 
 def _type_name(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "|".join(get_args(annotation))
-    if get_origin(annotation) is tuple:
-        return ",".join(_type_name(part) for part in get_args(annotation))
-    named = [part for part in get_args(annotation) if part is not type(None)]
-    if named:
-        return _type_name(named[0])
-    return annotation.__name__
+    kind, _ = _plain(annotation)
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        parts = [part for part in get_args(kind) if part is not Ellipsis]
+        if _is_section(_plain(parts[0])[0]):
+            return "yaml"
+        return ",".join(map(_type_name, parts)) + (",..." if Ellipsis in get_args(kind) else "")
+    return kind.__name__
+
+
+def _plain(annotation: Any) -> tuple[Any, bool]:
+    """A type without its annotations and None, and whether None was part of it."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        named = [part for part in get_args(annotation) if part is not NoneType]
+        return _plain(named[0])[0], len(named) < len(get_args(annotation))
+    return annotation, False
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -73,6 +73,7 @@ class PartWriter:
                 "fingerprint": self.run.fingerprint,
                 "skeleton": skeleton_metadata(self.annotator.poses.skeleton),
                 "counts": {"images": len(part.rows), "people": sum(map(len, part.people)), "failed": part.failed},
+                "networks": self.annotator.poses.describe(),
                 "compute": self.annotator.compute.describe(),
             },
         )

@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline import storage
-from pipeline.config import GIVEN, Settings
+from pipeline.config import GIVEN, OWN_DETECTORS, Settings
 from pipeline.sources import Manifest
+from pipeline.weights import local_file
 
 # Raised whenever the same settings and weights could give other rows.
 RESULTS_VERSION = 1
@@ -136,6 +137,8 @@ def _describe(settings: Settings) -> dict[str, Any]:
     # Files count by their content, so that the same run may find them elsewhere.
     for section, name in (("detector", "cfg"), ("detector", "weights"), ("detector", "boxes"), ("pose", "weights")):
         del results[section][name]
+    for network in results["pose"]["ensemble"]:
+        del network["weights"]
     results["output"] = {"candidates": tree["output"]["candidates"]}
     results["digests"] = _digests(settings)
     results["results_version"] = RESULTS_VERSION
@@ -153,19 +156,24 @@ def _version(package: str) -> str:
 
 def _digests(settings: Settings) -> dict[str, str]:
     """SHA-256 of each file that the results depend on."""
-    files = {
-        "detector.cfg": settings.detector.cfg,
+    weights = {
         "detector.weights": settings.detector.weights,
-        "detector.boxes": settings.detector.boxes if settings.detector.name == GIVEN else None,
         "pose.weights": settings.pose.weights,
+        **{f"pose.ensemble.{i}.weights": network.weights for i, network in enumerate(settings.pose.ensemble)},
+    }
+    others = {
+        "detector.cfg": settings.detector.cfg,
+        "detector.boxes": settings.detector.boxes if settings.detector.name == GIVEN else None,
         "annotations": settings.annotations,
     }
-    digests = {name: storage.file_sha256(storage.local_copy(uri)) for name, uri in files.items() if uri}
-    if settings.detector.name not in (GIVEN, "darknet", "whole_image"):
+    files = {name: local_file(named) for name, named in weights.items() if named}
+    files |= {name: storage.local_copy(uri) for name, uri in others.items() if uri}
+    digests = {name: storage.file_sha256(path) for name, path in files.items()}
+    if "detector.weights" not in digests and settings.detector.name not in OWN_DETECTORS:
         # Imported here: torchvision takes seconds, and a driver has no other use for it.
         from pipeline.detectors.torchvision_detector import default_weights
 
-        digests.setdefault("detector.weights", default_weights(settings.detector.name))
+        digests["detector.weights"] = default_weights(settings.detector.name)
     return digests
 
 

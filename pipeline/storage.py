@@ -318,19 +318,25 @@ def _tag(info: dict[str, Any]) -> str:
     return str(info.get("ETag") or info.get("etag") or info.get("mtime") or "").strip('"')
 
 
+def cache_folder() -> Path:
+    """Where this machine keeps copies: `$POSEMILL_CACHE`, by default `~/.cache/posemill`."""
+    return Path(os.environ.get("POSEMILL_CACHE") or Path.home() / ".cache" / "posemill")
+
+
 def local_copy(uri: str) -> Path:
     """A local file with the content of `uri`: the file itself, or a copy in the cache of this machine.
 
-    Copies live in `$POSEMILL_CACHE`, by default `~/.cache/posemill`, and are downloaded once for each content.
+    Copies live in `cache_folder()` and are downloaded once for each content.
     """
     if is_local(uri):
         path = Path(uri.removeprefix("file://")).expanduser()
         if not path.is_file():
             raise MissingObject(f"{uri}: no such file")
         return path
-    cache = Path(os.environ.get("POSEMILL_CACHE") or Path.home() / ".cache" / "posemill")
     entry = stat(uri)
-    target = cache / hashlib.sha256(f"{uri} {entry.size} {entry.etag}".encode()).hexdigest()[:16] / basename(uri)
+    target = (
+        cache_folder() / hashlib.sha256(f"{uri} {entry.size} {entry.etag}".encode()).hexdigest()[:16] / basename(uri)
+    )
     if not target.exists():
         write_bytes(str(target), read_bytes(uri))
     return target

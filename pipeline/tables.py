@@ -226,7 +226,7 @@ def _read_part(run_uri: str, shard: str, count: int, fingerprint: str) -> pa.Tab
 
 def _table_metadata(part: pa.Table) -> dict[bytes, bytes]:
     metadata = read_metadata(part.schema)
-    kept = {key: metadata[key] for key in ("fingerprint", "skeleton") if key in metadata}
+    kept = {key: metadata[key] for key in ("fingerprint", "skeleton", "networks") if key in metadata}
     return {METADATA_KEY: json.dumps(kept).encode()}
 
 
@@ -260,6 +260,27 @@ def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) ->
         with storage.open_read(entry.uri) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=list(columns) if columns else None)
+
+
+def table_metadata(run_uri: str) -> dict[str, Any]:
+    """What all parts of a reduced run share: fingerprint, skeleton and networks; empty where there is no table."""
+    for entry in storage.list_files(storage.join(run_uri, "tables", "images")):
+        with storage.open_read(entry.uri) as stream:
+            return read_metadata(pq.read_schema(stream))
+    return {}
+
+
+def table_skeleton(run_uri: str) -> Skeleton:
+    """The skeleton of a reduced run's people.
+
+    Raises:
+        ValueError: there is no table.
+    """
+    described = table_metadata(run_uri).get("skeleton")
+    if described is None:
+        raise ValueError(f"{run_uri} has no tables yet; jobs/reduce.py makes them")
+    pairs = {key: tuple(map(tuple, described[key])) for key in ("limbs", "mirror_pairs")}
+    return Skeleton(described["name"], tuple(described["joints"]), oks_sigmas=tuple(described["oks_sigmas"]), **pairs)
 
 
 def to_people(table: pa.Table) -> People:

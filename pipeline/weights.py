@@ -1,61 +1,181 @@
-"""Weights files: loaded without running their code, and with errors that say what doesn't fit."""
+"""Which checkpoints there are, where their authors host them, and what they may be used for.
+
+uv run -m pipeline.weights list          every entry of weights/catalogue.yaml
+uv run -m pipeline.weights show NAME     all that is known of one
+uv run -m pipeline.weights check FILE    which network a file is for, its digest, and whether it is the one known
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+import yaml
+from pydantic import BaseModel, ConfigDict
 
 from pipeline import storage
 
+_FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a PyTorch file that holds nothing but tensors.
 
-    Raises:
-        ValueError: the file is neither.
+class WeightsError(ValueError):
+    """A weights file that is not what it was, or that cannot be had without its authors; the text says which."""
+
+
+class CatalogueEntry(BaseModel):
+    """A checkpoint that is published, or ships with the project.
+
+    Attributes:
+        name: what `--pose.weights` or `--detector.weights` may be given.
+        file: what its authors call the file; None where that isn't known for certain.
+        network: a pose network's name, or the detector's.
+        joints: of its output; None for detectors.
+        input_size: height and width of its input, pixels.
+        decode: how a pose network's output is decoded.
+        published: what its authors measured, with what it was measured on.
+        config: the configuration that its authors name it by.
+        licence: what its authors allow.
+        page: where they host it.
+        url: the file itself, where one address gives it.
+        sha256: of the file, where it is known.
     """
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a file of plain tensors, refused ({reason})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected a state dict of tensors, found {type(state).__name__} of other things")
-    return state
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    network: str
+    licence: str
+    file: str | None = None
+    joints: int | None = None
+    input_size: tuple[int, int] | None = None
+    decode: str | None = None
+    published: str | None = None
+    config: str | None = None
+    page: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+
+    @property
+    def shipped(self) -> Path | None:
+        """The file in the project's own weights folder."""
+        path = _FOLDER / self.file if self.file else None
+        return path if path is not None and path.is_file() else None
 
 
-def load_weights(network: nn.Module, uri: str, purpose: str) -> None:
-    """Load a checkpoint into a network; every name and shape must fit. Half precision is widened.
+@cache
+def catalogue() -> dict[str, CatalogueEntry]:
+    """The entries of weights/catalogue.yaml by name."""
+    entries = [
+        CatalogueEntry.model_validate(entry) for entry in yaml.safe_load((_FOLDER / "catalogue.yaml").read_text())
+    ]
+    return {entry.name: entry for entry in entries}
 
-    Args:
-        network: filled in place.
-        uri: local path or URI; remote files are kept in this machine's cache.
-        purpose: what the network is, for the error text.
+
+def catalogued(weights: str) -> CatalogueEntry | None:
+    """The entry that a setting names: by its name, or by the name of its file."""
+    by_file = (entry for entry in catalogue().values() if entry.file == storage.basename(weights))
+    return catalogue().get(weights) or next(by_file, None)
+
+
+def local_file(weights: str) -> Path:
+    """The file that a setting names: a local path, a URI, or a name in the catalogue.
+
+    What is in the catalogue has a digest: the catalogue's, or the one of its first use on this machine.
 
     Raises:
-        ValueError: names or shapes differ; the text names the first few.
+        WeightsError: its authors give it only by hand, or it is not the file that it was.
         storage.MissingObject: there is no such file.
     """
-    path = storage.local_copy(uri)
-    state = read_state_dict(path)
-    own = network.state_dict()
-    missing = [key for key in own if key not in state]
-    unknown = [key for key in state if key not in own]
-    misshapen = [
-        f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if missing or unknown or misshapen:
-        problems = [
-            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
-            if keys
-        ]
-        raise ValueError(f"{uri} does not fit {purpose}: {'; '.join(problems)}")
-    network.load_state_dict(state)
+    entry = catalogued(weights)
+    if entry is None:
+        return storage.local_copy(weights)
+    if weights != entry.name:
+        path = storage.local_copy(weights)
+    elif entry.shipped is not None:
+        path = entry.shipped
+    elif entry.url is not None:
+        path = storage.local_copy(entry.url)
+    else:
+        raise WeightsError(
+            f"{weights}: its authors give it at {entry.page}, not by a link; get it there and pass the file"
+        )
+    _verify(entry, path)
+    return path
+
+
+def _verify(entry: CatalogueEntry, path: Path) -> None:
+    digest = storage.file_sha256(path)
+    expected, source = entry.sha256, "the catalogue"
+    if expected is None:
+        book = storage.cache_folder() / "digests.json"
+        known = json.loads(book.read_text()) if book.is_file() else {}
+        if entry.name not in known:
+            known[entry.name] = digest
+            storage.write_bytes(str(book), json.dumps(known, indent=1).encode())
+        expected, source = known[entry.name], str(book)
+    if digest != expected:
+        raise WeightsError(
+            f"{path} is {entry.name} by its name, but its SHA-256 is {digest[:16]}..., not {expected[:16]}... "
+            f"as {source} has it: a broken download, or another file of that name; get it again, or rename it"
+        )
+
+
+def _list() -> int:
+    width = max(map(len, catalogue()))
+    for entry in catalogue().values():
+        where = "shipped" if entry.shipped else "download" if entry.url else "by hand"
+        joints = f"{entry.joints} joints" if entry.joints else "detector"
+        print(f"{entry.name:{width}}  {entry.network:21}  {joints:10} {where:9} {entry.licence}")
+    return 0
+
+
+def _show(name: str) -> int:
+    entry = catalogued(name)
+    if entry is None:
+        print(f"{name} is not in the catalogue; `list` shows what is", file=sys.stderr)
+        return 2
+    print(yaml.safe_dump(entry.model_dump(mode="json", exclude_none=True), sort_keys=False, width=110), end="")
+    return 0
+
+
+def _check(file: str) -> int:
+    # Imported here: torch takes seconds, and the catalogue has no use for it.
+    from pipeline.checkpoints import read_state_dict
+    from pipeline.pose.networks.recognise import load_pose_network
+
+    try:
+        path = local_file(file)
+        _, architecture = load_pose_network(read_state_dict(path), file)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    entry = catalogued(file)
+    print(f"{file}: {architecture}")
+    print(f"sha256 {storage.file_sha256(path)}")
+    print(f"catalogue: {entry.name}, {entry.licence}" if entry else "not in the catalogue")
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    if list(argv) == ["list"]:
+        return _list()
+    if len(argv) == 2 and argv[0] == "show":
+        return _show(argv[1])
+    if len(argv) == 2 and argv[0] == "check":
+        return _check(argv[1])
+    print((__doc__ or "").split("\n\n", 1)[1].strip(), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

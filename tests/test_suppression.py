@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.people import People
+from pipeline.skeletons import SKELETONS
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
+SIGMAS = SKELETONS["coco17"].oks_sigmas
 _EXAMPLES = SHARED / "reference" / "pose_nms_examples.npz"
 
 
@@ -38,7 +41,23 @@ def test_reference_examples(name: str) -> None:
     np.testing.assert_allclose(found.pose_scores, z[f"{name}.out_proposal"], atol=1e-6)
 
 
-def slow_pose_nms(people: People, s: PoseNMS) -> tuple[list[list[int]], list[np.ndarray]]:
+@dataclass(frozen=True)
+class Published:
+    """The constants, written down a second time."""
+
+    delta1: float = 1.0
+    mu: float = 1.7
+    delta2: float = 2.65
+    gamma: float = 22.48
+    score_threshold: float = 0.3
+    match_threshold: float = 5
+    alpha: float = 0.1
+
+
+REGRESSION = Published(mu=1.65, delta2=8, gamma=3.6, score_threshold=0.01, match_threshold=3, alpha=0.15)
+
+
+def slow_pose_nms(people: People, s: Published) -> tuple[list[list[int]], list[np.ndarray]]:
     """The formula word for word, one joint at a time: an independent second formulation."""
     left = list(range(len(people)))
     score = np.where(people.keypoint_scores == 0, 1e-5, people.keypoint_scores).astype(float)
@@ -85,7 +104,7 @@ def test_equals_the_formula_word_for_word(seed: int, n: int, copies: int, noise:
     moved = people[rows].keypoints + r.normal(0, noise, (len(rows), 17, 2))
     crowd = People(people.boxes[rows], people.box_scores[rows], moved, r.random((len(rows), 17)), np.zeros(len(rows)))
     found, clusters = pose_nms(crowd)
-    expected_clusters, poses = slow_pose_nms(crowd, PoseNMS())
+    expected_clusters, poses = slow_pose_nms(crowd, Published())
     assert clusters == expected_clusters
     if poses:
         np.testing.assert_allclose(found.keypoints, np.array(poses)[:, :, :2], atol=1e-3)
@@ -106,11 +125,12 @@ def test_order_of_the_input_does_not_matter(seed: int, n: int) -> None:
 @pytest.mark.parametrize("k", [6, 16, 17, 21, 26, 68, 133, 136])
 @pytest.mark.parametrize("n", [1, 2, 7, 60])
 @pytest.mark.parametrize("score", [0.31, 1.0])
-def test_copies_of_one_pose_leave_one_person(k: int, n: int, score: float) -> None:
+@pytest.mark.parametrize("head", ["heatmap", "regression"])
+def test_copies_of_one_pose_leave_one_person(k: int, n: int, score: float, head: str) -> None:
     one = random_people(3, 1, k)
     copies = one[np.zeros(n, int)]
     copies = People(copies.boxes, copies.box_scores, copies.keypoints, np.full((n, k), score), np.zeros(n))
-    found, clusters = pose_nms(copies)
+    found, clusters = pose_nms(copies, PoseNMS(head=head))  # type: ignore[arg-type]
     assert clusters == [list(range(n))]
     np.testing.assert_allclose(found.keypoints[0], one.keypoints[0], atol=1e-3)
 
@@ -139,8 +159,9 @@ def test_never_nan_and_never_more_people(values: np.ndarray) -> None:
     assert len(members) == len(set(members))
 
 
-def test_nobody_stays_nobody() -> None:
-    found, clusters = pose_nms(People.empty(17))
+@pytest.mark.parametrize("kind", ["pose", "oks", "soft_oks", "box", "none"])
+def test_nobody_stays_nobody(kind: str) -> None:
+    found, clusters = pose_nms(People.empty(17), PoseNMS(kind=kind), SIGMAS)  # type: ignore[arg-type]
     assert len(found) == 0
     assert clusters == []
 
@@ -167,3 +188,110 @@ def test_none_keeps_everyone_and_scores_them() -> None:
     expected = scores.mean(1) + people.box_scores + 1.25 * scores.max(1)
     np.testing.assert_allclose(found.pose_scores, expected, rtol=1e-6)
     assert pose_score(np.zeros((0, 17)), np.zeros(0)).shape == (0,)
+
+
+def whole_body(k: int, distance: float) -> People:
+    """Two people of one pose, so far apart in pixels."""
+    one = random_people(5, 1, k)
+    joints = np.concatenate([one.keypoints, one.keypoints + np.array([distance, 0])])
+    return People(one.boxes[[0, 0]], np.ones(2), joints, np.full((2, k), 0.8), np.zeros(2))
+
+
+def whole_body_similarity(k: int, distance: float, s: Published, total: float) -> tuple[float, float]:
+    """Similarity and matches of such two, group by group as the formula has it."""
+    similarity = matches = 0.0
+    for scale in (1, 1.9, 0.55):  # body, face, hands: all joints of a group are equally far apart
+        d = distance * scale
+        similarity += total * ((d <= 1) * np.tanh(0.8) ** 2 + s.mu * np.exp(-d / s.delta2))
+        matches += total * (d <= 7)
+    return similarity, matches
+
+
+@pytest.mark.parametrize("k", [133, 136])
+@pytest.mark.parametrize("distance", [0.0, 0.9, 1.5, 2.5, 3.5, 4.5, 6.0, 9.0, 14.0, 30.0])
+@pytest.mark.parametrize(
+    ("head", "published", "total"), [("heatmap", Published(), 17 / 3), ("regression", REGRESSION, 1)]
+)
+def test_whole_bodies_are_compared_by_groups(
+    k: int, distance: float, head: str, published: Published, total: float
+) -> None:
+    _, clusters = pose_nms(whole_body(k, distance), PoseNMS(head=head))  # type: ignore[arg-type]
+    similarity, matches = whole_body_similarity(k, distance, published, total)
+    copies = similarity > published.gamma or matches >= published.match_threshold - 1e-9
+    assert len(clusters) == (1 if copies else 2)
+
+
+def test_a_named_constant_wins_over_the_published() -> None:
+    people = whole_body(17, 6.0)
+    assert len(pose_nms(people)[0]) == 1  # every joint matches within 7 pixels
+    assert len(pose_nms(people, PoseNMS(alpha=0.001))[0]) == 2
+    assert len(pose_nms(people, PoseNMS(alpha=0.001, gamma=2.0))[0]) == 1
+
+
+def test_the_last_shift_moves_every_joint() -> None:
+    people = random_people(1, 3)
+    plain, _ = pose_nms(people)
+    moved, _ = pose_nms(people, PoseNMS(shift=-0.3))
+    np.testing.assert_allclose(moved.keypoints, plain.keypoints - 0.3, atol=1e-4)
+    np.testing.assert_array_equal(moved.pose_scores, plain.pose_scores)
+
+
+def two_and_a_copy() -> People:
+    """Person 0, person 2 elsewhere, and between them a worse copy of 0."""
+    people = random_people(2, 2, crowd=3000)
+    joints = people.keypoints[[0, 0, 1]] + np.array([0, 1.0, 0])[:, None, None]
+    scores = np.stack([np.full(17, 0.9), np.full(17, 0.6), np.full(17, 0.8)])
+    boxes = people.boxes[[0, 0, 1]] + np.array([0, 1.0, 0])[:, None]
+    return People(boxes, np.array([0.9, 0.8, 0.7]), joints, scores, np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", ["oks", "box"])
+def test_oks_and_box_nms_keep_the_best_of_those_alike(kind: str) -> None:
+    people = two_and_a_copy()
+    found, clusters = pose_nms(people, PoseNMS(kind=kind), SIGMAS)  # type: ignore[arg-type]
+    assert clusters == [[0, 1], [2]]
+    np.testing.assert_array_equal(found.keypoints, people.keypoints[[0, 2]])
+    expected = pose_score(people.keypoint_scores, people.box_scores)[[0, 2]]
+    np.testing.assert_allclose(found.pose_scores, expected)
+
+
+def test_soft_oks_nms_lowers_the_score_of_those_alike() -> None:
+    people = two_and_a_copy()
+    found, clusters = pose_nms(people, PoseNMS(kind="soft_oks"), SIGMAS)
+    before = pose_score(people.keypoint_scores, people.box_scores)
+    assert clusters == [[0], [2], [1]]
+    np.testing.assert_allclose(found.pose_scores[:2], before[[0, 2]], rtol=1e-6)
+    np.testing.assert_allclose(found.pose_scores[2], before[1] * np.exp(-1 / 0.9), rtol=0.02)
+    assert len(pose_nms(people, PoseNMS(kind="soft_oks", score_threshold=1.0), SIGMAS)[0]) == 2
+
+
+@pytest.mark.parametrize("kind", ["oks", "soft_oks"])
+def test_oks_kinds_need_sigmas(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"suppression.kind is {kind}"):
+        pose_nms(random_people(0, 2), PoseNMS(kind=kind))  # type: ignore[arg-type]
+
+
+def test_oks_is_cocoevals() -> None:
+    """Of two poses in boxes of one area, against the definition written out (cocoeval, over all joints)."""
+    people = random_people(4, 2)
+    people = People(people.boxes[[0, 0]], *(getattr(people, n) for n in list(People.__dataclass_fields__)[1:]))
+    (x1, y1, x2, y2), a, b = people.boxes[0].astype(float), people.keypoints[0], people.keypoints[1]
+    oks = np.mean(
+        [
+            np.exp(-((a[j, 0] - b[j, 0]) ** 2 + (a[j, 1] - b[j, 1]) ** 2) / (2 * (x2 - x1) * (y2 - y1) * (2 * s) ** 2))
+            for j, s in enumerate(SIGMAS)
+        ]
+    )
+    for threshold, expected in ((oks * 0.999, 1), (oks * 1.001, 2)):
+        assert len(pose_nms(people, PoseNMS(kind="oks", oks_threshold=float(threshold)), SIGMAS)[0]) == expected
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 10), kind=st.sampled_from(["oks", "box"]))
+@settings(max_examples=30, deadline=None)
+def test_simple_kinds_do_not_depend_on_order(seed: int, n: int, kind: str) -> None:
+    people = random_people(seed, n, crowd=60)
+    order = np.random.default_rng(seed).permutation(n)
+    choice = PoseNMS(kind=kind, oks_threshold=0.1, box_iou=0.2)  # type: ignore[arg-type]
+    _, clusters = pose_nms(people, choice, SIGMAS)
+    _, again = pose_nms(people[order], choice, SIGMAS)
+    assert [sorted(int(order[i]) for i in c) for c in again] == clusters

@@ -11,6 +11,7 @@ from pipeline.compute import Compute
 from pipeline.config import GIVEN, DetectorSettings
 from pipeline.detectors.darknet import Darknet
 from pipeline.detectors.darknet_detector import DarknetDetector
+from pipeline.detectors.exported import FORMS, ExportedDetector
 from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
 from pipeline.detectors.whole_image import WholeImage
 from pipeline.people import Boxes
@@ -44,6 +45,8 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
         return WholeImage(settings.batch)
     if settings.name == "darknet":
         return DarknetDetector.from_settings(settings, compute)
+    if settings.name in FORMS:
+        return ExportedDetector.from_settings(settings, compute)
     if settings.name in torchvision_names():
         return TorchvisionDetector.from_settings(settings, compute)
     raise ValueError(unknown_detector(settings.name))

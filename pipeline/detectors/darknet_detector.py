@@ -15,6 +15,7 @@ from pipeline.detectors.darknet import Darknet, DarknetError
 from pipeline.detectors.letterbox import letterbox
 from pipeline.detectors.selection import select_people
 from pipeline.people import Boxes
+from pipeline.weights import local_file
 
 
 class DarknetDetector:
@@ -22,7 +23,7 @@ class DarknetDetector:
 
     Attributes:
         batch: images per call.
-        network: prepared: (batch, 3, S, S) in 0..1 to predictions.
+        network: prepared: (batch, 3, H, W) in 0..1 to predictions.
     """
 
     def __init__(self, network: Darknet, settings: DetectorSettings, compute: Compute) -> None:
@@ -31,7 +32,8 @@ class DarknetDetector:
         self._compute = compute
         self.network = compute.prepare(network)
         side = settings.input_size
-        self._squares = np.zeros((settings.batch, side, side, 3), np.uint8)
+        size = network.size if side is None else (side, side)
+        self._inputs = np.zeros((settings.batch, *size, 3), np.uint8)
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings, compute: Compute) -> DarknetDetector:
@@ -42,7 +44,7 @@ class DarknetDetector:
         """
         if settings.weights is None:
             raise DarknetError("detector.weights is none; a darknet detector needs its .weights file")
-        weights = storage.local_copy(settings.weights)
+        weights = local_file(settings.weights)
         if settings.cfg is not None:
             return cls(Darknet.from_files(storage.local_copy(settings.cfg), weights), settings, compute)
         network = Darknet(yolov3_spp.describe())
@@ -54,9 +56,9 @@ class DarknetDetector:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         # The batch always has its full shape, so that an image's result doesn't depend on its neighbours.
-        boxes = [letterbox(image, square) for image, square in zip(images, self._squares, strict=False)]
+        boxes = [letterbox(image, out) for image, out in zip(images, self._inputs, strict=False)]
         with torch.inference_mode():
-            inputs = self._compute.to_input(torch.from_numpy(self._squares)).to(self._compute.dtype)
+            inputs = self._compute.to_input(torch.from_numpy(self._inputs)).to(self._compute.dtype)
             predictions = self.network(inputs)[: len(images)]
         s = self._settings
         return [

@@ -1,4 +1,4 @@
-"""Images of any size in a square network input: scaled, centred, padded with grey."""
+"""Images of any size in a network input of one size: scaled, padded with grey."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ import numpy as np
 
 from pipeline.people import Boxes
 
-PAD_VALUE = 128
+
+class LetterboxStyle(NamedTuple):
+    """How a family of networks wants its input: the grey beside the image, where that lies, how it is scaled."""
+
+    pad_value: int
+    centred: bool
+    interpolation: int
+
+
+DARKNET = LetterboxStyle(128, True, cv2.INTER_CUBIC)
+YOLOX = LetterboxStyle(114, False, cv2.INTER_LINEAR)
+YOLO = LetterboxStyle(114, True, cv2.INTER_LINEAR)
 
 
 class Letterbox(NamedTuple):
-    """How one image lies in the square: network pixel = image pixel * scale + offset, per axis."""
+    """How one image lies in the input: network pixel = image pixel * scale + offset, per axis."""
 
     width: int
     height: int
@@ -30,19 +41,20 @@ class Letterbox(NamedTuple):
         return Boxes(np.clip((boxes.xyxy - offset) / scale, 0, limit), boxes.scores)
 
 
-def letterbox(image: np.ndarray, out: np.ndarray) -> Letterbox:
-    """Scale an image into a square, bicubic.
+def letterbox(image: np.ndarray, out: np.ndarray, style: LetterboxStyle = DARKNET) -> Letterbox:
+    """Scale an image into a network input.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        out: (S, S, 3) uint8, overwritten.
+        out: (height, width, 3) uint8, overwritten.
     """
-    side = out.shape[0]
     height, width = image.shape[:2]
-    scale = min(side / width, side / height)
+    scale = min(out.shape[1] / width, out.shape[0] / height)
     new_width, new_height = max(1, int(width * scale)), max(1, int(height * scale))
-    left, top = (side - new_width) // 2, (side - new_height) // 2
-    out[:] = PAD_VALUE
-    resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_CUBIC)
+    left, top = (out.shape[1] - new_width) // 2, (out.shape[0] - new_height) // 2
+    if not style.centred:
+        left = top = 0
+    out[:] = style.pad_value
+    resized = cv2.resize(image, (new_width, new_height), interpolation=style.interpolation)
     out[top : top + new_height, left : left + new_width] = resized
     return Letterbox(width, height, new_width / width, new_height / height, left, top)

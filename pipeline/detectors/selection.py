@@ -13,26 +13,34 @@ TIGHTER_STEP = 0.05
 
 
 def select_people(
-    predictions: Tensor, confidence: float, nms_iou: float, max_boxes: int, person_class: int = 0
+    predictions: Tensor,
+    confidence: float,
+    nms_iou: float,
+    max_boxes: int,
+    person_class: int = 0,
+    objectness_alone: bool = True,
 ) -> Boxes:
-    """Person boxes of one image by objectness, class and overlap.
+    """Person boxes of one image by score, class and overlap.
 
-    Kept are predictions with objectness above `confidence` whose best class is person; the objectness is the score
-    handed on. Where more than `max_boxes` remain after NMS, the candidates go through it again with a threshold 0.05
-    lower, until they fit or the threshold is used up.
+    Kept are predictions scored above `confidence` whose best class is person. Where more than `max_boxes` remain after
+    NMS, the candidates go through it again with a threshold 0.05 lower, until they fit or the threshold is used up.
 
     Args:
         predictions: (N, 5 + C) float: cx cy w h in network pixels, objectness, class probabilities.
-        confidence: least objectness, exclusive.
+        confidence: least score, exclusive.
         nms_iou: overlap from which the weaker of two boxes goes; areas count whole pixels, x2 - x1 + 1.
+        objectness_alone: the objectness is the score; else it is multiplied by the probability of a person.
 
     Returns:
         Boxes in network pixels, best first.
     """
-    rows = predictions[predictions[:, 4] > confidence]
+    rows = predictions[predictions[:, 4] > confidence].float()
     if rows.shape[1] > 6:
         rows = rows[rows[:, 5:].argmax(dim=1) == person_class]
-    rows = rows.float().cpu()
+    if not objectness_alone:
+        rows[:, 4] *= rows[:, 5 + person_class]
+        rows = rows[rows[:, 4] > confidence]
+    rows = rows.cpu()
     half = rows[:, 2:4] / 2
     xyxy = torch.cat([rows[:, :2] - half, rows[:, :2] + half], dim=1)
     scores = rows[:, 4]

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torchvision import models
 
+from pipeline.checkpoints import load_weights
 from pipeline.compute import Compute
-from pipeline.config import GIVEN, DetectorSettings
+from pipeline.config import OWN_DETECTORS, DetectorSettings
 from pipeline.people import Boxes
-from pipeline.weights import load_weights
 
 _PERSON = 1  # in torchvision's COCO classes
 _BACKGROUND_AND_COCO = 91
@@ -39,7 +39,7 @@ def default_weights(name: str) -> str:
 
 def unknown_detector(name: str) -> str:
     """The error text for a detector that doesn't exist."""
-    known = ["darknet", GIVEN, "whole_image", *torchvision_names()]
+    known = [*OWN_DETECTORS, *torchvision_names()]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"detector.name is {name!r}: no such detector; {hint}Known: {', '.join(known)}"

@@ -10,9 +10,8 @@ from pipeline.config import GIVEN
 from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints
 from pipeline.evaluation.results import box_results, keypoint_results
 from pipeline.run import Run
-from pipeline.skeletons import SKELETONS
 from pipeline.sources import CocoIds, read_coco
-from pipeline.tables import read_table
+from pipeline.tables import read_table, table_skeleton
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ def evaluate_run(run: Run, annotations: str) -> RunMetrics:
     has_keypoints = any("keypoints" in a for a in truth["annotations"])
     keypoints = boxes = None
     if has_keypoints:
-        skeleton = SKELETONS[settings.pose.skeleton]
-        keypoints = evaluate_keypoints(list(keypoint_results(run, ids)), truth, skeleton)
+        keypoints = evaluate_keypoints(list(keypoint_results(run, ids)), truth, table_skeleton(run.uri))
     if settings.detector.name != GIVEN:
         boxes = evaluate_boxes(list(box_results(run, ids)), truth)
     totals = json.loads(storage.read_bytes(run.path("totals.json")))

@@ -1,10 +1,12 @@
-"""Boxes to network crops: one similarity transform per person, the same rule for every input size.
+"""Boxes to network crops: one transform per person, the same rule for every input size.
 
 Frames: image pixels are those of the upright original; crop pixels are x' = W/2 + (x - cx) s, y' = H/2 + (y - cy) s
 with one scale s and no half-pixel shift.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,14 +15,19 @@ ENLARGE = 1.25
 # ImageNet's BGR mean on RGB channels: the published networks were trained with it so.
 MEAN_RGB = np.array([0.406, 0.457, 0.480], np.float32)
 _OPENCV_LONGEST_SIDE = 32_766  # warpAffine refuses more
+_CLASSIC_MARGIN = 0.15
+_CLASSIC_LEAST_PX = 5.0
 
 
-def crop_boxes(boxes: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def crop_boxes(
+    boxes: np.ndarray, input_size: tuple[int, int], enlarge: float = ENLARGE
+) -> tuple[np.ndarray, np.ndarray]:
     """The transforms that cut people out.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2 in image pixels.
         input_size: height and width of the crop, pixels.
+        enlarge: how much more than the box a crop shows.
 
     Returns:
         matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the enlarged boxes (N, 4) float32 that the
@@ -30,7 +37,7 @@ def crop_boxes(boxes: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarr
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
-    crop_width = ENLARGE * np.maximum(size[:, 0], size[:, 1] * width / height)
+    crop_width = enlarge * np.maximum(size[:, 0], size[:, 1] * width / height)
     crop_height = crop_width * height / width
     scale = width / crop_width
 
@@ -54,12 +61,97 @@ def cut_crops(image: np.ndarray, matrices: np.ndarray, input_size: tuple[int, in
         (N, height, width, 3) uint8 RGB.
     """
     height, width = input_size
-    longest = max(image.shape[:2])
-    if longest > _OPENCV_LONGEST_SIDE:
-        shrink = -(-longest // _OPENCV_LONGEST_SIDE)
-        image = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-        matrices = matrices * np.array([shrink, shrink, 1.0])
+    image, matrices = _within_opencv(image, matrices)
     crops = np.empty((len(matrices), height, width, 3), np.uint8)
     for crop, matrix in zip(crops, matrices, strict=True):
         cv2.warpAffine(image, matrix, (width, height), dst=crop, flags=cv2.INTER_LINEAR)
     return crops
+
+
+def _within_opencv(image: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image that OpenCV can transform, shrunk where its sides are longer than that allows, and fitting matrices."""
+    shrink = -(-max(image.shape[:2]) // _OPENCV_LONGEST_SIDE)
+    if shrink <= 1:
+        return image, matrices
+    small = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
+    return small, matrices * np.array([shrink, shrink, 1.0])
+
+
+def classic_boxes(
+    boxes: np.ndarray, input_size: tuple[int, int], image_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The transforms of the first PyTorch release (2018): 15 % of the box's size added on each side, in the image.
+
+    The corner pixels of the enlarged box, with black added to the crop's aspect on both sides, map to the crop's
+    corner pixels. What is added is a whole number of pixels.
+
+    Args:
+        boxes: (N, 4) x1 y1 x2 y2 in image pixels.
+        input_size: height and width of the crop, pixels.
+        image_size: height and width of the image, pixels.
+
+    Returns:
+        matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the enlarged boxes (N, 4) float32, not
+        rounded, at least 5 pixels wide and high.
+    """
+    height, width = input_size
+    limit = np.array(image_size[::-1], np.float64)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    margin = _CLASSIC_MARGIN * (boxes[:, 2:] - boxes[:, :2])
+    first = np.clip(boxes[:, :2] - margin, 0, np.maximum(limit - _CLASSIC_LEAST_PX, 0))
+    last = np.maximum(np.minimum(boxes[:, 2:] + margin, limit), first + _CLASSIC_LEAST_PX)
+
+    corner, opposite = np.floor(first), np.floor(last) - 1
+    size = np.maximum(opposite - corner, 1)
+    tall = np.maximum(size[:, 1], size[:, 0] * height / width)
+    added = np.floor((np.stack([tall * width / height, tall], axis=1) - size) / 2)
+    scale = np.array([width - 1, height - 1]) / (size + 2 * added)
+
+    matrices = np.zeros((len(boxes), 2, 3))
+    matrices[:, [0, 1], [0, 1]] = scale
+    matrices[:, :, 2] = -(corner - added) * scale
+    return matrices, np.concatenate([first, last], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """What a network is shown of a person.
+
+    Attributes:
+        input_size: height and width of the crop, pixels.
+        scale: how much more than usual it shows; 1 is usual.
+        classic: the rule of the first PyTorch release; its crops are float32 with the mean already subtracted.
+    """
+
+    input_size: tuple[int, int]
+    scale: float = 1.0
+    classic: bool = False
+
+    def empty(self, count: int) -> np.ndarray:
+        """(count, height, width, 3) zeros for crops of this rule."""
+        return np.zeros((count, *self.input_size, 3), np.float32 if self.classic else np.uint8)
+
+    def cut(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cut people out of one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            boxes: (N, 4) x1 y1 x2 y2 in image pixels.
+
+        Returns:
+            crops (N, height, width, 3) uint8 RGB, or float32 as `classic` says, and the boxes (N, 4) that decoding maps
+            back with.
+        """
+        if not self.classic:
+            matrices, cropped_boxes = crop_boxes(boxes, self.input_size, ENLARGE * self.scale)
+            return cut_crops(image, matrices, self.input_size), cropped_boxes
+        matrices, enlarged = classic_boxes(boxes, self.input_size, image.shape[:2])
+        crops = self.empty(len(matrices))
+        for crop, matrix, box in zip(crops, matrices, enlarged, strict=True):
+            (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.floor(box[2:]).astype(int)
+            inside = image[y1:y2, x1:x2].astype(np.float32) / 255 - MEAN_RGB  # beyond it is 0: the mean
+            moved = matrix.copy()
+            moved[:, 2] += matrix[:, :2] @ (x1, y1)
+            inside, moved = _within_opencv(inside, moved)
+            cv2.warpAffine(inside, moved, self.input_size[::-1], dst=crop, flags=cv2.INTER_LINEAR)
+        return crops, enlarged

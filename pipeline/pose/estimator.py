@@ -1,71 +1,178 @@
-"""A pose network at work: crops in batches of one fixed shape, keypoints out."""
+"""Pose networks at work: crops in batches of one fixed shape, keypoints out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from pipeline.checkpoints import read_state_dict
 from pipeline.compute import Compute
-from pipeline.config import PoseSettings
-from pipeline.pose.crop import MEAN_RGB
-from pipeline.pose.heatmap import decode_argmax, flip_back
-from pipeline.pose.networks import build_pose_model
+from pipeline.config import NetworkSettings, PoseSettings
+from pipeline.pose.crop import MEAN_RGB, CropRule
+from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, Look, OffsetHead
+from pipeline.pose.networks.recognise import Architecture, load_pose_network
 from pipeline.skeletons import SKELETONS, Skeleton
-from pipeline.weights import load_weights
+from pipeline.weights import CatalogueEntry, catalogued, local_file
+
+INPUT_SIZE = (256, 192)
+CLASSIC_INPUT_SIZE = (320, 256)
+
+# Outputs beyond the skeleton's joints: the classic and the dense network tell more than the 17.
+_COCO_AND_MORE = (33, 49)
+
+
+@dataclass(frozen=True)
+class PoseNetwork:
+    """A network with what it takes to use it.
+
+    Attributes:
+        architecture: what it is.
+        network: prepared: (batch, 3, H, W) mean-subtracted RGB to heatmaps.
+        rules: the crops that it looks at, one after another.
+    """
+
+    architecture: Architecture
+    network: nn.Module
+    rules: tuple[CropRule, ...]
 
 
 class PoseEstimator:
-    """Keypoints of cropped people.
+    """Keypoints of cropped people, by one network or the average of several.
 
     Attributes:
-        batch: crops per call; results never depend on which people share a batch.
-        input_size: height and width of a crop, pixels.
+        batch: people per call; results never depend on which people share a batch.
+        rules: the crops that it wants of each person, in this order.
         skeleton: joints of the output.
-        network: prepared: (batch, 3, H, W) mean-subtracted RGB to heatmaps.
+        head: what the networks' output means.
+        networks: what looks at the crops.
     """
 
-    def __init__(self, network: nn.Module, skeleton: Skeleton, settings: PoseSettings, compute: Compute) -> None:
-        self.batch = settings.batch
-        self.input_size = settings.input_size
+    def __init__(
+        self,
+        networks: Sequence[PoseNetwork],
+        head: Head,
+        skeleton: Skeleton,
+        compute: Compute,
+        batch: int = 32,
+        flip_test: bool = False,
+    ) -> None:
+        self.batch = batch
+        self.networks = tuple(networks)
+        self.rules = tuple(dict.fromkeys(rule for network in networks for rule in network.rules))
         self.skeleton = skeleton
-        self._flip_test = settings.flip_test
+        self.head = head
+        self._channels = head.channels(len(skeleton))
+        self._flip_test = flip_test
         self._compute = compute
-        self.network = compute.prepare(network)
         self._mean = torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1).to(compute.device)
 
     @classmethod
     def from_settings(cls, settings: PoseSettings, compute: Compute) -> PoseEstimator:
-        """Build the network and load its weights; without weights they are random, for measuring speed.
+        """Build the networks and load their weights; without weights they are random, for measuring speed.
 
         Raises:
-            ValueError: an unknown network or skeleton, or weights that don't fit.
+            ValueError: an unknown network, or weights, skeleton and decoding that don't fit together.
         """
-        if settings.skeleton not in SKELETONS:
-            raise ValueError(f"pose.skeleton is {settings.skeleton!r}; known: {', '.join(SKELETONS)}")
-        skeleton = SKELETONS[settings.skeleton]
-        network = build_pose_model(settings.name, len(skeleton))
-        if settings.weights is not None:
-            load_weights(network, settings.weights, f"pose.name {settings.name}")
-        return cls(network, skeleton, settings, compute)
+        loaded = [_load(member) for member in settings.networks()]
+        architecture, _, entry = loaded[0]
+        skeleton = _skeleton(settings.skeleton, [architecture for architecture, _, _ in loaded])
+        classic = settings.crop == "classic"
+        published = entry.decode if entry else None
+        decode = settings.decode or ("classic" if classic else published) or _usual_decoding(architecture.name)
+        head = _head(decode, settings.norm)
+        networks = []
+        for member, (architecture, network, entry) in zip(settings.networks(), loaded, strict=True):
+            if (architecture.name == "fpn_offset_r50") != isinstance(head, OffsetHead):
+                raise ValueError(f"pose.decode is {decode}, which {architecture.name} does not give; leave it out")
+            size = member.input_size or (entry.input_size if entry else None) or usual_input_size(architecture.name)
+            rules = tuple(CropRule(size, scale, classic) for scale in settings.scales)
+            networks.append(PoseNetwork(architecture, compute.prepare(network), rules))
+        return cls(networks, head, skeleton, compute, settings.batch, settings.flip_test)
 
-    def estimate(self, crops: np.ndarray, cropped_boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def describe(self) -> list[str]:
+        """The networks in words, e.g. `fastpose_r50 with 17 joints at 256x192`."""
+        sizes = [network.rules[0].input_size for network in self.networks]
+        return [f"{n.architecture} at {h}x{w}" for n, (h, w) in zip(self.networks, sizes, strict=True)]
+
+    def estimate(self, crops: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints of one batch.
 
         Args:
-            crops: (batch, height, width, 3) uint8 RGB, always a whole batch.
-            cropped_boxes: (batch, 4) x1 y1 x2 y2 that the crops show, in image pixels.
+            crops: for each of `rules`, (batch, height, width, 3) as the rule cuts them, always a whole batch.
+            boxes: for each of `rules`, (batch, 4) x1 y1 x2 y2 that it decodes with, in image pixels.
 
         Returns:
             keypoints (batch, K, 2) in image pixels, scores (batch, K).
         """
+        looks = []
         with torch.inference_mode():
-            inputs = self._compute.to_input(torch.from_numpy(crops)) - self._mean
-            heatmaps = self._heatmaps(inputs)
-            if self._flip_test:
-                mirrored = self._heatmaps(inputs.flip(3))
-                heatmaps = (heatmaps + flip_back(mirrored, self.skeleton.mirror)) / 2
-            return decode_argmax(heatmaps, cropped_boxes)
+            inputs = {rule: self._input(c) for rule, c in zip(self.rules, crops, strict=True)}
+            covered = dict(zip(self.rules, boxes, strict=True))
+            for member in self.networks:
+                for rule in member.rules:
+                    looks.append(Look(self._run(member.network, inputs[rule]), covered[rule]))
+                    if self._flip_test:
+                        mirrored = self._run(member.network, inputs[rule].flip(3))
+                        looks.append(Look(self.head.flip_back(mirrored, self.skeleton.mirror), covered[rule]))
+            return self.head.decode(looks)
 
-    def _heatmaps(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.network(inputs.to(self._compute.dtype, memory_format=torch.channels_last)).float()
+    def _input(self, crops: np.ndarray) -> torch.Tensor:
+        pixels = torch.from_numpy(crops)
+        if crops.dtype == np.uint8:
+            return self._compute.to_input(pixels) - self._mean
+        return pixels.to(self._compute.device).permute(0, 3, 1, 2)
+
+    def _run(self, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        maps = network(inputs.to(self._compute.dtype, memory_format=torch.channels_last))
+        return maps[:, : self._channels].float()
+
+
+def usual_input_size(name: str) -> tuple[int, int]:
+    """Height and width of the crops that a network is published for."""
+    return CLASSIC_INPUT_SIZE if name == "fastpose_classic" else INPUT_SIZE
+
+
+def _usual_decoding(name: str) -> str:
+    return {"fpn_offset_r50": "offset"}.get(name, "argmax")
+
+
+def _load(member: NetworkSettings) -> tuple[Architecture, nn.Module, CatalogueEntry | None]:
+    if member.weights is None:
+        if member.name is None:
+            raise ValueError("pose.weights and pose.name are both none; one of them says which network it is")
+        architecture = Architecture(member.name)
+        return architecture, architecture.build(), None
+    path = local_file(member.weights)
+    network, architecture = load_pose_network(read_state_dict(path), member.weights, member.name)
+    return architecture, network, catalogued(member.weights)
+
+
+def _skeleton(name: str | None, architectures: Sequence[Architecture]) -> Skeleton:
+    """The skeleton that is asked for, or the one with as many joints as the network has; all networks must fit it."""
+    counts = [17 if a.num_joints in _COCO_AND_MORE else a.num_joints for a in architectures]
+    fitting = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
+    skeleton = fitting.get(counts[0]) if name is None else SKELETONS[name]
+    if skeleton is None:
+        raise ValueError(f"{architectures[0]}: no skeleton has so many; known: {', '.join(SKELETONS)}")
+    for architecture, count in zip(architectures, counts, strict=True):
+        if count != len(skeleton):
+            raise ValueError(
+                f"pose.skeleton {skeleton.name} has {len(skeleton)} joints, but the network is {architecture}"
+            )
+    return skeleton
+
+
+def _head(decode: str, norm: Any) -> Head:
+    heads: dict[str, Head] = {
+        "argmax": ArgmaxHead(),
+        "classic": ArgmaxHead(classic=True),
+        "integral": IntegralHead(norm),
+        "combined": CombinedHead(norm),
+        "offset": OffsetHead(),
+    }
+    return heads[decode]

@@ -28,26 +28,53 @@ def decode_argmax(heatmaps: Tensor | Array, cropped_boxes: Array) -> tuple[Array
         keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the raw maxima.
     """
     maps = _as_tensor(heatmaps)
-    n, k, height, width = maps.shape
-    flat = maps.reshape(n, k, height * width)
-    if n == 0:
-        return np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
-    scores, index = flat.max(dim=2)
-    px, py = index % width, index // width
-    positive = scores > 0
-    px, py = px * positive, py * positive
+    cells, scores = _peaks(maps, border=1)
+    return _to_image(cells.cpu().numpy(), cropped_boxes, *maps.shape[2:]), scores.float().cpu().numpy()
 
-    inside = (px > 1) & (px < width - 1) & (py > 1) & (py < height - 1)
-    at = torch.where(inside, py * width + px, width + 1)  # a cell with four neighbours wherever the move isn't made
 
-    def neighbour(offset: int) -> Tensor:
-        return flat.gather(2, (at + offset)[:, :, None])[:, :, 0]
+def decode_classic(heatmaps: Tensor | Array, enlarged_boxes: Array) -> tuple[Array, Array]:
+    """As the first PyTorch release (2018) decoded: the move is made from cell 1 on, and 0.2 added to every coordinate.
 
-    move = torch.stack(
-        [torch.sign(neighbour(1) - neighbour(-1)), torch.sign(neighbour(width) - neighbour(-width))], dim=2
-    )
-    cells = torch.stack([px, py], dim=2).float() + 0.25 * move.float() * inside[:, :, None]
-    return _to_image(cells.cpu().numpy(), cropped_boxes, height, width), scores.float().cpu().numpy()
+    Args:
+        heatmaps: (N, K, H, W) float, tensor on any device or array.
+        enlarged_boxes: (N, 4) x1 y1 x2 y2 in image pixels, as `classic_boxes` gives them: without black beside.
+
+    Returns:
+        keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the raw maxima.
+    """
+    maps = _as_tensor(heatmaps)
+    height, width = maps.shape[2:]
+    peaks, scores = _peaks(maps, border=0)
+    cells = peaks.cpu().numpy() + np.float32(0.2)
+    boxes = np.asarray(enlarged_boxes, np.float32).reshape(-1, 4)
+    size = boxes[:, 2:] - boxes[:, :2]
+    tall = np.maximum(size[:, 1], size[:, 0] * height / width)
+    shown = np.stack([tall * width / height, tall], axis=1)
+    corner = boxes[:, :2] - np.maximum((shown - size) / 2, 0)
+    keypoints = cells * (tall / height)[:, None, None] + corner[:, None]
+    return keypoints.astype(np.float32), scores.float().cpu().numpy()
+
+
+def decode_offset(maps: Tensor | Array, cropped_boxes: Array) -> tuple[Array, Array]:
+    """The first maximum of each heatmap plus the offset that the network gives at that cell.
+
+    A map without a positive value gives cell (0, 0).
+
+    Args:
+        maps: (N, 3K, H, W) float: K heatmaps, then an x and a y offset map per joint, in cells.
+        cropped_boxes: (N, 4) x1 y1 x2 y2 that the maps cover, in image pixels.
+
+    Returns:
+        keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the raw maxima.
+    """
+    maps = _as_tensor(maps).float()
+    n, channels, height, width = maps.shape
+    k = channels // 3
+    scores, px, py = _maxima(maps[:, :k])
+    at = (py * width + px)[:, :, None, None].expand(n, k, 2, 1)
+    offsets = maps[:, k:].reshape(n, k, 2, height * width).gather(3, at)[..., 0]
+    cells = torch.stack([px, py], dim=2) + offsets * (scores > 0)[:, :, None]
+    return _to_image(cells.cpu().numpy(), cropped_boxes, height, width), scores.cpu().numpy()
 
 
 def decode_integral(
@@ -66,8 +93,6 @@ def decode_integral(
     maps = _as_tensor(heatmaps).float()
     n, k, height, width = maps.shape
     flat = maps.reshape(n, k, height * width)
-    if n == 0:
-        return np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
     if norm == "softmax":
         weights = flat.softmax(dim=2)
         scores = torch.ones_like(flat[:, :, 0])
@@ -75,7 +100,9 @@ def decode_integral(
         weights = flat.sigmoid()
         scores = weights.amax(dim=2)
     elif norm == "divide_sum":
-        weights = flat
+        weights = flat / flat.abs().amax(dim=2, keepdim=True).clamp(
+            min=torch.finfo(flat.dtype).tiny
+        )  # sums stay finite
         scores = torch.ones_like(flat[:, :, 0])
     else:
         raise ValueError(f"norm is {norm!r}; expected softmax, sigmoid or divide_sum")
@@ -99,6 +126,34 @@ def flip_back(heatmaps: Tensor, mirror: list[int]) -> Tensor:
     """
     mirrored = heatmaps.flip(3)[:, mirror]
     return torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=3)
+
+
+def _maxima(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Score, column and row (N, K) of each map's first maximum; column and row 0 where no value is positive."""
+    n, k, height, width = maps.shape
+    scores, index = maps.reshape(n, k, height * width).max(dim=2)
+    index = index * (scores > 0)
+    return scores, index % width, index // width
+
+
+def _peaks(maps: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    """Cells (N, K, 2) of the maxima, moved a quarter towards the larger neighbour; scores (N, K).
+
+    The move is made in x and y together, only where border < px < W - 1 and border < py < H - 1.
+    """
+    n, k, height, width = maps.shape
+    scores, px, py = _maxima(maps)
+    inside = (px > border) & (px < width - 1) & (py > border) & (py < height - 1)
+    at = torch.where(inside, py * width + px, width + 1)  # a cell with four neighbours wherever the move isn't made
+    flat = maps.reshape(n, k, height * width)
+
+    def neighbour(offset: int) -> Tensor:
+        return flat.gather(2, (at + offset)[:, :, None])[:, :, 0]
+
+    move = torch.stack(
+        [torch.sign(neighbour(1) - neighbour(-1)), torch.sign(neighbour(width) - neighbour(-width))], dim=2
+    )
+    return torch.stack([px, py], dim=2).float() + 0.25 * move.float() * inside[:, :, None], scores
 
 
 def _as_tensor(heatmaps: Tensor | Array) -> Tensor:

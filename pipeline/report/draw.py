@@ -12,9 +12,9 @@ from pipeline import storage
 from pipeline.images import decode_image
 from pipeline.people import People
 from pipeline.run import Run
-from pipeline.skeletons import SKELETONS, Skeleton
+from pipeline.skeletons import Skeleton
 from pipeline.sources import read_shard
-from pipeline.tables import read_table, to_people
+from pipeline.tables import read_table, table_skeleton, to_people
 
 # RGB, as people know them from the COCO pictures: left green, right orange, the middle and the face blue.
 _LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
@@ -62,8 +62,8 @@ def _limb_colour(a: str, b: str) -> tuple[int, int, int]:
 def draw_run(run: Run, count: int) -> list[str]:
     """Draw images of a reduced run into its `pictures/`, spread evenly over those with people; returns their URIs."""
     chosen = _choose(run, count)
-    people = _people_of(run, set(chosen))
-    skeleton = SKELETONS[run.settings.pose.skeleton]
+    skeleton = table_skeleton(run.uri)
+    people = _people_of(run, set(chosen), len(skeleton))
     uris: list[str] = []
     for image_id, pixels in _pixels_of(run, chosen):
         picture = draw_people(pixels, people[image_id], skeleton)
@@ -91,9 +91,8 @@ def _choose(run: Run, count: int) -> dict[str, str]:
     return {image_id: peopled.get(image_id) or empty[image_id] for image_id in picked}
 
 
-def _people_of(run: Run, image_ids: set[str]) -> dict[str, People]:
-    skeleton = SKELETONS[run.settings.pose.skeleton]
-    found = {image_id: People.empty(len(skeleton)) for image_id in image_ids}
+def _people_of(run: Run, image_ids: set[str], num_joints: int) -> dict[str, People]:
+    found = {image_id: People.empty(num_joints) for image_id in image_ids}
     for table in read_table(run.uri, "people"):
         ids = np.array(table["image_id"].to_pylist(), dtype=object)
         people = to_people(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.config import GIVEN
 from pipeline.fleet.reduce import Reduction
 from pipeline.run import Run
+from pipeline.tables import table_metadata
 
 
 def summary(run: Run, reduction: Reduction) -> list[str]:
@@ -23,9 +24,10 @@ def summary(run: Run, reduction: Reduction) -> list[str]:
         found_by = f"boxes given by {detector.boxes or settings.annotations}"
     elif detector.name == "whole_image":
         found_by = "every whole image taken as one person"
-    height, width = settings.pose.input_size
     lines.append(f"made with: {found_by}")
-    lines.append(f"           {settings.pose.name} {height}x{width}, weights {settings.pose.weights or 'RANDOM'}")
+    networks = table_metadata(run.uri).get("networks", [])
+    for network, named in zip(networks, settings.pose.networks(), strict=False):
+        lines.append(f"           {network}, weights {named.weights or 'RANDOM'}")
     if detector.name == GIVEN and not totals.with_coco_id:
         lines.append("NO IMAGE of the collection is named in the file of given boxes, so nobody could be found")
     lines.append(f"tables:    {run.path('tables', 'images')}")

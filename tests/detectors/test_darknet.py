@@ -1,5 +1,6 @@
 import math
 
+import descriptions
 import numpy as np
 import pytest
 import torch
@@ -239,6 +240,32 @@ def test_neighbours_in_a_batch_change_nothing(tiny_settings: DetectorSettings, p
 def test_a_darknet_without_weights_says_so() -> None:
     with pytest.raises(DarknetError, match=r"detector\.weights is none"):
         build_detector(DetectorSettings(name="darknet"), Compute.resolve("cpu"))
+
+
+# Bytes of the published weights files, which hold a header of 20 and the values that the description needs.
+@pytest.mark.parametrize(
+    ("describe", "file_bytes", "strides", "anchors"),
+    [
+        (descriptions.yolov3, 248_007_048, (32, 16, 8), 3),
+        (yolov3_spp.describe, 252_209_544, (32, 16, 8), 3),
+        (descriptions.yolov3_tiny, 35_434_956, (32, 16), 3),
+        (descriptions.yolov4, 257_717_640, (8, 16, 32), 3),
+        (descriptions.yolov4_tiny, 24_251_276, (32, 16), 3),
+    ],
+    ids=["yolov3", "yolov3-spp", "yolov3-tiny", "yolov4", "yolov4-tiny"],
+)
+def test_well_known_networks_parse_and_run(describe, file_bytes: int, strides: tuple[int, ...], anchors: int) -> None:
+    torch.manual_seed(0)
+    network = Darknet(describe()).eval()
+    statistics = sum(b.numel() for name, b in network.named_buffers() if "num_batches" not in name)
+    assert 20 + 4 * (sum(p.numel() for p in network.parameters()) + statistics) == file_bytes
+    x = torch.rand(2, 3, 64, 96)
+    with torch.inference_mode():
+        plain = network(x)
+        folded = Compute.resolve("cpu", "float32").prepare(network)(x)
+    assert plain.shape == (2, sum(anchors * (64 // s) * (96 // s) for s in strides), 85)
+    assert torch.isfinite(plain).all()
+    torch.testing.assert_close(folded, plain, rtol=1e-3, atol=1e-3)
 
 
 @needs_models

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from pipeline.detectors.letterbox import PAD_VALUE, letterbox
+from pipeline.detectors.letterbox import DARKNET, YOLO, YOLOX, letterbox
 from pipeline.detectors.selection import overlap_nms, select_people
 from pipeline.people import Boxes
 
@@ -69,6 +69,26 @@ def test_letterbox_goes_there_and_back() -> None:
         )
         left, top = (96 - new_width) // 2, (96 - new_height) // 2
         assert (square == 200).all(axis=2).sum() == new_width * new_height
-        assert (square[0, 0] == (200 if left == top == 0 else PAD_VALUE)).all()
+        assert (square[0, 0] == (200 if left == top == 0 else DARKNET.pad_value)).all()
         whole = Boxes(np.array([[left, top, left + new_width, top + new_height], [-9, -9, 200, 200]]), np.ones(2))
         np.testing.assert_allclose(box.to_image(whole).xyxy, [[0, 0, width, height]] * 2, atol=1e-3)
+
+
+def test_other_families_want_another_letterbox() -> None:
+    image = np.full((50, 100, 3), 200, np.uint8)
+    out = np.zeros((64, 96, 3), np.uint8)  # not square: 96 x 48 of it is image
+    box = letterbox(image, out, YOLOX)
+    assert (box.left, box.top) == (0, 0)
+    assert (out[:48] == 200).all()
+    assert (out[48:] == 114).all()
+    box = letterbox(image, out, YOLO)
+    assert (box.left, box.top) == (0, 8)
+    assert (out[8:56] == 200).all()
+    assert (out[:8] == 114).all()
+
+
+def test_the_score_may_be_objectness_times_class() -> None:
+    rows = predictions([[50, 50, 20, 40, 0.9, 0.5], [150, 50, 20, 40, 0.2, 0.4]])
+    found = select_people(rows, 0.1, 0.6, 100, objectness_alone=False)
+    np.testing.assert_allclose(found.scores, [0.45], rtol=1e-6)
+    assert rows[0, 4] == np.float32(0.9)  # the predictions are not touched

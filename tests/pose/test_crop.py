@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.pose.crop import crop_boxes, cut_crops
+from pipeline.pose.crop import MEAN_RGB, CropRule, classic_boxes, crop_boxes, cut_crops
 
 SIZES = [(256, 192), (320, 256), (384, 288), (256, 256)]
 side = st.floats(2, 4000, width=32)
@@ -71,3 +71,46 @@ def test_a_box_without_area_is_harmless() -> None:
     matrices, cropped = crop_boxes(np.array([[5, 5, 5, 5]]), (256, 192))
     assert np.isfinite(matrices).all()
     assert np.isfinite(cropped).all()
+
+
+def test_the_classic_rule_by_hand() -> None:
+    # 100 x 200 with 15 % on each side is 130 x 260; of 320:256 it lacks 39 pixels on each side.
+    matrices, enlarged = classic_boxes(np.array([[100, 100, 200, 300]]), (320, 256), (1000, 1000))
+    np.testing.assert_allclose(enlarged[0], [85, 70, 215, 330])
+    # From its first pixel (85, 70) to its last (214, 329); half of 259 x 0.8 - 129, floored, is 39.
+    corners = np.array([[85 - 39, 70], [214 + 39, 329]])
+    inside = corners @ matrices[0, :, :2].T + matrices[0, :, 2]
+    np.testing.assert_allclose(inside, [[0, 0], [255, 319]], atol=1e-9)
+
+
+@given(corner, corner, side, side)
+@settings(max_examples=100, deadline=None)
+def test_classic_boxes_stay_in_the_image_and_are_never_empty(x: float, y: float, w: float, h: float) -> None:
+    matrices, enlarged = classic_boxes(np.array([[x, y, x + w, y + h]]), (320, 256), (480, 640))
+    assert np.isfinite(matrices).all()
+    assert (enlarged[0] >= 0).all()
+    assert enlarged[0, 0] <= 640 - 5
+    assert enlarged[0, 2] <= 640 + 1e-3
+    assert enlarged[0, 3] <= 480 + 1e-3
+    assert (enlarged[0, 2:] - enlarged[0, :2] >= 5 - 1e-3).all()
+
+
+def test_classic_crops_are_mean_subtracted_and_the_mean_outside_the_box() -> None:
+    rule = CropRule((320, 256), classic=True)
+    image = np.full((400, 400, 3), 255, np.uint8)
+    crops, enlarged = rule.cut(image, np.array([[150, 100, 200, 300], [0, 0, 2, 2]]))
+    assert crops.shape == (2, 320, 256, 3)
+    assert crops.dtype == np.float32
+    np.testing.assert_allclose(crops[0, 160, 128], 1 - MEAN_RGB, atol=1e-5)
+    np.testing.assert_array_equal(crops[0, 160, 5], 0)  # the image goes on there, the person's box doesn't
+    np.testing.assert_allclose(enlarged[1], [0, 0, 5, 5])
+
+
+def test_rules_cut_what_they_say() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    box = np.array([[100, 100, 160, 180]])
+    usual, wide = CropRule((256, 192)).cut(image, box), CropRule((256, 192), scale=1.5).cut(image, box)
+    np.testing.assert_array_equal(usual[0], cut_crops(image, crop_boxes(box, (256, 192))[0], (256, 192)))
+    centre = (usual[1][0, :2] + usual[1][0, 2:]) / 2
+    np.testing.assert_allclose(wide[1][0, 2:] - centre, 1.5 * (usual[1][0, 2:] - centre), rtol=1e-5)
+    assert CropRule((64, 64)).empty(3).shape == (3, 64, 64, 3)

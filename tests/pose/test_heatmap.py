@@ -5,7 +5,7 @@ from conftest import SHARED, needs_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.pose.heatmap import decode_argmax, decode_integral, flip_back
+from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, flip_back
 from pipeline.skeletons import SKELETONS
 
 BOX = np.array([[10.0, 20.0, 10 + 48 * 4, 20 + 64 * 4]])
@@ -118,3 +118,64 @@ def test_flip_back_mirrors_swaps_and_shifts() -> None:
     back = flip_back(edge, mirror)
     assert back[0, 0, 5, 0] == 1
     assert back[0, 0, 5, 1] == 1
+
+
+def classic_by_hand(heatmap: np.ndarray, box: np.ndarray) -> tuple[float, float]:
+    """One joint, NUMERICS word for word: shift, + 0.2, and back over lenH and lenW."""
+    height, width = heatmap.shape
+    py, px = divmod(int(heatmap.argmax()), width)
+    x, y = float(px), float(py)
+    if 0 < px < width - 1 and 0 < py < height - 1:
+        x += 0.25 * np.sign(heatmap[py, px + 1] - heatmap[py, px - 1])
+        y += 0.25 * np.sign(heatmap[py + 1, px] - heatmap[py - 1, px])
+    x, y = x + 0.2, y + 0.2
+    x1, y1, x2, y2 = box
+    w, h = x2 - x1, y2 - y1
+    len_h = max(h, 1.25 * w)
+    len_w = 0.8 * len_h
+    return (
+        x * len_h / 80 - max(0, (len_w - w) / 2) + x1,
+        y * len_h / 80 - max(0, (len_h - h) / 2) + y1,
+    )
+
+
+@given(st.integers(0, 10**6), st.floats(5, 500), st.floats(5, 500))
+@settings(max_examples=60, deadline=None)
+def test_classic_equals_the_rule_word_for_word(seed: int, w: float, h: float) -> None:
+    r = np.random.default_rng(seed)
+    maps = np.round(r.random((1, 3, 80, 64)).astype(np.float32), 2) + np.float32(0.01)
+    box = np.array([[10.5, 20.25, 10.5 + w, 20.25 + h]])
+    keypoints, scores = decode_classic(maps, box)
+    for k in range(3):
+        np.testing.assert_allclose(keypoints[0, k], classic_by_hand(maps[0, k], box[0]), atol=1e-3)
+    np.testing.assert_array_equal(scores[0], maps[0].max(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("peak", [(0, 30), (1, 1), (1, 30), (47, 62), (46, 62), (2, 63)])
+def test_where_the_quarter_step_is_made(peak: tuple[int, int]) -> None:
+    """From cell 2 on in the usual rule, from cell 1 on in the classic one, never in the last."""
+    x, y = peak
+    maps = np.zeros((1, 1, 64, 48), np.float32)
+    maps[0, 0, y, x] = 1
+    if x < 47:
+        maps[0, 0, y, x + 1] = 0.5
+    cells = (decode_argmax(maps, BOX)[0][0, 0] - BOX[0, :2]) / 4
+    expected = x + 0.25 * (1 < x < 47 and 1 < y < 63)
+    np.testing.assert_allclose(cells[0], expected, atol=1e-5)
+    box = np.array([[0.0, 0.0, 48.0, 64.0]])
+    cells = decode_classic(maps, box)[0][0, 0] - 0.2
+    np.testing.assert_allclose(cells[0], x + 0.25 * (0 < x < 47 and 0 < y < 63), atol=1e-5)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1e-30, 1.0, 1e4, 3e38]))
+@settings(max_examples=40, deadline=None)
+def test_any_finite_map_gives_finite_keypoints(seed: int, size: float) -> None:
+    maps = (np.random.default_rng(seed).uniform(-1, 1, (2, 3, 8, 6)).astype(np.float32) * np.float32(size)).astype(
+        np.float32
+    )
+    boxes = np.array([[0, 0, 6, 8], [5, 5, 5, 5]])
+    decoded = [decode_argmax(maps, boxes), decode_classic(maps, boxes)]
+    decoded += [decode_integral(maps, boxes, norm) for norm in ("softmax", "sigmoid", "divide_sum")]  # type: ignore[arg-type]
+    for keypoints, scores in decoded:
+        assert np.isfinite(keypoints).all()
+        assert np.isfinite(scores).all()

@@ -1,4 +1,4 @@
-"""FastPose: a backbone, one pixel shuffle, two dense upsampling convolutions and a 3x3 to the heatmaps.
+"""FastPose: a backbone, pixel shuffles with dense upsampling convolutions, and a 3x3 to the heatmaps.
 
 Fang et al., AlphaPose: Whole-Body Regional Multi-Person Pose Estimation and Tracking in Real-Time, TPAMI 2022; the
 upsampling is Wang et al., Understanding Convolution for Semantic Segmentation, WACV 2018.
@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 
-from pipeline.pose.networks.se_resnet import SEResNet
+from pipeline.pose.networks.resnet import ResNet
+
+_CLASSIC_OUTPUTS = 33
+_DENSE_OUTPUTS = 32
+_BODY_OUTPUTS = 17
 
 
 class DUC(nn.Module):
@@ -47,7 +52,29 @@ class FastPose(_FastPoseHead):
     """FastPose on SE-ResNet: (B, 3, H, W) to (B, num_joints, H/4, W/4)."""
 
     def __init__(self, num_layers: int, num_joints: int = 17, conv_dim: int = 128) -> None:
-        super().__init__(SEResNet(num_layers), 2048, num_joints, conv_dim)
+        super().__init__(ResNet(num_layers, attention=True), 2048, num_joints, conv_dim)
+
+
+class DeformableFastPose(_FastPoseHead):
+    """FastPose whose backbone looks where it wants to, where `modulated` also as much as it wants to; same shapes."""
+
+    def __init__(self, num_layers: int, num_joints: int = 17, conv_dim: int = 128, modulated: bool = False) -> None:
+        backbone = ResNet(num_layers, attention=True, deformable=True, modulated=modulated)
+        super().__init__(backbone, 2048, num_joints, conv_dim)
+
+
+class ClassicFastPose(FastPose):
+    """The network of the first PyTorch release: 101 layers and 33 outputs, of which the first `num_joints` are given.
+
+    Its crops are 320x256.
+    """
+
+    def __init__(self, num_joints: int = 17) -> None:
+        super().__init__(101, _CLASSIC_OUTPUTS)
+        self.num_joints = _at_most(num_joints, _CLASSIC_OUTPUTS, "fastpose_classic")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, : self.num_joints]
 
 
 class _MobileFeatures(nn.Module):
@@ -65,3 +92,59 @@ class FastPoseMobile(_FastPoseHead):
 
     def __init__(self, size: Literal["small", "large"], num_joints: int = 17, conv_dim: int = 128) -> None:
         super().__init__(_MobileFeatures(size), {"small": 576, "large": 960}[size], num_joints, conv_dim)
+
+
+def _deep_duc(in_channels: int, out_channels: int, convolutions: int) -> nn.Sequential:
+    """(B, C, H, W) to (B, out, 2H, 2W): the shuffle first, then 3x3 convolutions on the larger map."""
+    layers: list[nn.Module] = [nn.PixelShuffle(2)]
+    channels = in_channels // 4
+    for last in [False] * (convolutions - 1) + [True]:
+        width = out_channels if last else channels
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _deep_ducs() -> list[nn.Sequential]:
+    return [_deep_duc(2048, 1024, 4), _deep_duc(1024, 512, 2), _deep_duc(512, 256, 1)]
+
+
+class FastPoseDUC(nn.Module):
+    """FastPose with three deeper upsampling stages: (B, 3, H, W) to (B, num_joints, H/4, W/4)."""
+
+    def __init__(self, num_layers: int, num_joints: int = 17, unshuffle: bool = False) -> None:
+        super().__init__()
+        self.preact = ResNet(num_layers, attention=True, unshuffle=unshuffle)
+        self.duc1, self.duc2, self.duc3 = _deep_ducs()
+        self.conv_out = nn.Conv2d(256, num_joints, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_out(self.duc3(self.duc2(self.duc1(self.preact(x)))))
+
+
+class DenseFastPoseDUC(nn.Module):
+    """Two upsampling towers on one deformable backbone: 17 body joints, then 32 points on the body's surface.
+
+    The first `num_joints` of the 49 outputs are given.
+    """
+
+    def __init__(self, num_joints: int = 17) -> None:
+        super().__init__()
+        self.num_joints = _at_most(num_joints, _BODY_OUTPUTS + _DENSE_OUTPUTS, "fastpose_duc_dense")
+        self.preact = ResNet(50, attention=True, deformable=True)
+        self.duc = nn.Sequential(*_deep_ducs())
+        self.conv_out = nn.Conv2d(256, _BODY_OUTPUTS, 3, padding=1)
+        self.duc_dense = nn.Sequential(*_deep_ducs())
+        self.conv_out_dense = nn.Conv2d(256, _DENSE_OUTPUTS, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.preact(x)
+        heatmaps = self.conv_out(self.duc(features))
+        if self.num_joints > _BODY_OUTPUTS:
+            heatmaps = torch.cat([heatmaps, self.conv_out_dense(self.duc_dense(features))], dim=1)
+        return heatmaps[:, : self.num_joints]
+
+
+def _at_most(num_joints: int, outputs: int, name: str) -> int:
+    if not 1 <= num_joints <= outputs:
+        raise ValueError(f"{name} has {outputs} outputs; {num_joints} of them were asked for")
+    return num_joints

@@ -5,8 +5,8 @@ import torch
 from conftest import PROJECT
 from safetensors.torch import save_file
 
+from pipeline.checkpoints import load_weights, read_state_dict
 from pipeline.pose import build_pose_model
-from pipeline.weights import load_weights, read_state_dict
 
 STARTER = PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors"
 

@@ -1,0 +1,175 @@
+"""Detectors of the YOLO family that come as one exported file: ONNX by onnxruntime, TorchScript by torch.
+
+Ge et al., YOLOX: Exceeding YOLO Series in 2021; the outputs of YOLOv5 and YOLOv8 exports are told apart by their shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors.letterbox import YOLO, YOLOX, LetterboxStyle, letterbox
+from pipeline.detectors.selection import select_people
+from pipeline.people import Boxes
+from pipeline.weights import local_file
+
+_STRIDES = (8, 16, 32)
+_USUAL_SIDE = 640
+
+Rows = Callable[[Tensor, tuple[int, int]], Tensor]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an exported network takes and gives.
+
+    Attributes:
+        style: how images lie in its input.
+        to_input: (B, 3, H, W) RGB in 0..255 to what it takes.
+        rows: its output and (H, W) to (B, N, 5 + C): cx cy w h in network pixels, objectness, class probabilities.
+    """
+
+    style: LetterboxStyle
+    to_input: Callable[[Tensor], Tensor]
+    rows: Rows
+
+
+def yolox_rows(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """YOLOX's output (B, N, 5 + C) decoded: its centres count from their cell, its sizes are logarithms, in strides."""
+    height, width = size
+    cells, strides = [], []
+    for side in _STRIDES:
+        y, x = torch.meshgrid(torch.arange(height // side), torch.arange(width // side), indexing="ij")
+        cells.append(torch.stack([x, y], dim=-1).reshape(-1, 2))
+        strides.append(torch.full((len(cells[-1]), 1), side))
+    corner, stride = torch.cat(cells).to(output), torch.cat(strides).to(output)
+    if output.shape[1] != len(corner):
+        raise ValueError(
+            f"a YOLOX output at {height}x{width} has {len(corner)} rows, this one {output.shape[1]}: "
+            "another form or size"
+        )
+    centre = (output[..., :2] + corner) * stride
+    return torch.cat([centre, output[..., 2:4].exp() * stride, output[..., 4:]], dim=-1)
+
+
+def yolo_rows(output: Tensor, _size: tuple[int, int]) -> Tensor:
+    """The output of YOLOv5, (B, N, 5 + C), as it is; that of YOLOv8, (B, 4 + C, N), turned round.
+
+    YOLOv8 has no objectness: that of a row is its best class, and what remains of each class is its share of it.
+    """
+    if output.shape[1] > output.shape[2]:
+        return output
+    rows = output.transpose(1, 2)
+    best = rows[..., 4:].amax(dim=-1, keepdim=True)
+    return torch.cat([rows[..., :4], best, rows[..., 4:] / best.clamp(min=1e-12)], dim=-1)
+
+
+FORMS: dict[str, Form] = {
+    "yolox": Form(YOLOX, lambda rgb: rgb.flip(1), yolox_rows),
+    "yolo": Form(YOLO, lambda rgb: rgb / 255, yolo_rows),
+}
+
+
+class ExportedDetector:
+    """Person boxes by an exported network, in batches of one fixed shape and float32.
+
+    Attributes:
+        batch: images per call.
+    """
+
+    def __init__(self, runner: _Onnx | _TorchScript, form: Form, settings: DetectorSettings) -> None:
+        self.batch = settings.batch
+        self._settings = settings
+        self._runner = runner
+        self._form = form
+        side = settings.input_size or _USUAL_SIDE
+        self._size = runner.size or (side, side)
+        self._inputs = np.zeros((settings.batch, *self._size, 3), np.uint8)
+
+    @classmethod
+    def from_settings(cls, settings: DetectorSettings, compute: Compute) -> ExportedDetector:
+        """Load the file that the settings name.
+
+        Raises:
+            ValueError: no file is named, or it is neither ONNX nor TorchScript.
+        """
+        if settings.weights is None:
+            raise ValueError(
+                f"detector.weights is none; a {settings.name} detector needs its .onnx or TorchScript file"
+            )
+        path = local_file(settings.weights)
+        runner = _Onnx(path, compute) if path.suffix == ".onnx" else _TorchScript(path, compute)
+        if runner.size and settings.input_size and runner.size != (settings.input_size, settings.input_size):
+            height, width = runner.size
+            raise ValueError(
+                f"detector.input_size is {settings.input_size}, but {settings.weights} was exported for "
+                f"{height}x{width}; leave it out"
+            )
+        return cls(runner, FORMS[settings.name], settings)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
+        # The batch always has its full shape, so that an image's result doesn't depend on its neighbours.
+        style = self._form.style
+        boxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
+        with torch.inference_mode():
+            rgb = torch.from_numpy(self._inputs).permute(0, 3, 1, 2).float()
+            output = self._runner(self._form.to_input(rgb).contiguous())
+            rows = self._form.rows(output, self._size)[: len(images)]
+        s = self._settings
+        return [
+            box.to_image(select_people(row, s.confidence, s.nms_iou, s.max_boxes, objectness_alone=False))
+            for box, row in zip(boxes, rows, strict=True)
+        ]
+
+
+class _Onnx:
+    """An ONNX file; `size` is the height and width that it was exported for, None where it takes any."""
+
+    def __init__(self, path: Path, compute: Compute) -> None:
+        # Imported here: most runs have no use for it.
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        usable = onnxruntime.get_available_providers()
+        wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"][compute.device.type != "cuda" :]
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, [name for name in wanted if name in usable])
+        except Exception as error:  # onnxruntime's own classes share no base
+            raise ValueError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None
+        (source,) = self._session.get_inputs()
+        batch, _, height, width = source.shape
+        self._name = source.name
+        self._batch = batch if isinstance(batch, int) else None
+        self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        step = self._batch or len(inputs)
+        # A file that is exported for one batch size gets its own; the last one is filled up.
+        filled = torch.cat([inputs, inputs[:1].expand(-len(inputs) % step, -1, -1, -1)]).numpy()
+        chunks = [self._session.run(None, {self._name: filled[i : i + step]})[0] for i in range(0, len(filled), step)]
+        return torch.from_numpy(np.concatenate(chunks)[: len(inputs)])
+
+
+class _TorchScript:
+    """A TorchScript archive; it doesn't tell which size it was exported for."""
+
+    size = None
+
+    def __init__(self, path: Path, compute: Compute) -> None:
+        self._device = compute.device
+        try:
+            self._network = torch.jit.load(path, map_location=compute.device).eval()
+        except RuntimeError as error:
+            raise ValueError(f"{path}: neither .onnx nor TorchScript ({str(error).splitlines()[0]})") from None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        output = self._network(inputs.to(self._device))
+        return (output[0] if isinstance(output, tuple | list) else output).float().cpu()

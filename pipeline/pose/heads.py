@@ -1,0 +1,167 @@
+"""What a network's output means: how it is turned back after a flip, averaged over several looks, and decoded.
+
+A look is one run of one network on one crop of each person: as it is, mirrored, wider, or at another resolution.
+Heatmaps of several looks are averaged where they show the same place of the image; coordinates as they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, decode_offset, flip_back
+
+Norm = Literal["softmax", "sigmoid", "divide_sum"]
+
+# How many of the last joints a combined network regresses: face and hands, or the hands alone.
+COMBINED_REGRESSED = {68: 42, 133: 110, 136: 110}
+
+# A mirrored crop's cells, shifted back by a whole one, still lie a quarter cell off: crops have 4 pixels a cell.
+_FLIP_REMAINDER = 0.25
+
+
+class Look(NamedTuple):
+    """Output (N, C, H, W) of a network and the boxes (N, 4) that it covers, x1 y1 x2 y2 in image pixels."""
+
+    maps: Tensor
+    boxes: np.ndarray
+
+
+class Head(ABC):
+    """How the output of a network is read.
+
+    Attributes:
+        regression: whether scores are those of a regression network, which whole-body pose NMS asks.
+    """
+
+    regression: ClassVar[bool] = False
+
+    def channels(self, num_joints: int) -> int:
+        """Channels of the network's output.
+
+        Raises:
+            ValueError: the head is not for so many joints.
+        """
+        return num_joints
+
+    def flip_back(self, maps: Tensor, mirror: list[int]) -> Tensor:
+        """The output of mirrored crops as that of the crops; `mirror` is the joint order of a mirrored person."""
+        return flip_back(maps, mirror)
+
+    @abstractmethod
+    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, K, 2) in image pixels and scores (N, K) from all looks at the same N people."""
+
+
+@dataclass(frozen=True)
+class ArgmaxHead(Head):
+    """Heatmaps, decoded at their maxima; `classic` as the first PyTorch release did."""
+
+    classic: bool = False
+
+    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
+        maps, boxes = _average(looks)
+        return decode_classic(maps, boxes) if self.classic else decode_argmax(maps, boxes)
+
+
+@dataclass(frozen=True)
+class IntegralHead(Head):
+    """Maps whose expected cell is the joint."""
+
+    regression = True
+    norm: Norm = "sigmoid"
+
+    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
+        decoded = [decode_integral(maps, boxes, self.norm) for maps, boxes in looks]
+        return np.mean([keypoints for keypoints, _ in decoded], axis=0), np.mean([s for _, s in decoded], axis=0)
+
+
+@dataclass(frozen=True)
+class CombinedHead(Head):
+    """Heatmaps for the body; for the last joints, face and hands, maps whose expected cell is the joint."""
+
+    regression = True
+    norm: Norm = "sigmoid"
+
+    def channels(self, num_joints: int) -> int:
+        if num_joints not in COMBINED_REGRESSED:
+            raise ValueError(
+                f"pose.decode is combined, which is for {', '.join(map(str, COMBINED_REGRESSED))} joints; "
+                f"the network has {num_joints}"
+            )
+        return num_joints
+
+    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
+        body = looks[0].maps.shape[1] - COMBINED_REGRESSED[looks[0].maps.shape[1]]
+        heatmaps = ArgmaxHead().decode([Look(maps[:, :body], boxes) for maps, boxes in looks])
+        integral = IntegralHead(self.norm).decode([Look(maps[:, body:], boxes) for maps, boxes in looks])
+        return np.concatenate([heatmaps[0], integral[0]], axis=1), np.concatenate([heatmaps[1], integral[1]], axis=1)
+
+
+@dataclass(frozen=True)
+class OffsetHead(Head):
+    """Heatmaps, and beside each how far, in cells, the joint is from a cell."""
+
+    def channels(self, num_joints: int) -> int:
+        return 3 * num_joints
+
+    def flip_back(self, maps: Tensor, mirror: list[int]) -> Tensor:
+        k = len(mirror)
+        heatmaps = flip_back(maps[:, :k], mirror)
+        dx = -flip_back(maps[:, k::2], mirror) - _FLIP_REMAINDER
+        dy = flip_back(maps[:, k + 1 :: 2], mirror)
+        return torch.cat([heatmaps, torch.stack([dx, dy], dim=2).flatten(1, 2)], dim=1)
+
+    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
+        reference = looks[0]
+        scaled = []
+        for maps, boxes in looks:
+            k = maps.shape[1] // 3
+            ratio = _cell_px(Look(maps, boxes)) / _cell_px(reference) * _finer(looks)
+            ratio_N = torch.from_numpy(ratio).to(maps)[:, None, None, None]
+            scaled.append(Look(torch.cat([maps[:, :k], maps[:, k:] * ratio_N], dim=1), boxes))
+        return decode_offset(*_average(scaled))
+
+
+def _average(looks: Sequence[Look]) -> Look:
+    """The mean of maps in the frame of the first look's boxes, in as fine cells as the finest look has."""
+    first = looks[0]
+    size = tuple(round(side * _finer(looks)) for side in first.maps.shape[2:])
+    total = sum(_in_frame(look, first.boxes, size) for look in looks[1:]) + _in_frame(first, first.boxes, size)
+    return Look(total / len(looks), first.boxes)
+
+
+def _finer(looks: Sequence[Look]) -> float:
+    """How many times more cells than the first look the finest one has on a side."""
+    return max(look.maps.shape[3] for look in looks) / looks[0].maps.shape[3]
+
+
+def _cell_px(look: Look) -> np.ndarray:
+    """(N,) side of a heatmap cell in image pixels."""
+    return (look.boxes[:, 2] - look.boxes[:, 0]) / look.maps.shape[3]
+
+
+def _in_frame(look: Look, boxes: np.ndarray, size: tuple[int, ...]) -> Tensor:
+    """A look's maps resampled, bilinear and 0 outside, to maps of `size` that cover other boxes of the same people.
+
+    Cell p of a map that covers a box is at centre + (p - W / 2) x box width / W, as decoding has it.
+    """
+    height, width = look.maps.shape[2:]
+    if look.boxes is boxes and (height, width) == size:
+        return look.maps
+    cell = (boxes[:, 2] - boxes[:, 0]) / size[1]
+    ratio = cell / _cell_px(look)
+    apart = (boxes[:, :2] + boxes[:, 2:] - look.boxes[:, :2] - look.boxes[:, 2:]) / 2 / _cell_px(look)[:, None]
+    grid = np.empty((len(boxes), *size, 2), np.float32)
+    for axis, (cells, own) in enumerate(((size[1], width), (size[0], height))):
+        at = ratio[:, None] * (np.arange(cells) - cells / 2) + own / 2 + apart[:, axis, None]
+        lines = 2 * at / (own - 1) - 1
+        grid[..., axis] = lines[:, None, :] if axis == 0 else lines[:, :, None]
+    return F.grid_sample(look.maps.float(), torch.from_numpy(grid).to(look.maps.device), align_corners=True)

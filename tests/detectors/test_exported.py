@@ -1,0 +1,117 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import DEMO, PEOPLE, SHARED, needs_models, needs_people
+from torch import Tensor, nn
+
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors import build_detector
+from pipeline.detectors.exported import yolo_rows, yolox_rows
+from pipeline.evaluation.keypoints import evaluate_boxes
+from pipeline.images import decode_image
+
+CPU = Compute.resolve("cpu", "float32")
+NANO = SHARED / "models" / "yolox_nano.onnx"
+
+
+def test_yolox_rows_are_decoded_cell_by_cell() -> None:
+    height, width = 64, 96
+    cells = [(x, y, s) for s in (8, 16, 32) for y in range(height // s) for x in range(width // s)]
+    raw = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, len(cells), 7))).float()
+    rows = yolox_rows(raw, (height, width))
+    for i in (0, 11, 12, 95, 96, 119, len(cells) - 1):
+        x, y, s = cells[i]
+        tx, ty, tw, th = raw[1, i, :4].tolist()
+        expected = [(tx + x) * s, (ty + y) * s, np.exp(tw) * s, np.exp(th) * s]
+        np.testing.assert_allclose(rows[1, i, :4].numpy(), expected, rtol=1e-5)
+    assert torch.equal(rows[..., 4:], raw[..., 4:])
+    with pytest.raises(ValueError, match="at 32x32 has 21 rows, this one"):
+        yolox_rows(raw, (32, 32))
+
+
+def test_yolov5_and_yolov8_are_told_apart_by_shape() -> None:
+    v5 = torch.rand(1, 50, 5 + 3)
+    assert torch.equal(yolo_rows(v5, (64, 64)), v5)
+    v8 = torch.rand(1, 4 + 3, 50)
+    rows = yolo_rows(v8, (64, 64))
+    assert rows.shape == (1, 50, 5 + 3)
+    torch.testing.assert_close(rows[0, :, :4], v8[0, :4].T)
+    torch.testing.assert_close(rows[0, :, 4:5] * rows[0, :, 5:], v8[0, 4:].T)
+
+
+class OnePerson(nn.Module):
+    """Finds a person where the picture is red, in YOLOv8's form; where it isn't, nobody."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        red = (x[:, 0] > 0.8) & (x[:, 1] < 0.2)
+        out = torch.zeros(x.shape[0], 6, 40)
+        for i in range(x.shape[0]):
+            ys, xs = torch.where(red[i])
+            if ys.numel() > 0:
+                x1, x2, y1, y2 = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
+                out[i, 0, 3], out[i, 1, 3] = (x1 + x2) / 2, (y1 + y2) / 2
+                out[i, 2, 3], out[i, 3, 3] = x2 - x1, y2 - y1
+                out[i, 4, 3] = 0.8
+        return out
+
+
+def test_torchscript_from_file_to_boxes(tmp_path) -> None:
+    path = tmp_path / "one.torchscript"
+    torch.jit.script(OnePerson()).save(str(path))
+    settings = DetectorSettings(name="yolo", weights=str(path), input_size=128, batch=3)
+    detector = build_detector(settings, CPU)
+    assert detector is not None
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[20:80, 50:90] = (255, 0, 0)
+    found = detector.detect([image, np.zeros((30, 30, 3), np.uint8)])
+    np.testing.assert_allclose(found[0].xyxy, [[50, 20, 90, 80]], atol=3)
+    np.testing.assert_allclose(found[0].scores, [0.8], rtol=1e-6)
+    assert len(found[1]) == 0
+
+
+@pytest.mark.parametrize("name", ["broken.onnx", "broken.pt"])
+def test_files_that_are_neither_are_refused(name: str, tmp_path) -> None:
+    (tmp_path / name).write_bytes(b"not a network")
+    with pytest.raises(ValueError, match="broken"):
+        build_detector(DetectorSettings(name="yolox", weights=str(tmp_path / name)), CPU)
+
+
+@needs_models
+def test_an_exported_size_is_kept() -> None:
+    with pytest.raises(ValueError, match="exported for 416x416; leave it out"):
+        build_detector(DetectorSettings(name="yolox", weights=str(NANO), input_size=640), CPU)
+
+
+@needs_models
+def test_neighbours_in_a_batch_change_nothing() -> None:
+    detector = build_detector(DetectorSettings(name="yolox", weights=str(NANO), confidence=0.3, batch=3), CPU)
+    assert detector is not None
+    group = decode_image((DEMO / "photos" / "group.jpg").read_bytes()).pixels
+    cat = decode_image((DEMO / "photos" / "cat.jpg").read_bytes()).pixels
+    (alone,) = detector.detect([group])
+    together = detector.detect([cat, group])
+    np.testing.assert_array_equal(together[1].xyxy, alone.xyxy)
+    assert len(alone) >= 3
+    assert len(together[0]) == 0
+
+
+@needs_models
+@needs_people
+def test_yolox_nano_finds_the_people_of_the_photographs() -> None:
+    """Person AP as published for a network of its size; under 0.39 something is wrong with its input or its output."""
+    truth = json.loads((PEOPLE / "val.json").read_text())
+    settings = DetectorSettings(name="yolox", weights=str(NANO), confidence=0.01, nms_iou=0.65)
+    detector = build_detector(settings, CPU)
+    assert detector is not None
+    results = []
+    for image in truth["images"]:
+        pixels = decode_image((PEOPLE / "images" / image["file_name"]).read_bytes()).pixels
+        (boxes,) = detector.detect([pixels])
+        for (x1, y1, x2, y2), score in zip(boxes.xyxy.tolist(), boxes.scores.tolist(), strict=True):
+            results.append(
+                {"image_id": image["id"], "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            )
+    assert evaluate_boxes(results, truth).ap > 0.40
