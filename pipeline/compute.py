@@ -7,7 +7,7 @@ from typing import Literal
 
 import cv2
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 
@@ -41,13 +41,40 @@ class Compute:
         return {"device": name, "precision": str(self.dtype).removeprefix("torch.")}
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """A network ready to run: evaluation mode, BatchNorm folded, channels last, in place and precision."""
+        """A network ready to run: evaluation mode, BatchNorm folded, channels last, in place and precision.
+
+        Its last convolutions compute in float32 whatever the rest does: bf16 would make equal the neighbouring values
+        whose order says where a joint is.
+        """
         model = model.eval().requires_grad_(False)
-        return fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        prepared: nn.Module = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        if self.dtype != torch.float32 and isinstance(prepared, fx.GraphModule):
+            for layer in _last_convolutions(prepared):
+                layer.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+        return prepared
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W) in 0..1, channels last, on the device."""
         return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32) / 255
+
+
+def _last_convolutions(traced: fx.GraphModule) -> list[nn.Module]:
+    """The convolutions between which and the output nothing is learnt."""
+    modules = dict(traced.named_modules())
+    found: dict[str, nn.Module] = {}
+    seen: set[fx.Node] = set()
+    waiting = [node for node in traced.graph.nodes if node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        module = modules[str(node.target)] if node.op == "call_module" else None
+        if isinstance(module, nn.Conv2d):
+            found[str(node.target)] = module
+        elif module is None or isinstance(module, nn.Identity):
+            waiting += node.all_input_nodes
+    return list(found.values())
 
 
 def _computes_in_bf16(device: torch.device) -> bool:

@@ -39,6 +39,12 @@ needs_models = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The machine's own cache of weights and digests stays out of the tests."""
+    os.environ["POSEMILL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,11 +1,22 @@
+import json
+import math
+
 import numpy as np
 import pytest
-from conftest import DEMO
+import torch
+import yaml
+from conftest import DEMO, PEOPLE, PROJECT, needs_people
 
 from pipeline.annotator import Annotator
 from pipeline.config import Settings
+from pipeline.evaluation.keypoints import evaluate_keypoints
+from pipeline.given import boxes_by_image
 from pipeline.images import decode_image
 from pipeline.people import Boxes, People
+from pipeline.pose import build_pose_model
+from pipeline.skeletons import SKELETONS
+
+STARTER = str(PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors")
 
 
 def demo_image(name: str) -> np.ndarray:
@@ -78,6 +89,159 @@ def test_results_come_as_soon_as_their_batches_are_full(annotator: Annotator) ->
 
 def test_nothing_in_nothing_out(annotator: Annotator) -> None:
     assert annotator.annotate([], []) == []
+
+
+FACE = Boxes(np.array([[22, 15, 440, 512]]), np.ones(1))
+
+
+def with_poses(pose: dict, **sections: dict) -> Annotator:
+    settings = {"detector": {"name": "given"}, "pose": pose, "compute": {"precision": "float32"}, **sections}
+    return Annotator.from_settings(Settings.model_validate(settings))
+
+
+@pytest.mark.parametrize(
+    "pose",
+    [
+        {"scales": [1.0, 1.25]},
+        {"ensemble": [{"weights": STARTER, "input_size": [384, 288]}]},
+        {"ensemble": [{"weights": STARTER, "input_size": [320, 256]}], "scales": [1.0, 0.9], "flip_test": True},
+    ],
+    ids=["scales", "networks", "all"],
+)
+def test_averages_over_scales_and_networks_stay_on_the_person(pose: dict) -> None:
+    image = demo_image("eileen_collins.jpg")
+    plain, averaged = with_poses({}), with_poses(pose)
+    assert len(averaged.poses.rules) == len(pose.get("scales", [1])) * (1 + len(pose.get("ensemble", [])))
+    (expected,), (found,) = plain.annotate([image], [FACE]), averaged.annotate([image], [FACE])
+    cell = 1.25 * image.shape[1] / 48
+    assert np.linalg.norm(found.keypoints[0, :3] - expected.keypoints[0, :3], axis=1).max() < 2 * cell
+    assert np.abs(found.keypoints - expected.keypoints).max() > 0.01  # it is an average, not the first look
+
+
+def test_an_ensemble_of_one_network_with_itself_is_that_network() -> None:
+    image = demo_image("grace_hopper.jpg")
+    box = Boxes(np.array([[17, 22, 512, 600]]), np.ones(1))
+    (alone,) = with_poses({}).annotate([image], [box])
+    (twice,) = with_poses({"ensemble": [{"weights": STARTER}]}).annotate([image], [box])
+    assert_same(alone, twice)
+
+
+@pytest.mark.parametrize(
+    ("pose", "message"),
+    [
+        ({"weights": None}, "pose.weights and pose.name are both none"),
+        ({"name": "fastpose_r50"}, "is fastpose_mobile_small with 17 joints, not pose.name fastpose_r50"),
+        ({"skeleton": "halpe26"}, "pose.skeleton halpe26 has 26 joints, but the network is fastpose_mobile_small"),
+        ({"decode": "offset"}, "pose.decode is offset, which fastpose_mobile_small does not give"),
+        ({"decode": "combined"}, "which is for 68, 133, 136 joints; the network has 17"),
+        ({"weights": None, "name": "fpn_offset_r50", "decode": "argmax"}, "which fpn_offset_r50 does not give"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_before_the_first_image(pose: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_poses(pose)
+
+
+@pytest.mark.parametrize(
+    ("name", "joints", "decode", "skeleton", "regression"),
+    [
+        ("fastpose_mobile_large", 136, "combined", "halpe136", True),
+        ("fastpose_mobile_small", 26, "integral", "halpe26", True),
+        ("fastpose_mobile_small", 33, None, "coco17", False),
+        ("fpn_offset_r50", 16, None, "mpii16", False),
+        ("fastpose_mobile_small", 21, None, "hand21", False),
+    ],
+)
+def test_a_checkpoint_alone_says_network_skeleton_and_head(
+    name: str, joints: int, decode: str | None, skeleton: str, regression: bool, tmp_path
+) -> None:
+    torch.manual_seed(0)
+    torch.save(build_pose_model(name, joints).state_dict(), tmp_path / "some.pth")
+    annotator = with_poses({"weights": str(tmp_path / "some.pth"), "decode": decode, "flip_test": True, "batch": 2})
+    assert annotator.poses.networks[0].architecture.name == name
+    assert annotator.poses.skeleton.name == skeleton
+    assert annotator.suppression.head == ("regression" if regression else "heatmap")
+    candidates = next(annotator.candidates([(demo_image("cat.jpg"), FACE)]))
+    assert candidates.keypoints.shape == (1, len(annotator.poses.skeleton), 2)
+    assert np.isfinite(candidates.keypoints).all()
+
+
+def test_the_classic_flow_step_by_step(tmp_path) -> None:
+    """configs/annotate/classic.yaml against its steps written out for one person."""
+    torch.manual_seed(0)
+    network = build_pose_model("fastpose_classic").eval()
+    torch.nn.init.ones_(network.conv_out.bias)  # every map has a positive maximum
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    tree = yaml.safe_load((PROJECT / "configs" / "annotate" / "classic.yaml").read_text())
+    assert (tree["detector"]["input_size"], tree["detector"]["confidence"]) == (608, 0.05)
+    assert (tree["detector"]["nms_iou"], tree["detector"]["max_boxes"]) == (0.6, 100)
+    pose = {**tree["pose"], "weights": str(tmp_path / "mine.pth"), "batch": 1}
+    annotator = with_poses(pose, suppression={**tree["suppression"], "score_threshold": -9.0})
+
+    image = demo_image("grace_hopper.jpg")
+    x1, y1, x2, y2 = 100.0, 80.0, 300.0, 500.0
+    (found,) = annotator.annotate([image], [Boxes(np.array([[x1, y1, x2, y2]]), np.array([0.7]))])
+
+    left, top, right, bottom = x1 - 30, y1 - 63, x2 + 30, y2 + 63  # 15 % of 200 x 420 on each side, inside the image
+    w, h = right - left, bottom - top
+    pad_x = int(((h - 1) * 256 / 320 - (w - 1)) / 2)
+    shown = np.zeros((320, 256, 3), np.float32)
+    for row in range(320):
+        for column in range(256):
+            x = left - pad_x + column * (w - 1 + 2 * pad_x) / 255
+            y = top + row * (h - 1) / 319
+            x0, y0 = math.floor(x), math.floor(y)
+            for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                if left <= x0 + dx < right and top <= y0 + dy < bottom:
+                    weight = (1 - abs(x - x0 - dx)) * (1 - abs(y - y0 - dy))
+                    shown[row, column] += weight * (image[y0 + dy, x0 + dx] / 255 - [0.406, 0.457, 0.480])
+    with torch.inference_mode():
+        heatmaps = network(torch.from_numpy(shown).permute(2, 0, 1)[None])[0].numpy()
+    scores = heatmaps.max(axis=(1, 2))
+    for joint in range(17):
+        py, px = divmod(int(heatmaps[joint].argmax()), 64)
+        x, y = float(px), float(py)
+        if 0 < px < 63 and 0 < py < 79:
+            x += 0.25 * np.sign(heatmaps[joint, py, px + 1] - heatmaps[joint, py, px - 1])
+            y += 0.25 * np.sign(heatmaps[joint, py + 1, px] - heatmaps[joint, py - 1, px])
+        expected = ((x + 0.2) * h / 80 - (0.8 * h - w) / 2 + left - 0.3, (y + 0.2) * h / 80 + top - 0.3)
+        np.testing.assert_allclose(found.keypoints[0, joint], expected, atol=1e-2)
+    np.testing.assert_allclose(found.keypoint_scores[0], scores, rtol=2e-2)
+    np.testing.assert_allclose(found.pose_scores, scores.mean() + 0.7 + 1.25 * scores.max(), rtol=1e-2)
+
+
+@needs_people
+def test_bf16_is_as_good_as_float32_on_photographs() -> None:
+    truth = json.loads((PEOPLE / "val.json").read_text())
+    given = boxes_by_image("val.json", truth)
+    images = [decode_image((PEOPLE / "images" / i["file_name"]).read_bytes()).pixels for i in truth["images"]]
+    boxes = [given.get(i["id"], Boxes.empty()) for i in truth["images"]]
+    found = {}
+    for precision in ("float32", "bf16"):
+        annotator = with_poses({}, suppression={"kind": "none"}, compute={"precision": precision, "device": "cpu"})
+        found[precision] = annotator.annotate(images, boxes)
+
+    def ap(precision: str) -> float:
+        results = [
+            {
+                "image_id": image["id"],
+                "category_id": 1,
+                "keypoints": np.column_stack([people.keypoints[n], people.keypoint_scores[n]]).ravel().tolist(),
+                "score": float(people.pose_scores[n]),
+            }
+            for image, people in zip(truth["images"], found[precision], strict=True)
+            for n in range(len(people))
+        ]
+        return evaluate_keypoints(results, truth, SKELETONS["coco17"]).ap
+
+    assert ap("float32") > 0.1
+    assert abs(ap("bf16") - ap("float32")) < 0.002
+    cells = []
+    for exact, rounded in zip(found["float32"], found["bf16"], strict=True):
+        size = exact.boxes[:, 2:] - exact.boxes[:, :2]
+        cell = 1.25 * np.maximum(size[:, 0], size[:, 1] * 192 / 256) / 48
+        cells.append((np.linalg.norm(exact.keypoints - rounded.keypoints, axis=2) / cell[:, None]).ravel())
+    assert np.mean(np.concatenate(cells) <= 1) >= 0.95
 
 
 def test_given_boxes_must_be_given(annotator: Annotator) -> None:

@@ -1,13 +1,23 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import yaml
 from conftest import PROJECT
 
-from pipeline.config import PoseSettings, Settings, SettingsError, absolute_paths, leaves, load_settings, parse_settings
+from pipeline.config import (
+    PoseName,
+    Settings,
+    SettingsError,
+    SkeletonName,
+    absolute_paths,
+    leaves,
+    load_settings,
+    parse_settings,
+)
 from pipeline.pose.networks import POSE_MODELS
 from pipeline.skeletons import SKELETONS
 
@@ -34,6 +44,12 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--pose.input_size", "250x190"], ["multiples of 32"]),
         (["--images.max_megabytes", "inf"], ["--images.max_megabytes is 'inf'", "finite"]),
         (["--detector.name", "darknet"], ["--detector.weights is none"]),
+        (["--detector.name", "yolox"], ["--detector.weights is none; a yolox detector needs its file"]),
+        (["--pose.scales", "1,0"], ["--pose.scales is '0'", "greater than 0.2"]),
+        (["--pose.crop", "classic", "--pose.scales", "1,1.5"], ["pose", "cannot be averaged over scales"]),
+        (["--pose.decode", "classic"], ["pose", "only the classic pose.crop fits"]),
+        (["--pose.ensemble", "[{weigths: b.pth}]"], ["pose.ensemble", "weigths", "extra inputs are not permitted"]),
+        (["--suppression.kind", "okss"], ["--suppression.kind is 'okss'", "soft_oks"]),
         (["--compute.precision", "fp8"], ["--compute.precision is 'fp8'", "bf16"]),
         (["photos/"], ["'photos/' is not expected", "--help"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml: no such file"]),
@@ -98,12 +114,32 @@ def test_help_lists_every_setting_with_type_and_default(capsys) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert text.count("(default:") == len(list(leaves()))
     assert re.search(r"--detector\.confidence FLOAT .*?least objectness.*?\(default: 0\.1\)", text)
-    assert re.search(r"--pose\.input_size INT,INT .*?pixels \(default: 256,192\)", text)
+    assert re.search(r"--pose\.input_size INT,INT .*?\(default: none\)", text)
+    assert re.search(r"--pose\.scales FLOAT,\.\.\. .*?\(default: 1\.0\)", text)
+    assert re.search(r"--pose\.ensemble YAML .*?\(default: none\)", text)
 
 
 def test_names_in_settings_are_the_names_that_exist() -> None:
-    assert set(get_args(PoseSettings.model_fields["name"].annotation)) == set(POSE_MODELS)
-    assert set(get_args(PoseSettings.model_fields["skeleton"].annotation) or ["coco17"]) == set(SKELETONS)
+    assert set(get_args(PoseName)) == set(POSE_MODELS)
+    assert set(get_args(SkeletonName)) == set(SKELETONS)
+
+
+def test_an_ensemble_is_read_from_a_flag_and_a_file(tmp_path) -> None:
+    flags = ["--pose.scales", "1,1.25", "--pose.ensemble", "[{weights: b.pth, input_size: [384, 288]}]"]
+    settings = parse_settings(["--input", "x", *flags], "")
+    assert settings.pose.scales == (1.0, 1.25)
+    assert [n.weights for n in settings.pose.networks()] == [settings.pose.weights, "b.pth"]
+    assert settings.pose.ensemble[0].input_size == (384, 288)
+    path = tmp_path / "x.yaml"
+    path.write_text("pose:\n  ensemble:\n  - weights: b.pth\n    input_size: [384, 288]\n  scales: [1, 1.25]\n")
+    assert load_settings(str(path), {}).pose == settings.pose
+    absolute = absolute_paths(settings)
+    assert absolute.pose.ensemble[0].weights == str(Path.cwd() / "b.pth")
+
+
+def test_names_in_the_catalogue_stay_names() -> None:
+    settings = Settings.model_validate({"pose": {"weights": "fastpose_mobile_small_coco17"}})
+    assert absolute_paths(settings).pose.weights == "fastpose_mobile_small_coco17"
 
 
 def test_every_setting_has_a_description() -> None:

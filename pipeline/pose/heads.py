@@ -145,7 +145,7 @@ def _finer(looks: Sequence[Look]) -> float:
 
 def _cell_px(look: Look) -> np.ndarray:
     """(N,) side of a heatmap cell in image pixels."""
-    return (look.boxes[:, 2] - look.boxes[:, 0]) / look.maps.shape[3]
+    return np.maximum(look.boxes[:, 2] - look.boxes[:, 0], 1e-6) / look.maps.shape[3]
 
 
 def _in_frame(look: Look, boxes: np.ndarray, size: tuple[int, ...]) -> Tensor:
@@ -156,8 +156,7 @@ def _in_frame(look: Look, boxes: np.ndarray, size: tuple[int, ...]) -> Tensor:
     height, width = look.maps.shape[2:]
     if look.boxes is boxes and (height, width) == size:
         return look.maps
-    cell = (boxes[:, 2] - boxes[:, 0]) / size[1]
-    ratio = cell / _cell_px(look)
+    ratio = np.maximum(boxes[:, 2] - boxes[:, 0], 1e-6) / size[1] / _cell_px(look)
     apart = (boxes[:, :2] + boxes[:, 2:] - look.boxes[:, :2] - look.boxes[:, 2:]) / 2 / _cell_px(look)[:, None]
     grid = np.empty((len(boxes), *size, 2), np.float32)
     for axis, (cells, own) in enumerate(((size[1], width), (size[0], height))):

@@ -19,6 +19,7 @@ from pipeline.tables import read_table, table_skeleton, to_people
 # RGB, as people know them from the COCO pictures: left green, right orange, the middle and the face blue.
 _LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
 _FACE = ("nose", "eye", "ear")
+_FINE = ("face_", "_hand_")  # many and close together: drawn thin
 _LEAST_KEYPOINT_SCORE = 0.2
 _JPEG_QUALITY = 92
 
@@ -31,6 +32,7 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.nda
         people: in pixels of that image.
     """
     picture = np.ascontiguousarray(image).copy()
+    fine = [any(part in joint for part in _FINE) for joint in skeleton.joints]
     for i in range(len(people)):
         x1, y1, x2, y2 = people.boxes[i]
         thickness = int(np.clip(max(x2 - x1, y2 - y1) / 120, 1, 8))
@@ -40,10 +42,11 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.nda
             if clear[a] and clear[b]:
                 colour = _limb_colour(skeleton.joints[a], skeleton.joints[b])
                 ends = (_point(people.keypoints[i, a]), _point(people.keypoints[i, b]))
-                cv2.line(picture, *ends, colour, thickness, cv2.LINE_AA)
+                cv2.line(picture, *ends, colour, max(1, thickness // 3) if fine[b] else thickness, cv2.LINE_AA)
         for joint in np.flatnonzero(clear):
             colour = _limb_colour(skeleton.joints[joint], skeleton.joints[joint])
-            cv2.circle(picture, _point(people.keypoints[i, joint]), thickness + 1, colour, cv2.FILLED, cv2.LINE_AA)
+            radius = max(1, thickness // 3) if fine[joint] else thickness + 1
+            cv2.circle(picture, _point(people.keypoints[i, joint]), radius, colour, cv2.FILLED, cv2.LINE_AA)
     return picture
 
 

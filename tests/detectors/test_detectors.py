@@ -23,13 +23,20 @@ def test_unknown_names_get_the_nearest() -> None:
         build_detector(DetectorSettings(name="ssdlite320_mobilenet_v3"), CPU)
 
 
-def test_a_torchvision_model_from_a_file(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ssdlite320_mobilenet_v3_large",
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "retinanet_resnet50_fpn",
+        "fcos_resnet50_fpn",
+    ],
+)
+def test_a_torchvision_model_from_a_file(name: str, tmp_path) -> None:
     torch.manual_seed(0)
-    model = models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=91)
+    model = models.get_model(name, weights=None, weights_backbone=None, num_classes=91)
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    settings = DetectorSettings(
-        name="ssdlite320_mobilenet_v3_large", weights=str(tmp_path / "w.pth"), confidence=0.0, batch=2
-    )
+    settings = DetectorSettings(name=name, weights=str(tmp_path / "w.pth"), confidence=0.0, batch=2)
     detector = build_detector(settings, CPU)
     assert detector is not None
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)

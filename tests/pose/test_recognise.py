@@ -90,7 +90,7 @@ def test_another_network_than_named_is_refused_with_what_to_pass() -> None:
     text = str(error.value)
     assert "w.safetensors is fastpose_mobile_small with 17 joints, not pose.name fastpose_r50" in text
     assert "missing (preact.conv1.weight" in text
-    assert "--pose.name fastpose_mobile_small, or none" in text
+    assert "pass weights of fastpose_r50, or leave pose.name out: fastpose_mobile_small is recognised" in text
 
 
 def test_a_checkpoint_that_nearly_fits_is_explained() -> None:

@@ -94,7 +94,7 @@ def load_pose_network(
         expected = Architecture(name, architecture.num_joints)
         raise ValueError(
             f"{source} is {architecture}, not pose.name {name}: {differences(expected.shapes(), _shapes(state))}; pass "
-            f"--pose.name {architecture.name}, or none: it is recognised"
+            f"weights of {name}, or leave pose.name out: {architecture.name} is recognised"
         )
     network = architecture.build()
     network.load_state_dict(dict(state))
