@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,13 +19,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is neither.
     """
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f"{path}: refused, it holds more than plain tensors; save its state dict alone") from None
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a file of plain tensors, refused ({reason})") from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path}: cannot be read as tensors, a broken or another kind of file ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: expected a state dict of tensors, found {type(state).__name__} of other things")
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,11 +48,15 @@ class Compute:
         whose order says where a joint is.
         """
         model = model.eval().requires_grad_(False)
-        prepared: nn.Module = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        prepared = fuse(model)
+        exact: dict[nn.Module, dict[str, Tensor]] = {}
         if self.dtype != torch.float32 and isinstance(prepared, fx.GraphModule):
-            for layer in _last_convolutions(prepared):
-                layer.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
-        return prepared
+            exact = {layer: copy.deepcopy(layer.state_dict()) for layer in _last_convolutions(prepared)}
+        prepared = prepared.to(self.device, self.dtype)
+        for layer, state in exact.items():
+            layer.float().load_state_dict(state)
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+        return prepared.to(memory_format=torch.channels_last)
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W) in 0..1, channels last, on the device."""

@@ -10,7 +10,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +37,10 @@ OWN_DETECTORS = (*FILE_DETECTORS, GIVEN, "whole_image")  # all others are torchv
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def problem(self) -> str | None:
+        """What is wrong with settings that are each right, in words; None where nothing is."""
+        return None
 
 
 class InputSettings(Section):
@@ -195,11 +211,17 @@ class Settings(Section):
     @classmethod
     def _uri_shorthand(cls, data: Any) -> Any:
         """`input: photos/` means `input: {uri: photos/}`."""
-        if isinstance(data, dict):
-            for key in ("input", "output"):
-                if isinstance(data.get(key), str):
-                    data = {**data, key: {"uri": data[key]}}
-        return data
+        return _with_uris(data) if isinstance(data, dict) else data
+
+    def problem(self) -> str | None:
+        if self.detector.name in FILE_DETECTORS and self.detector.weights is None:
+            return f"--detector.weights is none; a {self.detector.name} detector needs its file"
+        return None
+
+
+def _with_uris(tree: dict[str, Any]) -> dict[str, Any]:
+    short = {key: {"uri": tree[key]} for key in ("input", "output") if isinstance(tree.get(key), str)}
+    return {**tree, **short}
 
 
 _PATHS = {
@@ -223,9 +245,9 @@ def absolute_paths(settings: Settings) -> Settings:
         path = path.removeprefix("file://")
         here = os.path.abspath(os.path.expanduser(path))
         in_project = str(_PROJECT / path)
-        if os.path.exists(here):
-            return here
-        return path if path in weights.catalogue() else in_project if os.path.exists(in_project) else here
+        if path in weights.catalogue() and not os.path.isfile(here):
+            return path
+        return in_project if not os.path.exists(here) and os.path.exists(in_project) else here
 
     changed: dict[str, Any] = {
         section: getattr(settings, section).model_copy(
@@ -241,6 +263,9 @@ def absolute_paths(settings: Settings) -> Settings:
         output = os.path.abspath(os.path.expanduser(output.removeprefix("file://")))
     changed["output"] = settings.output.model_copy(update={"uri": output})
     return settings.model_copy(update=changed)
+
+
+_Tree = TypeVar("_Tree", bound=Section)
 
 
 class SettingsError(ValueError):
@@ -272,12 +297,17 @@ def leaves(section: Any = None, prefix: str = "") -> Iterator[Leaf]:
             yield Leaf(prefix + name, annotation, value, description)
 
 
-def load_settings(config: str | None, flags: dict[str, Any]) -> Settings:
+@overload
+def load_settings(config: str | None, flags: dict[str, Any]) -> Settings: ...
+@overload
+def load_settings(config: str | None, flags: dict[str, Any], kind: type[_Tree]) -> _Tree: ...
+def load_settings(config: str | None, flags: dict[str, Any], kind: type[Any] = Settings) -> Any:
     """Settings from a YAML file overlaid with dotted flags.
 
     Args:
         config: URI of a YAML file, or None.
         flags: dotted name to value, e.g. `{"detector.confidence": 0.1}`.
+        kind: of settings tree.
 
     Raises:
         SettingsError: naming the file or flag, the value and what was expected.
@@ -292,10 +322,9 @@ def load_settings(config: str | None, flags: dict[str, Any]) -> Settings:
             raise SettingsError(f"{config}: not valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict):
             raise SettingsError(f"{config}: expected sections with settings, found {type(tree).__name__}")
-        for key in ("input", "output"):
-            if isinstance(tree.get(key), str):
-                tree[key] = {"uri": tree[key]}
-        _refuse_unknown(tree, config)
+        if kind is Settings:
+            tree = _with_uris(tree)
+        _refuse_unknown(tree, config, list(leaves(kind())))
     for name, value in flags.items():
         *parents, last = name.split(".")
         node = tree
@@ -306,22 +335,25 @@ def load_settings(config: str | None, flags: dict[str, Any]) -> Settings:
             node = child
         node[last] = value
     try:
-        return Settings.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-        source = f"--{name}" if name in flags else f"{config}: {name}"
+        told = next(
+            (flag for flag in flags if f"{flag}.".startswith(f"{name}.") or f"{name}.".startswith(f"{flag}.")), None
+        )
+        source = f"--{name}" if name in flags else f"--{told}: {name}" if told or not config else f"{config}: {name}"
         raise SettingsError(f"{source} is {first['input']!r}: {first['msg'].lower()}") from None
 
 
-def _refuse_unknown(tree: dict[str, Any], source: str, prefix: str = "") -> None:
-    known = [leaf.name for leaf in leaves()]
+def _refuse_unknown(tree: dict[str, Any], source: str, all_leaves: Sequence[Leaf], prefix: str = "") -> None:
+    known = [leaf.name for leaf in all_leaves]
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if name in known:
             continue
         if any(leaf.startswith(f"{name}.") for leaf in known) and (value is None or isinstance(value, dict)):
-            _refuse_unknown(value or {}, source, f"{name}.")
+            _refuse_unknown(value or {}, source, all_leaves, f"{name}.")
             continue
         raise SettingsError(f"{source}: {name} is unknown{_nearest(name, known)}")
 
@@ -339,19 +371,29 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def parse_settings(argv: Sequence[str], description: str, default_config: str | None = None) -> Settings:
+@overload
+def parse_settings(argv: Sequence[str], description: str, default_config: str | None = None) -> Settings: ...
+@overload
+def parse_settings(
+    argv: Sequence[str], description: str, default_config: str | None = None, *, kind: type[_Tree]
+) -> _Tree: ...
+def parse_settings(
+    argv: Sequence[str], description: str, default_config: str | None = None, *, kind: type[Any] = Settings
+) -> Any:
     """Settings of a command line; prints help or the settings, or one line about a mistake, and exits where asked.
 
     Args:
         argv: the arguments after the program's name.
         description: first lines of `--help`.
         default_config: the YAML file of a run that names neither `--config` nor `--input`.
+        kind: of settings tree.
     """
+    known = list(leaves(kind()))
     parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", metavar="FILE", help="YAML file with settings; flags win over it")
     parser.add_argument("--print-config", action="store_true", help="print the effective settings and stop")
     groups: dict[str, Any] = {}
-    for leaf in leaves():
+    for leaf in known:
         section = leaf.name.rpartition(".")[0]
         if section not in groups:
             groups[section] = parser.add_argument_group(section) if section else parser
@@ -372,18 +414,19 @@ def parse_settings(argv: Sequence[str], description: str, default_config: str | 
         if not name.startswith("--"):
             parser.error(f"{name!r} is not expected here; every argument is a flag with its value, --help lists them")
         parser.error(
-            f"{name} is unknown" + _nearest(name[2:], [leaf.name for leaf in leaves()]).replace("mean ", "mean --")
+            f"{name} is unknown" + _nearest(name[2:], [leaf.name for leaf in known]).replace("mean ", "mean --")
         )
     flags = vars(arguments)
     config, print_config = flags.pop("config"), flags.pop("print_config")
     if config is None and "input.uri" not in flags:
         config = default_config
     try:
-        settings = load_settings(config, flags)
+        settings = load_settings(config, flags, kind)
     except SettingsError as error:
         parser.error(str(error))
-    if settings.detector.name in FILE_DETECTORS and settings.detector.weights is None:
-        parser.error(f"--detector.weights is none; a {settings.detector.name} detector needs its file")
+    problem = settings.problem()
+    if problem is not None:
+        parser.error(problem)
     if print_config:
         print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
         raise SystemExit(0)

@@ -95,4 +95,7 @@ def boxes_by_image(uri: str, content: Any) -> dict[int, Boxes]:
         except (KeyError, ValueError, TypeError, AttributeError):
             raise ValueError(f"{uri}: entry {number} lacks image_id or a bbox of four numbers") from None
     stacked = {image: np.array(rows, np.float32) for image, rows in grouped.items()}
+    for image, rows in stacked.items():
+        if not np.isfinite(rows).all():
+            raise ValueError(f"{uri}: image {image} has a box or score that is not a finite number")
     return {image: Boxes(rows[:, :4], rows[:, 4]) for image, rows in stacked.items()}

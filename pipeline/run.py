@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
@@ -12,10 +13,10 @@ from typing import Any
 from pipeline import storage
 from pipeline.config import GIVEN, OWN_DETECTORS, Settings
 from pipeline.sources import Manifest
-from pipeline.weights import local_file
+from pipeline.weights import catalogued, local_file
 
 # Raised whenever the same settings and weights could give other rows.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 _VERSIONS_OF = ("posemill", "torch", "torchvision", "opencv-python-headless", "numpy", "pillow", "simplejpeg", "ray")
 
@@ -75,6 +76,20 @@ class Run:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"uri": uri})})
         return cls(uri, settings, stored["fingerprint"])
 
+    def check_files(self) -> None:
+        """Make sure that this machine's copies of weights and descriptions are those that the run was started with.
+
+        Raises:
+            RunRefused: one differs.
+        """
+        started = _load(self.path("run.json"))["results"]["digests"]
+        for name, digest in _digests(self.settings).items():
+            if started.get(name) != digest:
+                raise RunRefused(
+                    f"{name} on this machine has the digest {_short(digest)}, the run was started with "
+                    f"{_short(started.get(name))}: another file, or an old copy in {storage.cache_folder()}"
+                )
+
     def path(self, *parts: str) -> str:
         return storage.join(self.uri, *parts)
 
@@ -132,7 +147,7 @@ def _load(path: str) -> dict[str, Any]:
 def _describe(settings: Settings) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
     results: dict[str, Any] = {
-        key: dict(tree[key]) for key in ("input", "images", "detector", "pose", "suppression", "compute")
+        key: copy.deepcopy(tree[key]) for key in ("input", "images", "detector", "pose", "suppression", "compute")
     }
     # Files count by their content, so that the same run may find them elsewhere.
     for section, name in (("detector", "cfg"), ("detector", "weights"), ("detector", "boxes"), ("pose", "weights")):
@@ -141,6 +156,9 @@ def _describe(settings: Settings) -> dict[str, Any]:
         del network["weights"]
     results["output"] = {"candidates": tree["output"]["candidates"]}
     results["digests"] = _digests(settings)
+    # An entry of the catalogue brings settings of its own.
+    entries = [catalogued(network.weights) for network in settings.pose.networks() if network.weights]
+    results["catalogued"] = [entry.name if entry else None for entry in entries]
     results["results_version"] = RESULTS_VERSION
     fingerprint = hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:16]
     versions = {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS_OF}}

@@ -8,11 +8,12 @@ with the constants of its later releases.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.described import described
 from pipeline.people import People
 
 _NUM_HAND_JOINTS = 42
@@ -20,12 +21,9 @@ _NUM_FACE_JOINTS = 68
 _WHOLE_BODY = (133, 136)
 _MATCH_LIMIT_PX = 7.0
 _MERGE_LIMIT_PX = 15.0
+_LEAST_SCORE = 1e-5
 _ROUNDING = 1e-9  # the weights of a group sum to 1 but for it
 _ROWS_PER_BLOCK = 1 << 22  # joint distances held at a time
-
-
-def _constant(default: Any, description: str) -> Any:
-    return field(default=default, metadata={"description": description})
 
 
 @dataclass(frozen=True)
@@ -34,26 +32,26 @@ class PoseNMS:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    kind: Literal["pose", "oks", "soft_oks", "box", "none"] = _constant(
+    kind: Literal["pose", "oks", "soft_oks", "box", "none"] = described(
         "pose",
         "pose: parametric pose NMS; oks: the best of those alike; soft_oks: others lose score; box: by boxes; none",
     )
-    head: Literal["auto", "heatmap", "regression"] = _constant(
+    head: Literal["auto", "heatmap", "regression"] = described(
         "auto", "pose: which constants a whole body takes; auto: those of the pose network's head"
     )
-    delta1: float | None = _constant(None, "pose: softness of the joint scores' agreement (1)")
-    mu: float | None = _constant(None, "pose: weight of the distances beside the scores (1.7; regression 1.65)")
-    delta2: float | None = _constant(None, "pose: fall-off of the distances, pixels (2.65; regression 8)")
-    gamma: float | None = _constant(None, "pose: similarity above which a pose is a copy (22.48; regression 3.6)")
-    match_threshold: float | None = _constant(None, "pose: joints at one place that make a copy (5; regression 3)")
-    alpha: float | None = _constant(None, "pose: one place: within this part of the box's longer side (0.1; 0.15)")
-    score_threshold: float | None = _constant(
+    delta1: float | None = described(None, "pose: softness of the joint scores' agreement (1)")
+    mu: float | None = described(None, "pose: weight of the distances beside the scores (1.7; regression 1.65)")
+    delta2: float | None = described(None, "pose: fall-off of the distances, pixels (2.65; regression 8)")
+    gamma: float | None = described(None, "pose: similarity above which a pose is a copy (22.48; regression 3.6)")
+    match_threshold: float | None = described(None, "pose: joints at one place that make a copy (5; regression 3)")
+    alpha: float | None = described(None, "pose: one place: within this part of the box's longer side (0.1; 0.15)")
+    score_threshold: float | None = described(
         None, "pose: people whose best joint scores less are dropped (0.3; 0.01); soft_oks: whose pose score (0.3)"
     )
-    area_threshold: float = _constant(0.0, "pose: people whose joints span less are dropped, pixels squared")
-    shift: float = _constant(0.0, "pose: added to every coordinate at the end, pixels; the first release had -0.3")
-    oks_threshold: float = _constant(0.9, "oks: similarity above which a pose is a copy; soft_oks: softness")
-    box_iou: float = _constant(0.6, "box: overlap from which the weaker of two boxes goes")
+    area_threshold: float = described(0.0, "pose: people whose joints span less are dropped, pixels squared")
+    shift: float = described(0.0, "pose: added to every coordinate at the end, pixels; the first release had -0.3")
+    oks_threshold: float = described(0.9, "oks: similarity above which a pose is a copy; soft_oks: softness")
+    box_iou: float = described(0.6, "box: overlap from which the weaker of two boxes goes")
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def _oks(people: People, sigmas: np.ndarray) -> np.ndarray:
 def _parametric(people: People, settings: PoseNMS) -> tuple[People, list[list[int]]]:
     constants = _constants(settings, people.num_joints)
     scores = people.keypoint_scores.astype(np.float64)
-    scores[scores == 0] = 1e-5
+    scores[scores == 0] = _LEAST_SCORE
     joints = people.keypoints.astype(np.float64)
     sizes = (people.boxes[:, 2:] - people.boxes[:, :2]).max(axis=1).astype(np.float64)
     copies = _copies(joints, scores, sizes * constants.alpha, constants)
@@ -269,6 +267,6 @@ def _joint_groups(num_joints: int, group_total: float) -> tuple[np.ndarray, np.n
 def _merge(joints: np.ndarray, scores: np.ndarray, pick: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Score-weighted mean, joint by joint, of the (M, K, 2) poses within `radius` pixels of the (K, 2) pick."""
     near = np.linalg.norm(joints - pick, axis=-1) <= radius
-    weighted = np.where(near, scores, 0.0)
+    weighted = np.where(near, np.maximum(scores, _LEAST_SCORE), 0.0)  # raw maxima may be negative
     weights = weighted / weighted.sum(axis=0)
     return np.einsum("mk,mkc->kc", weights, joints), (weights * scores).sum(axis=0)

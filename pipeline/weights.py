@@ -84,10 +84,8 @@ def catalogued(weights: str) -> CatalogueEntry | None:
 def local_file(weights: str) -> Path:
     """The file that a setting names: a local path, a URI, or a name in the catalogue.
 
-    What is in the catalogue has a digest: the catalogue's, or the one of its first use on this machine.
-
     Raises:
-        WeightsError: its authors give it only by hand, or it is not the file that it was.
+        WeightsError: its authors give it only by hand.
         storage.MissingObject: there is no such file.
     """
     entry = catalogued(weights)
@@ -103,11 +101,25 @@ def local_file(weights: str) -> Path:
         raise WeightsError(
             f"{weights}: its authors give it at {entry.page}, not by a link; get it there and pass the file"
         )
-    _verify(entry, path)
     return path
 
 
-def _verify(entry: CatalogueEntry, path: Path) -> None:
+def confirm(weights: str, path: Path, network: str, joints: int | None = None) -> CatalogueEntry | None:
+    """The entry that a loaded file belongs to; None where it is none, or only called like one.
+
+    Its digest must be the catalogue's, or where that has none, the one of its first use on this machine.
+
+    Args:
+        weights: what the setting named.
+        path: the file.
+        network, joints: what was found in it.
+
+    Raises:
+        WeightsError: it is not the file that it was.
+    """
+    entry = catalogued(weights)
+    if entry is None or (entry.network, entry.joints) != (network, joints):
+        return None
     digest = storage.file_sha256(path)
     expected, source = entry.sha256, "the catalogue"
     if expected is None:
@@ -122,6 +134,13 @@ def _verify(entry: CatalogueEntry, path: Path) -> None:
             f"{path} is {entry.name} by its name, but its SHA-256 is {digest[:16]}..., not {expected[:16]}... "
             f"as {source} has it: a broken download, or another file of that name; get it again, or rename it"
         )
+    return entry
+
+
+def published_decodings(network: str, joints: int) -> list[str]:
+    """How the published checkpoints of a network are decoded, each way once."""
+    entries = [e for e in catalogue().values() if (e.network, e.joints) == (network, joints)]
+    return sorted({entry.decode for entry in entries if entry.decode})
 
 
 def _list() -> int:
@@ -149,12 +168,18 @@ def _check(file: str) -> int:
 
     try:
         path = local_file(file)
-        _, architecture = load_pose_network(read_state_dict(path), file)
+        known = catalogued(file)
+        if path.suffix.lower() in (".weights", ".onnx") or (known is not None and known.joints is None):
+            network = known.network if known else "a detector's file"
+            entry = confirm(file, path, network)
+            print(f"{file}: {network}; tried when it is used as --detector.weights")
+        else:
+            _, architecture = load_pose_network(read_state_dict(path), file)
+            entry = confirm(file, path, architecture.name, architecture.num_joints)
+            print(f"{file}: {architecture}")
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    entry = catalogued(file)
-    print(f"{file}: {architecture}")
     print(f"sha256 {storage.file_sha256(path)}")
     print(f"catalogue: {entry.name}, {entry.licence}" if entry else "not in the catalogue")
     return 0

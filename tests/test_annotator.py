@@ -91,6 +91,7 @@ def test_nothing_in_nothing_out(annotator: Annotator) -> None:
     assert annotator.annotate([], []) == []
 
 
+DCN_136 = "dcn136.pth"
 FACE = Boxes(np.array([[22, 15, 440, 512]]), np.ones(1))
 
 
@@ -134,10 +135,14 @@ def test_an_ensemble_of_one_network_with_itself_is_that_network() -> None:
         ({"skeleton": "halpe26"}, "pose.skeleton halpe26 has 26 joints, but the network is fastpose_mobile_small"),
         ({"decode": "offset"}, "pose.decode is offset, which fastpose_mobile_small does not give"),
         ({"decode": "combined"}, "which is for 68, 133, 136 joints; the network has 17"),
+        ({"weights": DCN_136}, "fastpose_r50_dcn with 136 joints.*decoded by combined or integral.*--pose.decode"),
         ({"weights": None, "name": "fpn_offset_r50", "decode": "argmax"}, "which fpn_offset_r50 does not give"),
     ],
 )
-def test_what_does_not_fit_together_is_said_before_the_first_image(pose: dict, message: str) -> None:
+def test_what_does_not_fit_together_is_said_before_the_first_image(pose: dict, message: str, tmp_path) -> None:
+    if pose.get("weights") == DCN_136:
+        pose = {"weights": str(tmp_path / DCN_136)}
+        torch.save(build_pose_model("fastpose_r50_dcn", 136, conv_dim=256).state_dict(), pose["weights"])
     with pytest.raises(ValueError, match=message):
         with_poses(pose)
 
@@ -146,6 +151,7 @@ def test_what_does_not_fit_together_is_said_before_the_first_image(pose: dict, m
     ("name", "joints", "decode", "skeleton", "regression"),
     [
         ("fastpose_mobile_large", 136, "combined", "halpe136", True),
+        ("fastpose_r50_dcn", 21, None, "hand21", True),  # its only published checkpoint is a regression
         ("fastpose_mobile_small", 26, "integral", "halpe26", True),
         ("fastpose_mobile_small", 33, None, "coco17", False),
         ("fpn_offset_r50", 16, None, "mpii16", False),

@@ -51,3 +51,12 @@ def test_files_that_are_not_plain_tensors_are_refused(content: object, tmp_path,
     with pytest.raises(ValueError, match=r"p\.pth"):
         read_state_dict(tmp_path / "p.pth")
     assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [b"", b"junk that is no file of weights"])
+def test_broken_files_are_said_to_be_broken(name: str, content: bytes, tmp_path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}: (cannot be read as tensors|refused)") as error:
+        read_state_dict(tmp_path / name)
+    assert "weights_only" not in str(error.value)

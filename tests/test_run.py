@@ -33,7 +33,7 @@ def test_a_run_is_created_once_and_found_again(folder: str) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"suppression": {"gamma": 20}}, "suppression.gamma was 22.48, now 20"),
+        ({"suppression": {"gamma": 20}}, "suppression.gamma was None, now 20"),
         ({"input": "others"}, "input.uri was 'photos', now 'others'"),
         ({"output": {"uri": "{run}", "candidates": True}}, "output.candidates was False, now True"),
         ({"compute": {"precision": "float32"}}, "compute.precision was 'auto', now 'float32'"),

@@ -295,3 +295,13 @@ def test_simple_kinds_do_not_depend_on_order(seed: int, n: int, kind: str) -> No
     _, clusters = pose_nms(people, choice, SIGMAS)
     _, again = pose_nms(people[order], choice, SIGMAS)
     assert [sorted(int(order[i]) for i in c) for c in again] == clusters
+
+
+def test_negative_scores_do_not_pull_a_merge_away() -> None:
+    one = random_people(7, 1)
+    joints = np.concatenate([one.keypoints, one.keypoints + 2])
+    scores = np.array([[0.5] * 16 + [0.1], [0.4] * 16 + [-0.1]])
+    found, clusters = pose_nms(People(one.boxes[[0, 0]], np.ones(2), joints, scores, np.zeros(2)))
+    assert clusters == [[0, 1]]
+    np.testing.assert_allclose(found.keypoints[0, 16], joints[0, 16], atol=0.01)
+    np.testing.assert_allclose(found.keypoint_scores[0, 16], 0.1, atol=1e-3)

@@ -13,7 +13,7 @@ from pipeline.checkpoints import read_state_dict
 from pipeline.config import GIVEN, OWN_DETECTORS
 from pipeline.pose.networks import POSE_MODELS
 from pipeline.pose.networks.recognise import Architecture, recognise
-from pipeline.weights import CatalogueEntry, WeightsError, catalogue, catalogued, local_file, main
+from pipeline.weights import CatalogueEntry, WeightsError, catalogue, catalogued, confirm, local_file, main
 
 OWN = "fastpose_mobile_small_coco17"
 
@@ -93,23 +93,24 @@ def test_what_is_given_by_hand_says_where() -> None:
 
 
 def test_a_digest_is_recorded_at_first_use_and_checked_after(entries, tmp_path: Path) -> None:
-    entries["some"] = CatalogueEntry(name="some", network="hrnet_w32", licence="x", file="some.pth", page="there")
+    entries["some"] = CatalogueEntry(name="some", network="hrnet_w32", joints=17, licence="x", file="some.pth")
     path = tmp_path / "some.pth"
+    path.write_bytes(b"another network that is called the same")
+    assert confirm(str(path), path, "simplepose_r50", 17) is None  # leaves no trace
     path.write_bytes(b"first")
-    assert local_file(str(path)) == path
-    assert local_file(str(path)) == path
+    for _ in range(2):
+        assert confirm(str(path), path, "hrnet_w32", 17) == entries["some"]
     path.write_bytes(b"second")
     with pytest.raises(WeightsError, match=r"some\.pth is some by its name, but its SHA-256 is .*digests\.json has it"):
-        local_file(str(path))
-    (tmp_path / "other.pth").write_bytes(b"third")  # not in the catalogue: nobody's business
-    assert local_file(str(tmp_path / "other.pth")).read_bytes() == b"third"
+        confirm(str(path), path, "hrnet_w32", 17)
+    assert confirm("other.pth", path, "hrnet_w32", 17) is None  # not in the catalogue: nobody's business
 
 
 def test_a_digest_of_the_catalogue_is_checked_at_once(entries, tmp_path: Path) -> None:
-    entries["some"] = CatalogueEntry(name="some", network="hrnet_w32", licence="x", file="some.pth", sha256="0" * 64)
+    entries["some"] = CatalogueEntry(name="some", network="darknet", licence="x", file="some.pth", sha256="0" * 64)
     (tmp_path / "some.pth").write_bytes(b"first")
     with pytest.raises(WeightsError, match="as the catalogue has it"):
-        local_file(str(tmp_path / "some.pth"))
+        confirm("some.pth", tmp_path / "some.pth", "darknet")
 
 
 def test_a_name_with_an_address_is_downloaded_once(entries, server: str, tmp_path: Path) -> None:
@@ -122,9 +123,10 @@ def test_a_name_with_an_address_is_downloaded_once(entries, server: str, tmp_pat
     written = path.stat().st_mtime_ns
     assert local_file("some") == path
     assert path.stat().st_mtime_ns == written
+    assert confirm("some", path, "darknet") == entries["some"]
     source.write_bytes(b"other weights, and longer")
     with pytest.raises(WeightsError, match="a broken download"):
-        local_file("some")
+        confirm("some", local_file("some"), "darknet")
 
 
 def test_list_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +152,9 @@ def test_check_tells_what_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     assert main(["check", str(tmp_path / "x.pth")]) == 1
     assert "look like no pose network" in capsys.readouterr().err
+    (tmp_path / "yolov3.weights").write_bytes(b"some")
+    assert main(["check", str(tmp_path / "yolov3.weights")]) == 0
+    assert "darknet; tried when it is used" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "none.pth")]) == 1
     assert "no such file" in capsys.readouterr().err
     assert main(["chekc"]) == 2

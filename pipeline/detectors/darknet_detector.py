@@ -15,7 +15,7 @@ from pipeline.detectors.darknet import Darknet, DarknetError
 from pipeline.detectors.letterbox import letterbox
 from pipeline.detectors.selection import select_people
 from pipeline.people import Boxes
-from pipeline.weights import local_file
+from pipeline.weights import confirm, local_file
 
 
 class DarknetDetector:
@@ -46,12 +46,16 @@ class DarknetDetector:
             raise DarknetError("detector.weights is none; a darknet detector needs its .weights file")
         weights = local_file(settings.weights)
         if settings.cfg is not None:
-            return cls(Darknet.from_files(storage.local_copy(settings.cfg), weights), settings, compute)
-        network = Darknet(yolov3_spp.describe())
-        try:
-            network.load_darknet_weights(weights.read_bytes())
-        except DarknetError as error:
-            raise DarknetError(f"{weights} for YOLOv3-SPP: {error}; name its description with detector.cfg") from None
+            network = Darknet.from_files(storage.local_copy(settings.cfg), weights)
+        else:
+            network = Darknet(yolov3_spp.describe())
+            try:
+                network.load_darknet_weights(weights.read_bytes())
+            except DarknetError as error:
+                raise DarknetError(
+                    f"{weights} for YOLOv3-SPP: {error}; name its description with detector.cfg"
+                ) from None
+        confirm(settings.weights, weights, "darknet")
         return cls(network, settings, compute)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:

@@ -18,31 +18,39 @@ from pipeline.config import DetectorSettings
 from pipeline.detectors.letterbox import YOLO, YOLOX, LetterboxStyle, letterbox
 from pipeline.detectors.selection import select_people
 from pipeline.people import Boxes
-from pipeline.weights import local_file
+from pipeline.weights import confirm, local_file
 
 _STRIDES = (8, 16, 32)
 _USUAL_SIDE = 640
 
-Rows = Callable[[Tensor, tuple[int, int]], Tensor]
+
+Rows = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Form:
-    """What an exported network takes and gives.
+    """What an exported network of a family takes and gives.
 
     Attributes:
         style: how images lie in its input.
         to_input: (B, 3, H, W) RGB in 0..255 to what it takes.
-        rows: its output and (H, W) to (B, N, 5 + C): cx cy w h in network pixels, objectness, class probabilities.
+        rows: from its output for a grey image, and (H, W), how any output becomes (B, N, 5 + C): cx cy w h in network
+            pixels, objectness, class probabilities. Raises ValueError where the output is another family's.
     """
 
     style: LetterboxStyle
     to_input: Callable[[Tensor], Tensor]
-    rows: Rows
+    rows: Callable[[Tensor, tuple[int, int]], Rows]
 
 
-def yolox_rows(output: Tensor, size: tuple[int, int]) -> Tensor:
-    """YOLOX's output (B, N, 5 + C) decoded: its centres count from their cell, its sizes are logarithms, in strides."""
+def yolox_rows(output: Tensor, size: tuple[int, int]) -> Rows:
+    """YOLOX gives (B, N, 5 + C): centres count from their cell, sizes are logarithms, both in strides.
+
+    An export that decodes inside is told by its centres, which lie all over the input; it is taken as it is.
+    """
+    _expect(output, size, "YOLOX", output.ndim == 3 and output.shape[1] == _cells(size) and output.shape[2] > 5)
+    if output[..., :2].abs().max() > max(size) / 4:
+        return lambda decoded: decoded
     height, width = size
     cells, strides = [], []
     for side in _STRIDES:
@@ -50,25 +58,41 @@ def yolox_rows(output: Tensor, size: tuple[int, int]) -> Tensor:
         cells.append(torch.stack([x, y], dim=-1).reshape(-1, 2))
         strides.append(torch.full((len(cells[-1]), 1), side))
     corner, stride = torch.cat(cells).to(output), torch.cat(strides).to(output)
-    if output.shape[1] != len(corner):
-        raise ValueError(
-            f"a YOLOX output at {height}x{width} has {len(corner)} rows, this one {output.shape[1]}: "
-            "another form or size"
-        )
-    centre = (output[..., :2] + corner) * stride
-    return torch.cat([centre, output[..., 2:4].exp() * stride, output[..., 4:]], dim=-1)
+
+    def decode(raw: Tensor) -> Tensor:
+        return torch.cat([(raw[..., :2] + corner) * stride, raw[..., 2:4].exp() * stride, raw[..., 4:]], dim=-1)
+
+    return decode
 
 
-def yolo_rows(output: Tensor, _size: tuple[int, int]) -> Tensor:
-    """The output of YOLOv5, (B, N, 5 + C), as it is; that of YOLOv8, (B, 4 + C, N), turned round.
+def yolo_rows(output: Tensor, size: tuple[int, int]) -> Rows:
+    """YOLOv5 gives (B, N, 5 + C), three rows a cell, as they are needed; YOLOv8 (B, 4 + C, N), one a cell.
 
     YOLOv8 has no objectness: that of a row is its best class, and what remains of each class is its share of it.
     """
-    if output.shape[1] > output.shape[2]:
-        return output
-    rows = output.transpose(1, 2)
-    best = rows[..., 4:].amax(dim=-1, keepdim=True)
-    return torch.cat([rows[..., :4], best, rows[..., 4:] / best.clamp(min=1e-12)], dim=-1)
+    cells = _cells(size)
+    if output.ndim == 3 and output.shape[1] == 3 * cells and output.shape[2] > 5:
+        return lambda rows: rows
+    _expect(output, size, "YOLOv5 or YOLOv8", output.ndim == 3 and output.shape[2] == cells and output.shape[1] > 4)
+
+    def turn(columns: Tensor) -> Tensor:
+        rows = columns.transpose(1, 2)
+        best = rows[..., 4:].amax(dim=-1, keepdim=True)
+        return torch.cat([rows[..., :4], best, rows[..., 4:] / best.clamp(min=1e-12)], dim=-1)
+
+    return turn
+
+
+def _cells(size: tuple[int, int]) -> int:
+    return sum((size[0] // stride) * (size[1] // stride) for stride in _STRIDES)
+
+
+def _expect(output: Tensor, size: tuple[int, int], family: str, fits: bool) -> None:
+    if not fits:
+        raise ValueError(
+            f"its output {list(output.shape)} is not {family}'s for an input of {size[0]}x{size[1]}, which has "
+            f"{_cells(size)} cells: another family, another input size, or an export with NMS inside"
+        )
 
 
 FORMS: dict[str, Form] = {
@@ -85,13 +109,22 @@ class ExportedDetector:
     """
 
     def __init__(self, runner: _Onnx | _TorchScript, form: Form, settings: DetectorSettings) -> None:
+        """Try the network on a grey image.
+
+        Raises:
+            ValueError: it cannot run on such an input, or gives another family's output.
+        """
         self.batch = settings.batch
         self._settings = settings
         self._runner = runner
         self._form = form
         side = settings.input_size or _USUAL_SIDE
         self._size = runner.size or (side, side)
-        self._inputs = np.zeros((settings.batch, *self._size, 3), np.uint8)
+        self._inputs = np.full((settings.batch, *self._size, 3), form.style.pad_value, np.uint8)
+        try:
+            self._rows = form.rows(self._output(1), self._size)
+        except Exception as error:  # what a runner raises is its own affair
+            raise ValueError(f"{settings.weights} as detector.name {settings.name}: {error}") from None
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings, compute: Compute) -> ExportedDetector:
@@ -105,28 +138,33 @@ class ExportedDetector:
                 f"detector.weights is none; a {settings.name} detector needs its .onnx or TorchScript file"
             )
         path = local_file(settings.weights)
-        runner = _Onnx(path, compute) if path.suffix == ".onnx" else _TorchScript(path, compute)
+        runner = _Onnx(path, compute) if path.suffix.lower() == ".onnx" else _TorchScript(path, compute)
         if runner.size and settings.input_size and runner.size != (settings.input_size, settings.input_size):
             height, width = runner.size
             raise ValueError(
                 f"detector.input_size is {settings.input_size}, but {settings.weights} was exported for "
                 f"{height}x{width}; leave it out"
             )
-        return cls(runner, FORMS[settings.name], settings)
+        detector = cls(runner, FORMS[settings.name], settings)
+        confirm(settings.weights, path, settings.name)
+        return detector
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         # The batch always has its full shape, so that an image's result doesn't depend on its neighbours.
         style = self._form.style
         boxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
-        with torch.inference_mode():
-            rgb = torch.from_numpy(self._inputs).permute(0, 3, 1, 2).float()
-            output = self._runner(self._form.to_input(rgb).contiguous())
-            rows = self._form.rows(output, self._size)[: len(images)]
+        rows = self._rows(self._output(len(images)))
         s = self._settings
         return [
             box.to_image(select_people(row, s.confidence, s.nms_iou, s.max_boxes, objectness_alone=False))
             for box, row in zip(boxes, rows, strict=True)
         ]
+
+    def _output(self, count: int) -> Tensor:
+        """Of the first `count` inputs; the others are run too where the network takes a whole batch."""
+        with torch.inference_mode():
+            rgb = torch.from_numpy(self._inputs).permute(0, 3, 1, 2).float()
+            return self._runner(self._form.to_input(rgb).contiguous(), count)[:count]
 
 
 class _Onnx:
@@ -150,12 +188,12 @@ class _Onnx:
         self._batch = batch if isinstance(batch, int) else None
         self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, count: int) -> Tensor:
         step = self._batch or len(inputs)
         # A file that is exported for one batch size gets its own; the last one is filled up.
         filled = torch.cat([inputs, inputs[:1].expand(-len(inputs) % step, -1, -1, -1)]).numpy()
-        chunks = [self._session.run(None, {self._name: filled[i : i + step]})[0] for i in range(0, len(filled), step)]
-        return torch.from_numpy(np.concatenate(chunks)[: len(inputs)])
+        chunks = [self._session.run(None, {self._name: filled[i : i + step]})[0] for i in range(0, count, step)]
+        return torch.from_numpy(np.concatenate(chunks))
 
 
 class _TorchScript:
@@ -170,6 +208,6 @@ class _TorchScript:
         except RuntimeError as error:
             raise ValueError(f"{path}: neither .onnx nor TorchScript ({str(error).splitlines()[0]})") from None
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, count: int) -> Tensor:
         output = self._network(inputs.to(self._device))
         return (output[0] if isinstance(output, tuple | list) else output).float().cpu()

@@ -35,6 +35,7 @@ class Worker:
             raise OSError(
                 f"{run.manifest_uri} cannot be seen from this node; --output must be reachable from every node"
             )
+        run.check_files()
         # Imported here: torch and torchvision take seconds and memory that a driver has no use for.
         from pipeline.annotator import Annotator
         from pipeline.compute import pin_threads

@@ -73,8 +73,9 @@ def _within_opencv(image: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray,
     shrink = -(-max(image.shape[:2]) // _OPENCV_LONGEST_SIDE)
     if shrink <= 1:
         return image, matrices
-    small = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-    return small, matrices * np.array([shrink, shrink, 1.0])
+    height, width = (max(1, side // shrink) for side in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return small, matrices * np.array([image.shape[1] / width, image.shape[0] / height, 1.0])
 
 
 def classic_boxes(
@@ -149,7 +150,9 @@ class CropRule:
         crops = self.empty(len(matrices))
         for crop, matrix, box in zip(crops, matrices, enlarged, strict=True):
             (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.floor(box[2:]).astype(int)
-            inside = image[y1:y2, x1:x2].astype(np.float32) / 255 - MEAN_RGB  # beyond it is 0: the mean
+            inside = image[y1:y2, x1:x2].astype(np.float32)
+            inside /= 255
+            inside -= MEAN_RGB  # beyond it is 0: the mean
             moved = matrix.copy()
             moved[:, 2] += matrix[:, :2] @ (x1, y1)
             inside, moved = _within_opencv(inside, moved)

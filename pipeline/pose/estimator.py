@@ -17,7 +17,7 @@ from pipeline.pose.crop import MEAN_RGB, CropRule
 from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, Look, OffsetHead
 from pipeline.pose.networks.recognise import Architecture, load_pose_network
 from pipeline.skeletons import SKELETONS, Skeleton
-from pipeline.weights import CatalogueEntry, catalogued, local_file
+from pipeline.weights import CatalogueEntry, confirm, local_file, published_decodings
 
 INPUT_SIZE = (256, 192)
 CLASSIC_INPUT_SIZE = (320, 256)
@@ -79,11 +79,9 @@ class PoseEstimator:
             ValueError: an unknown network, or weights, skeleton and decoding that don't fit together.
         """
         loaded = [_load(member) for member in settings.networks()]
-        architecture, _, entry = loaded[0]
         skeleton = _skeleton(settings.skeleton, [architecture for architecture, _, _ in loaded])
         classic = settings.crop == "classic"
-        published = entry.decode if entry else None
-        decode = settings.decode or ("classic" if classic else published) or _usual_decoding(architecture.name)
+        decode = settings.decode or ("classic" if classic else _decoding(loaded))
         head = _head(decode, settings.norm)
         networks = []
         for member, (architecture, network, entry) in zip(settings.networks(), loaded, strict=True):
@@ -95,9 +93,9 @@ class PoseEstimator:
         return cls(networks, head, skeleton, compute, settings.batch, settings.flip_test)
 
     def describe(self) -> list[str]:
-        """The networks in words, e.g. `fastpose_r50 with 17 joints at 256x192`."""
+        """The networks in words, e.g. `fastpose_r50 with 17 joints at 256x192, argmax`."""
         sizes = [network.rules[0].input_size for network in self.networks]
-        return [f"{n.architecture} at {h}x{w}" for n, (h, w) in zip(self.networks, sizes, strict=True)]
+        return [f"{n.architecture} at {h}x{w}, {self.head}" for n, (h, w) in zip(self.networks, sizes, strict=True)]
 
     def estimate(self, crops: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints of one batch.
@@ -137,8 +135,27 @@ def usual_input_size(name: str) -> tuple[int, int]:
     return CLASSIC_INPUT_SIZE if name == "fastpose_classic" else INPUT_SIZE
 
 
-def _usual_decoding(name: str) -> str:
-    return {"fpn_offset_r50": "offset"}.get(name, "argmax")
+def _decoding(loaded: Sequence[tuple[Architecture, nn.Module, CatalogueEntry | None]]) -> str:
+    """How all networks are decoded: as the catalogue has the file, else its network's published checkpoints."""
+    found = []
+    for architecture, _, entry in loaded:
+        ways = published_decodings(architecture.name, architecture.num_joints)
+        if architecture.name == "fpn_offset_r50":
+            found.append("offset")
+        elif entry is not None and entry.decode:
+            found.append(entry.decode)
+        elif not ways or "argmax" in ways:
+            found.append("argmax")
+        elif len(ways) == 1:
+            found.append(ways[0])
+        else:
+            raise ValueError(
+                f"{architecture}: its published checkpoints are decoded by {' or '.join(ways)}, and which this one is "
+                "cannot be seen; say it with --pose.decode"
+            )
+    if len(set(found)) > 1:
+        raise ValueError(f"the networks of the ensemble are decoded differently ({', '.join(found)}); set pose.decode")
+    return found[0]
 
 
 def _load(member: NetworkSettings) -> tuple[Architecture, nn.Module, CatalogueEntry | None]:
@@ -149,7 +166,7 @@ def _load(member: NetworkSettings) -> tuple[Architecture, nn.Module, CatalogueEn
         return architecture, architecture.build(), None
     path = local_file(member.weights)
     network, architecture = load_pose_network(read_state_dict(path), member.weights, member.name)
-    return architecture, network, catalogued(member.weights)
+    return architecture, network, confirm(member.weights, path, architecture.name, architecture.num_joints)
 
 
 def _skeleton(name: str | None, architectures: Sequence[Architecture]) -> Skeleton:

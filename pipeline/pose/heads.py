@@ -43,6 +43,10 @@ class Head(ABC):
 
     regression: ClassVar[bool] = False
 
+    @abstractmethod
+    def __str__(self) -> str:
+        """Its name in settings."""
+
     def channels(self, num_joints: int) -> int:
         """Channels of the network's output.
 
@@ -66,6 +70,9 @@ class ArgmaxHead(Head):
 
     classic: bool = False
 
+    def __str__(self) -> str:
+        return "classic" if self.classic else "argmax"
+
     def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
         maps, boxes = _average(looks)
         return decode_classic(maps, boxes) if self.classic else decode_argmax(maps, boxes)
@@ -78,6 +85,9 @@ class IntegralHead(Head):
     regression = True
     norm: Norm = "sigmoid"
 
+    def __str__(self) -> str:
+        return f"integral ({self.norm})"
+
     def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
         decoded = [decode_integral(maps, boxes, self.norm) for maps, boxes in looks]
         return np.mean([keypoints for keypoints, _ in decoded], axis=0), np.mean([s for _, s in decoded], axis=0)
@@ -89,6 +99,9 @@ class CombinedHead(Head):
 
     regression = True
     norm: Norm = "sigmoid"
+
+    def __str__(self) -> str:
+        return f"combined ({self.norm})"
 
     def channels(self, num_joints: int) -> int:
         if num_joints not in COMBINED_REGRESSED:
@@ -109,6 +122,9 @@ class CombinedHead(Head):
 class OffsetHead(Head):
     """Heatmaps, and beside each how far, in cells, the joint is from a cell."""
 
+    def __str__(self) -> str:
+        return "offset"
+
     def channels(self, num_joints: int) -> int:
         return 3 * num_joints
 
@@ -120,27 +136,37 @@ class OffsetHead(Head):
         return torch.cat([heatmaps, torch.stack([dx, dy], dim=2).flatten(1, 2)], dim=1)
 
     def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-        reference = looks[0]
+        reference = _widest(looks)
         scaled = []
         for maps, boxes in looks:
             k = maps.shape[1] // 3
-            ratio = _cell_px(Look(maps, boxes)) / _cell_px(reference) * _finer(looks)
+            ratio = _cell_px(Look(maps, boxes)) / _cell_px(reference) * _finer(looks, reference)
             ratio_N = torch.from_numpy(ratio).to(maps)[:, None, None, None]
             scaled.append(Look(torch.cat([maps[:, :k], maps[:, k:] * ratio_N], dim=1), boxes))
         return decode_offset(*_average(scaled))
 
 
 def _average(looks: Sequence[Look]) -> Look:
-    """The mean of maps in the frame of the first look's boxes, in as fine cells as the finest look has."""
-    first = looks[0]
-    size = tuple(round(side * _finer(looks)) for side in first.maps.shape[2:])
-    total = sum(_in_frame(look, first.boxes, size) for look in looks[1:]) + _in_frame(first, first.boxes, size)
-    return Look(total / len(looks), first.boxes)
+    """The mean of maps in the frame of the widest look, in as fine cells as the finest has; a cell counts those that
+    show it."""
+    if len(looks) == 1:
+        return looks[0]
+    reference = _widest(looks)
+    size = tuple(round(side * _finer(looks, reference)) for side in reference.maps.shape[2:])
+    framed = [_in_frame(look, reference.boxes, size) for look in looks]
+    total = torch.stack([maps * shown for maps, shown in framed]).sum(dim=0)
+    count = torch.stack([shown.expand(len(maps), 1, *size) for maps, shown in framed]).sum(dim=0)
+    return Look(total / count.clamp(min=1), reference.boxes)
 
 
-def _finer(looks: Sequence[Look]) -> float:
-    """How many times more cells than the first look the finest one has on a side."""
-    return max(look.maps.shape[3] for look in looks) / looks[0].maps.shape[3]
+def _widest(looks: Sequence[Look]) -> Look:
+    """The first of the looks that show most."""
+    return max(looks, key=lambda look: float((look.boxes[:, 2] - look.boxes[:, 0]).sum()))
+
+
+def _finer(looks: Sequence[Look], reference: Look) -> float:
+    """How many times more cells than the reference the finest look has on a side."""
+    return max(look.maps.shape[3] for look in looks) / reference.maps.shape[3]
 
 
 def _cell_px(look: Look) -> np.ndarray:
@@ -148,14 +174,17 @@ def _cell_px(look: Look) -> np.ndarray:
     return np.maximum(look.boxes[:, 2] - look.boxes[:, 0], 1e-6) / look.maps.shape[3]
 
 
-def _in_frame(look: Look, boxes: np.ndarray, size: tuple[int, ...]) -> Tensor:
-    """A look's maps resampled, bilinear and 0 outside, to maps of `size` that cover other boxes of the same people.
+def _in_frame(look: Look, boxes: np.ndarray, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """A look's maps resampled, bilinear, to maps of `size` that cover other boxes of the same people.
 
     Cell p of a map that covers a box is at centre + (p - W / 2) x box width / W, as decoding has it.
+
+    Returns:
+        maps (N, C, *size), and (N or 1, 1, *size) 1 where the look shows the cell, else 0.
     """
     height, width = look.maps.shape[2:]
     if look.boxes is boxes and (height, width) == size:
-        return look.maps
+        return look.maps, torch.ones(1, 1, *size, device=look.maps.device)
     ratio = np.maximum(boxes[:, 2] - boxes[:, 0], 1e-6) / size[1] / _cell_px(look)
     apart = (boxes[:, :2] + boxes[:, 2:] - look.boxes[:, :2] - look.boxes[:, 2:]) / 2 / _cell_px(look)[:, None]
     grid = np.empty((len(boxes), *size, 2), np.float32)
@@ -163,4 +192,6 @@ def _in_frame(look: Look, boxes: np.ndarray, size: tuple[int, ...]) -> Tensor:
         at = ratio[:, None] * (np.arange(cells) - cells / 2) + own / 2 + apart[:, axis, None]
         lines = 2 * at / (own - 1) - 1
         grid[..., axis] = lines[:, None, :] if axis == 0 else lines[:, :, None]
-    return F.grid_sample(look.maps.float(), torch.from_numpy(grid).to(look.maps.device), align_corners=True)
+    places = torch.from_numpy(grid).to(look.maps.device)
+    shown = (places.abs() <= 1).all(dim=-1)[:, None].to(look.maps.dtype)
+    return F.grid_sample(look.maps.float(), places, padding_mode="border", align_corners=True), shown

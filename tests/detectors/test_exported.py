@@ -21,23 +21,38 @@ def test_yolox_rows_are_decoded_cell_by_cell() -> None:
     height, width = 64, 96
     cells = [(x, y, s) for s in (8, 16, 32) for y in range(height // s) for x in range(width // s)]
     raw = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, len(cells), 7))).float()
-    rows = yolox_rows(raw, (height, width))
+    rows = yolox_rows(raw, (height, width))(raw)
     for i in (0, 11, 12, 95, 96, 119, len(cells) - 1):
         x, y, s = cells[i]
         tx, ty, tw, th = raw[1, i, :4].tolist()
         expected = [(tx + x) * s, (ty + y) * s, np.exp(tw) * s, np.exp(th) * s]
         np.testing.assert_allclose(rows[1, i, :4].numpy(), expected, rtol=1e-5)
     assert torch.equal(rows[..., 4:], raw[..., 4:])
-    with pytest.raises(ValueError, match="at 32x32 has 21 rows, this one"):
-        yolox_rows(raw, (32, 32))
+    assert torch.equal(yolox_rows(rows, (height, width))(rows), rows)  # an export that decodes inside
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        (yolox_rows, (1, 126, 4)),
+        (yolox_rows, (1, 300, 6)),
+        (yolo_rows, (1, 126, 85)),  # YOLOX's
+        (yolo_rows, (1, 300, 6)),  # NMS inside
+        (yolo_rows, (1, 378, 5)),
+        (yolo_rows, (126, 85)),
+    ],
+)
+def test_outputs_of_another_family_are_refused(family, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"for an input of 64x96, which has 126 cells: another family"):
+        family(torch.zeros(shape), (64, 96))
 
 
 def test_yolov5_and_yolov8_are_told_apart_by_shape() -> None:
-    v5 = torch.rand(1, 50, 5 + 3)
-    assert torch.equal(yolo_rows(v5, (64, 64)), v5)
-    v8 = torch.rand(1, 4 + 3, 50)
-    rows = yolo_rows(v8, (64, 64))
-    assert rows.shape == (1, 50, 5 + 3)
+    v5 = torch.rand(1, 3 * 84, 5 + 3)
+    assert torch.equal(yolo_rows(v5, (64, 64))(v5), v5)
+    v8 = torch.rand(1, 4 + 3, 84)
+    rows = yolo_rows(v8, (64, 64))(v8)
+    assert rows.shape == (1, 84, 5 + 3)
     torch.testing.assert_close(rows[0, :, :4], v8[0, :4].T)
     torch.testing.assert_close(rows[0, :, 4:5] * rows[0, :, 5:], v8[0, 4:].T)
 
@@ -47,7 +62,7 @@ class OnePerson(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         red = (x[:, 0] > 0.8) & (x[:, 1] < 0.2)
-        out = torch.zeros(x.shape[0], 6, 40)
+        out = torch.zeros(x.shape[0], 6, 336)  # 16^2 + 8^2 + 4^2 cells
         for i in range(x.shape[0]):
             ys, xs = torch.where(red[i])
             if ys.numel() > 0:
@@ -77,6 +92,13 @@ def test_files_that_are_neither_are_refused(name: str, tmp_path) -> None:
     (tmp_path / name).write_bytes(b"not a network")
     with pytest.raises(ValueError, match="broken"):
         build_detector(DetectorSettings(name="yolox", weights=str(tmp_path / name)), CPU)
+
+
+def test_a_file_that_does_not_fit_its_settings_is_told_before_the_first_image(tmp_path) -> None:
+    path = tmp_path / "one.torchscript"
+    torch.jit.script(OnePerson()).save(str(path))
+    with pytest.raises(ValueError, match=r"one\.torchscript as detector\.name yolo: its output \[8, 6, 336\] is not"):
+        build_detector(DetectorSettings(name="yolo", weights=str(path), input_size=640), CPU)
 
 
 @needs_models

@@ -107,3 +107,37 @@ def test_a_checkpoint_that_nearly_fits_is_explained() -> None:
 def test_what_is_no_pose_network_is_said_to_be_none() -> None:
     with pytest.raises(ValueError, match="its 1 keys look like no pose network; known: fastpose_r50"):
         load_pose_network({"x": torch.zeros(3)}, "w.pth")
+
+
+def test_names_that_fit_as_well_are_taken() -> None:
+    with torch.device("meta"):
+        state = build_pose_model("fastpose_classic", 33).state_dict()
+    architecture = recognise(state)
+    assert architecture is not None
+    assert architecture.name == "fastpose_classic"
+    zeros = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in state.items()}
+    assert load_pose_network(zeros, "w.pth", "fastpose_r101")[1] == Architecture("fastpose_r101", 33)
+
+
+def test_a_network_that_cannot_have_so_many_joints_is_refused_in_words() -> None:
+    with torch.device("meta"):
+        state = build_pose_model("fastpose_mobile_small", 136).state_dict()
+    state = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in state.items()}
+    with pytest.raises(ValueError, match=r"not pose\.name fastpose_classic: fastpose_classic has 33 outputs"):
+        load_pose_network(state, "w.pth", "fastpose_classic")
+
+
+def test_what_data_parallel_puts_before_names_is_taken_off() -> None:
+    state = {f"module.{key}": tensor for key, tensor in read_state_dict(STARTER).items()}
+    assert load_pose_network(state, "w.pth")[1].name == "fastpose_mobile_small"
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    state = read_state_dict(STARTER)
+    state["duc1.bn.bias"] = torch.full_like(state["duc1.bn.bias"], torch.nan)
+    with pytest.raises(ValueError, match=r"w\.pth: duc1\.bn\.bias is not finite"):
+        load_pose_network(state, "w.pth")
+    state["duc1.bn.bias"] = state["duc1.bn.weight"].to(torch.int8)
+    with pytest.raises(ValueError, match=r"w\.pth: duc1\.bn\.bias is of whole numbers"):
+        load_pose_network(state, "w.pth")
+    assert recognise({"conv_out.weight": torch.zeros(3)}) is None

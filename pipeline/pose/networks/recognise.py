@@ -15,6 +15,8 @@ from pipeline.pose.networks import POSE_MODELS, build_pose_model
 Shapes = Mapping[str, torch.Size]
 
 _MODULATED_OFFSETS = 27
+_OUTPUT_LAYERS = ("conv_out.weight", "conv_out_dense.weight", "final_layer.weight", "heatmap.weight", "offset.weight")
+_PARALLEL = "module."  # what DataParallel puts before every name
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class Architecture:
     def build(self) -> nn.Module:
         return build_pose_model(self.name, self.num_joints, **self.options)
 
-    def shapes(self) -> dict[str, torch.Size]:
-        """Names and shapes of its parameters and buffers; nothing is allocated."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parameters and buffers, without memory."""
         with torch.device("meta"):
-            return {key: tensor.shape for key, tensor in self.build().state_dict().items()}
+            return self.build().state_dict()
+
+    def shapes(self) -> dict[str, torch.Size]:
+        return _shapes(self.tensors())
 
     def __str__(self) -> str:
         options = "".join(f", {key}={value}" for key, value in self.options.items())
@@ -46,13 +51,13 @@ class Architecture:
 
 def recognise(state: Mapping[str, Tensor]) -> Architecture | None:
     """The network whose parameters have just these names and shapes; None where there is none."""
-    shapes = {key: tensor.shape for key, tensor in state.items()}
+    shapes = _shapes(state)
     return next((candidate for candidate in _candidates(shapes) if candidate.shapes() == shapes), None)
 
 
 def nearest(state: Mapping[str, Tensor]) -> Architecture | None:
     """The network that shares the most parameters; None where none shares even half of the names."""
-    shapes = {key: tensor.shape for key, tensor in state.items()}
+    shapes = _shapes(state)
     candidates = list(_candidates(shapes)) or [Architecture(name) for name in POSE_MODELS]
 
     def likeness(candidate: Architecture) -> tuple[int, int]:
@@ -77,6 +82,9 @@ def load_pose_network(
         ValueError: it is another network, or none of those known; the text says what it looks like, which keys differ
             and what to pass instead.
     """
+    if state and all(key.startswith(_PARALLEL) for key in state):
+        state = {key.removeprefix(_PARALLEL): tensor for key, tensor in state.items()}
+    shapes = _shapes(state)
     architecture = recognise(state)
     if architecture is None:
         likely = nearest(state)
@@ -85,20 +93,35 @@ def load_pose_network(
                 f"{source}: its {len(state)} keys look like no pose network; known: {', '.join(POSE_MODELS)}"
             )
         raise ValueError(
-            f"{source} looks like {likely} but does not fit it: {differences(likely.shapes(), _shapes(state))}; pass a "
+            f"{source} looks like {likely} but does not fit it: {differences(likely.shapes(), shapes)}; pass a "
             "checkpoint of one of the networks that `python -m pipeline.weights list` shows"
         )
     if name is not None and name != architecture.name:
-        if name not in POSE_MODELS:
-            build_pose_model(name)  # raises, with the nearest name
-        expected = Architecture(name, architecture.num_joints)
-        raise ValueError(
-            f"{source} is {architecture}, not pose.name {name}: {differences(expected.shapes(), _shapes(state))}; pass "
-            f"weights of {name}, or leave pose.name out: {architecture.name} is recognised"
-        )
+        architecture = _as_named(architecture, shapes, source, name)
+    broken = [k for k, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    whole = [k for k, t in architecture.tensors().items() if t.is_floating_point() != state[k].is_floating_point()]
+    if broken or whole:
+        raise ValueError(f"{source}: {(broken or whole)[0]} is {'not finite' if broken else 'of whole numbers'}")
     network = architecture.build()
     network.load_state_dict(dict(state))
     return network, architecture
+
+
+def _as_named(architecture: Architecture, shapes: Shapes, source: str, name: str) -> Architecture:
+    """The network of that name, where a checkpoint fits it as well as the one that it was recognised as."""
+    if name not in POSE_MODELS:
+        build_pose_model(name)  # raises, with the nearest name
+    try:
+        named = Architecture(name, architecture.num_joints)
+        problems = differences(named.shapes(), shapes)
+    except ValueError as error:  # it cannot have so many joints
+        problems = str(error)
+    if problems:
+        raise ValueError(
+            f"{source} is {architecture}, not pose.name {name}: {problems}; pass weights of {name}, or leave pose.name "
+            f"out: {architecture.name} is recognised"
+        )
+    return named
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -107,6 +130,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 def _candidates(shapes: Shapes) -> Iterator[Architecture]:
     """Networks with such an output layer, most specific first."""
+    shapes = {key: shape for key, shape in shapes.items() if len(shape) == 4 or not key.endswith(_OUTPUT_LAYERS)}
     if "conv_out.weight" in shapes:
         joints, conv_dim = shapes["conv_out.weight"][:2]
         options = {} if conv_dim == 128 else {"conv_dim": conv_dim}

@@ -1,0 +1,151 @@
+"""One random view of a person: flip, rotation, scale, half body, box jitter, colour and occlusion.
+
+All that moves pixels is one affine transform, so pixels are resampled once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.pose.crop import ENLARGE
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a view may differ from the plain crop; zeros leave it plain.
+
+    Attributes:
+        flip: probability of a mirror image.
+        rotation: standard deviation is half of it, clipped at it; degrees.
+        rotate: probability of a rotation.
+        scale: crops show 1 - scale to 1 + scale times the usual.
+        half_body: probability that only upper or lower body is shown, of people with at least `half_body_joints`.
+        jitter: the box's corners move by up to so much of its size, as a detector's would.
+        colour: brightness and contrast change by up to so much.
+        occlusion: probability of a grey or noisy rectangle over a part.
+    """
+
+    flip: float = 0.5
+    rotation: float = 45.0
+    rotate: float = 0.6
+    scale: float = 0.35
+    half_body: float = 0.3
+    half_body_joints: int = 8
+    jitter: float = 0.1
+    colour: float = 0.3
+    occlusion: float = 0.3
+
+
+NONE = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 8, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network is shown, and where the joints are in it.
+
+    Attributes:
+        pixels: (height, width, 3) uint8 RGB.
+        keypoints: (K, 2) float32 x y in pixels of the view.
+        labelled: (K,) bool: place known, and inside the view.
+    """
+
+    pixels: np.ndarray
+    keypoints: np.ndarray
+    labelled: np.ndarray
+
+
+def view_of(
+    pixels: np.ndarray,
+    box: np.ndarray,
+    keypoints: np.ndarray,
+    labelled: np.ndarray,
+    input_size: tuple[int, int],
+    mirror: list[int],
+    upper_body: np.ndarray,
+    settings: Augmentation,
+    random: np.random.Generator,
+) -> View:
+    """A random view of one person.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        box: (4,) x1 y1 x2 y2; with the keypoints in pixels of `pixels`.
+        keypoints, labelled: (K, 2) and (K,).
+        input_size: height and width of the view.
+        mirror: joint order of a mirrored person.
+        upper_body: (K,) bool, the joints of the upper half.
+    """
+    height, width = input_size
+    box = _half_body(box, keypoints, labelled, upper_body, settings, random)
+    size = box[2:] - box[:2]
+    box = box + np.tile(size, 2) * random.uniform(-settings.jitter, settings.jitter, 4)
+    centre, size = (box[:2] + box[2:]) / 2, np.maximum(box[2:] - box[:2], 1.0)
+    crop_width = (
+        ENLARGE * max(size[0], size[1] * width / height) * random.uniform(1 - settings.scale, 1 + settings.scale)
+    )
+    angle = 0.0
+    if random.random() < settings.rotate:
+        angle = np.radians(np.clip(random.normal(0, settings.rotation / 2), -settings.rotation, settings.rotation))
+    flip = random.random() < settings.flip
+
+    scale = width / crop_width
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if flip:
+        turn[0] = -turn[0]
+    # A mirrored view shows at W - 1 - x what the plain one shows at x.
+    target = np.array([width - 1 - width / 2 if flip else width / 2, height / 2])
+    matrix = np.concatenate([turn, (target - turn @ centre)[:, None]], axis=1)
+
+    shown = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    points = (keypoints @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    known = labelled
+    if flip:
+        points, known = points[mirror], labelled[mirror]
+    inside = ((points >= 0) & (points < [width, height])).all(axis=1)
+    return View(_occlude(_recolour(shown, settings, random), settings, random), points, known & inside)
+
+
+def _half_body(
+    box: np.ndarray,
+    keypoints: np.ndarray,
+    labelled: np.ndarray,
+    upper_body: np.ndarray,
+    settings: Augmentation,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """A box around only the upper or the lower joints, where there are enough of them."""
+    if random.random() >= settings.half_body or labelled.sum() < settings.half_body_joints:
+        return box
+    halves = [labelled & upper_body, labelled & ~upper_body]
+    chosen = halves[int(random.random() < 0.3)]
+    if chosen.sum() < 3:
+        return box
+    points = keypoints[chosen]
+    first, last = points.min(axis=0), points.max(axis=0)
+    margin = 0.2 * max(*(last - first), 1.0)
+    return np.concatenate([first - margin, last + margin]).astype(np.float32)
+
+
+def _recolour(pixels: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
+    if settings.colour == 0:
+        return pixels
+    contrast = random.uniform(1 - settings.colour, 1 + settings.colour)
+    brightness = 255 * random.uniform(-settings.colour, settings.colour) / 2
+    channels = random.uniform(1 - settings.colour / 3, 1 + settings.colour / 3, 3)
+    table = (np.arange(256)[:, None] - 128) * contrast * channels + 128 + brightness
+    return cv2.LUT(pixels, np.clip(table, 0, 255).astype(np.uint8)[None])
+
+
+def _occlude(pixels: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
+    if random.random() >= settings.occlusion:
+        return pixels
+    height, width = pixels.shape[:2]
+    h, w = (random.uniform(0.08, 0.35, 2) * (height, width)).astype(int)
+    y, x = int(random.integers(0, height - h + 1)), int(random.integers(0, width - w + 1))
+    pixels[y : y + h, x : x + w] = (
+        random.integers(0, 256, 3) if random.random() < 0.5 else random.integers(0, 256, (h, w, 3))
+    )
+    return pixels

@@ -1,0 +1,205 @@
+"""Annotated people, cut out of their photographs once, so that epochs need not read these again.
+
+A crop shows more than any augmentation can reach, at no more pixels than the network's input has.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+_JPEG_QUALITY = 92
+# Of the longer side of a box: what rotation by 45 degrees, scaling and jitter can bring into a crop.
+_MARGIN = 0.55
+
+
+class AnnotationError(ValueError):
+    """Annotations that cannot be learnt from; the text names the file, the id and what was expected."""
+
+
+@dataclass(frozen=True)
+class AnnotatedPerson:
+    """One person of an annotation file.
+
+    Attributes:
+        id: of the annotation.
+        box: (4,) x1 y1 x2 y2 in image pixels.
+        keypoints: (K, 2) x y in image pixels, in the order of the skeleton that is trained.
+        labelled: (K,) bool: whether the joint's place is known.
+    """
+
+    id: int
+    box: np.ndarray
+    keypoints: np.ndarray
+    labelled: np.ndarray
+
+
+def joint_map(from_joints: Sequence[str], to_joints: Sequence[str], name: str) -> np.ndarray:
+    """For each joint of one skeleton its place in another, by name; -1 where the other doesn't have it.
+
+    Raises:
+        AnnotationError: they share no joint at all.
+    """
+    places = np.array([from_joints.index(joint) if joint in from_joints else -1 for joint in to_joints])
+    if (places < 0).all():
+        raise AnnotationError(
+            f"{name}: its joints ({', '.join(from_joints[:4])}, ...) are none of {to_joints[:4]}, ..."
+        )
+    return places
+
+
+def people_of(
+    annotations: Mapping[str, Any], joints: Sequence[str], name: str, least_joints: int = 1
+) -> dict[int, list[AnnotatedPerson]]:
+    """The people to learn from, by image id.
+
+    Crowds, people without a box and those with fewer labelled joints than `least_joints` are left out. A joint with
+    v = 0 is unlabelled, whether it cannot be seen or nobody labelled it.
+
+    Args:
+        annotations: a loaded COCO keypoint file.
+        joints: names of the skeleton that is trained; the file's own are its person category's.
+        name: of the file, for error texts.
+
+    Raises:
+        AnnotationError: an entry that is no keypoint annotation, named.
+    """
+    categories = [c for c in annotations.get("categories", []) if c.get("keypoints")]
+    own = list(categories[0]["keypoints"]) if categories else list(joints)
+    places = joint_map(own, joints, name)
+    found: dict[int, list[AnnotatedPerson]] = {}
+    for entry in annotations["annotations"]:
+        if entry.get("iscrowd") or "keypoints" not in entry:
+            continue
+        values = np.asarray(entry["keypoints"], np.float32)
+        if values.shape != (3 * len(own),):
+            raise AnnotationError(
+                f"{name}: annotation {entry.get('id')} has {values.size} keypoint values; "
+                f"{len(own)} joints need {3 * len(own)}"
+            )
+        values = values.reshape(-1, 3)[places]
+        labelled = (values[:, 2] > 0) & (places >= 0)
+        x, y, width, height = (float(v) for v in entry["bbox"])
+        if not np.isfinite([x, y, width, height]).all() or not np.isfinite(values[labelled]).all():
+            raise AnnotationError(f"{name}: annotation {entry.get('id')} has a box or joint that is no number")
+        if width < 1 or height < 1 or labelled.sum() < least_joints:
+            continue
+        box = np.array([x, y, x + width, y + height], np.float32)
+        person = AnnotatedPerson(int(entry["id"]), box, values[:, :2] * labelled[:, None], labelled)
+        found.setdefault(int(entry["image_id"]), []).append(person)
+    return found
+
+
+@dataclass(frozen=True)
+class PeopleSet:
+    """People cut out of their photographs; row i of each is person i.
+
+    Attributes:
+        jpegs: encoded crops.
+        boxes: (N, 4) float32 x1 y1 x2 y2, in pixels of the crop.
+        keypoints: (N, K, 2) float32 x y, in pixels of the crop.
+        labelled: (N, K) bool.
+        weights: (N,) float32, how often a person is drawn, relative to others.
+    """
+
+    jpegs: list[bytes]
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    labelled: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.jpegs)
+
+    def pixels(self, row: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        decoded = cv2.imdecode(np.frombuffer(self.jpegs[row], np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert decoded is not None  # they were encoded here
+        return decoded
+
+    def to_bytes(self) -> bytes:
+        """One .npz that holds everything."""
+        sink = io.BytesIO()
+        ends = np.cumsum([len(jpeg) for jpeg in self.jpegs])
+        data = np.frombuffer(b"".join(self.jpegs), np.uint8)
+        np.savez(
+            sink,
+            ends=ends,
+            data=data,
+            boxes=self.boxes,
+            keypoints=self.keypoints,
+            labelled=self.labelled,
+            weights=self.weights,
+        )
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> PeopleSet:
+        with np.load(io.BytesIO(content), allow_pickle=False) as z:
+            data, ends = z["data"].tobytes(), z["ends"]
+            starts = np.concatenate([[0], ends[:-1]]).astype(int)
+            jpegs = [data[a:b] for a, b in zip(starts, ends.astype(int), strict=True)]
+            return cls(jpegs, z["boxes"], z["keypoints"], z["labelled"], z["weights"])
+
+    @classmethod
+    def join(cls, sets: Sequence[PeopleSet]) -> PeopleSet:
+        """All people of several sets, in their order."""
+        arrays = {
+            name: np.concatenate([getattr(s, name) for s in sets])
+            for name in ("boxes", "keypoints", "labelled", "weights")
+        }
+        return cls([jpeg for s in sets for jpeg in s.jpegs], **arrays)
+
+    def rows(self, chosen: Sequence[int] | np.ndarray) -> PeopleSet:
+        """Some of the people."""
+        index = np.asarray(chosen, int)
+        arrays = (getattr(self, name)[index] for name in ("boxes", "keypoints", "labelled", "weights"))
+        return PeopleSet([self.jpegs[i] for i in index], *arrays)
+
+
+def cut_people(
+    images: Iterable[tuple[np.ndarray, Sequence[AnnotatedPerson], float]], input_size: tuple[int, int]
+) -> PeopleSet:
+    """Cut people out of their photographs.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each, its people, and their weight.
+        input_size: height and width of the network's input; crops are shrunk, never enlarged, to as much detail.
+    """
+    cuts = [cut for pixels, people, weight in images for cut in _cut(pixels, people, weight, input_size)]
+    if not cuts:
+        raise AnnotationError("nobody to learn from: no annotation has a box and labelled joints")
+    jpegs, boxes, keypoints, labelled, weights = zip(*cuts, strict=True)
+    return PeopleSet(
+        list(jpegs), np.stack(boxes), np.stack(keypoints), np.stack(labelled), np.array(weights, np.float32)
+    )
+
+
+def _cut(
+    pixels: np.ndarray, people: Sequence[AnnotatedPerson], weight: float, input_size: tuple[int, int]
+) -> Iterator[tuple[bytes, np.ndarray, np.ndarray, np.ndarray, float]]:
+    height, width = pixels.shape[:2]
+    for person in people:
+        x1, y1, x2, y2 = person.box
+        margin = _MARGIN * max((x2 - x1) * input_size[0] / input_size[1], y2 - y1)
+        left, top = int(np.clip(x1 - margin, 0, width - 1)), int(np.clip(y1 - margin, 0, height - 1))
+        right, bottom = (
+            int(np.clip(np.ceil(x2 + margin), left + 1, width)),
+            int(np.clip(np.ceil(y2 + margin), top + 1, height)),
+        )
+        crop = pixels[top:bottom, left:right]
+        shrink = min(1.0, input_size[0] / max(y2 - y1, (x2 - x1) * input_size[0] / input_size[1]))
+        if shrink < 1:
+            crop = cv2.resize(crop, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        ratio = np.array([crop.shape[1] / (right - left), crop.shape[0] / (bottom - top)], np.float32)
+        corner = np.array([left, top], np.float32)
+        _, encoded = cv2.imencode(
+            ".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        )
+        box = ((person.box.reshape(2, 2) - corner) * ratio).reshape(4)
+        yield encoded.tobytes(), box.astype(np.float32), (person.keypoints - corner) * ratio, person.labelled, weight
