@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from pipeline.checkpoints import read_state_dict
 from pipeline.compute import Compute
 from pipeline.config import NetworkSettings, PoseSettings
 from pipeline.pose.crop import MEAN_RGB, CropRule
-from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, Look, OffsetHead
+from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, Look, Norm, OffsetHead
 from pipeline.pose.networks.recognise import Architecture, load_pose_network
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.weights import CatalogueEntry, confirm, local_file, published_decodings
@@ -82,7 +81,7 @@ class PoseEstimator:
         skeleton = _skeleton(settings.skeleton, [architecture for architecture, _, _ in loaded])
         classic = settings.crop == "classic"
         decode = settings.decode or ("classic" if classic else _decoding(loaded))
-        head = _head(decode, settings.norm)
+        head = head_of(decode, settings.norm)
         networks = []
         for member, (architecture, network, entry) in zip(settings.networks(), loaded, strict=True):
             if (architecture.name == "fpn_offset_r50") != isinstance(head, OffsetHead):
@@ -184,7 +183,8 @@ def _skeleton(name: str | None, architectures: Sequence[Architecture]) -> Skelet
     return skeleton
 
 
-def _head(decode: str, norm: Any) -> Head:
+def head_of(decode: str, norm: Norm) -> Head:
+    """The head that a setting names."""
     heads: dict[str, Head] = {
         "argmax": ArgmaxHead(),
         "classic": ArgmaxHead(classic=True),

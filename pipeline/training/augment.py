@@ -6,40 +6,33 @@ All that moves pixels is one affine transform, so pixels are resampled once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
+from pipeline.described import described
 from pipeline.pose.crop import ENLARGE
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much a view may differ from the plain crop; zeros leave it plain.
+    """How much a view may differ from the plain crop; zeros leave it plain."""
 
-    Attributes:
-        flip: probability of a mirror image.
-        rotation: standard deviation is half of it, clipped at it; degrees.
-        rotate: probability of a rotation.
-        scale: crops show 1 - scale to 1 + scale times the usual.
-        half_body: probability that only upper or lower body is shown, of people with at least `half_body_joints`.
-        jitter: the box's corners move by up to so much of its size, as a detector's would.
-        colour: brightness and contrast change by up to so much.
-        occlusion: probability of a grey or noisy rectangle over a part.
-    """
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    flip: float = 0.5
-    rotation: float = 45.0
-    rotate: float = 0.6
-    scale: float = 0.35
-    half_body: float = 0.3
-    half_body_joints: int = 8
-    jitter: float = 0.1
-    colour: float = 0.3
-    occlusion: float = 0.3
+    flip: float = described(0.5, "probability of a mirror image")
+    rotation: float = described(45.0, "largest rotation, degrees; half of it is the standard deviation")
+    rotate: float = described(0.6, "probability of a rotation")
+    scale: float = described(0.35, "crops show 1 - scale to 1 + scale times the usual")
+    half_body: float = described(0.3, "probability that only the upper or the lower body is shown")
+    half_body_joints: int = described(8, "labelled joints that this needs")
+    jitter: float = described(0.1, "edges of the box move by up to so much of its size, as a detector's would")
+    colour: float = described(0.3, "brightness and contrast change by up to so much")
+    occlusion: float = described(0.3, "probability of a rectangle over a part")
 
 
-NONE = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 8, 0.0, 0.0, 0.0)
+NONE = Augmentation(flip=0, rotation=0, rotate=0, scale=0, half_body=0, jitter=0, colour=0, occlusion=0)
 
 
 @dataclass(frozen=True)

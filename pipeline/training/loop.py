@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.described import described
 from pipeline.pose.crop import MEAN_RGB
 from pipeline.pose.networks.hourglass import Hourglass
 from pipeline.skeletons import Skeleton
 from pipeline.training.augment import NONE, Augmentation, view_of
-from pipeline.training.losses import Norm, pose_loss
+from pipeline.training.losses import pose_loss
 from pipeline.training.people import PeopleSet
 
 _PREFETCH = 4  # batches made ahead of the network
@@ -33,39 +34,25 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train.
+    """How to train."""
 
-    Attributes:
-        input_size: height and width of crops, pixels.
-        batch: people per step, over all processes.
-        epochs: passes; an epoch draws as many people as there are, by their weights.
-        learning_rate: at its highest, after the warm-up.
-        schedule: cosine down to 0, or a tenth at 170 / 270 and 200 / 270 of the epochs.
-        warm_up: epochs during which it rises.
-        optimizer: adam or adamw.
-        ema: decay of the averaged weights, per step; 0 trains without.
-        clip: largest norm of the gradient.
-        decode, norm: the head, see `pipeline.pose.heads`.
-        seed: of the draws and the augmentation.
-        bf16: compute in bf16 where the loss allows.
-        teacher_share: of the loss, where a teacher is given.
-    """
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    input_size: tuple[int, int] = (256, 192)
-    batch: int = 64
-    epochs: int = 100
-    learning_rate: float = 1e-3
-    schedule: Literal["cosine", "step"] = "cosine"
-    warm_up: float = 1.0
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    weight_decay: float = 0.01
-    ema: float = 0.998
-    clip: float = 1.0
-    decode: Literal["argmax", "integral", "combined", "offset"] = "argmax"
-    norm: Norm = "sigmoid"
-    seed: int = 0
-    bf16: bool = True
-    teacher_share: float = 0.0
+    input_size: tuple[int, int] = described((256, 192), "height and width of crops, pixels")
+    batch: int = described(64, "people per step, over all processes")
+    epochs: int = described(100, "passes; an epoch draws as many people as there are, by their weights")
+    learning_rate: float = described(1e-3, "at its highest, after the warm-up")
+    schedule: Literal["cosine", "step"] = described("cosine", "down to 0, or by tenths at 170/270 and 200/270")
+    warm_up: float = described(1.0, "epochs during which the learning rate rises")
+    optimizer: Literal["adam", "adamw"] = described("adamw", "which")
+    weight_decay: float = described(0.01, "of convolutions and matrices")
+    ema: float = described(0.998, "decay of the averaged weights per step; 0 keeps none")
+    clip: float = described(1.0, "largest norm of the gradient")
+    decode: Literal["argmax", "integral", "combined", "offset"] = described("argmax", "the head that is trained")
+    norm: Literal["sigmoid", "softmax", "divide_sum"] = described("sigmoid", "integral: how maps are normalised")
+    seed: int = described(0, "of the draws and the augmentation")
+    bf16: bool = described(True, "compute in bf16 where the loss allows")
+    teacher_share: float = described(0.5, "of the loss, where there is a teacher")
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 

@@ -1,0 +1,130 @@
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROJECT
+
+from pipeline.pose import build_pose_model
+from pipeline.skeletons import SKELETONS
+from pipeline.training.augment import NONE
+from pipeline.training.loop import Trainer, TrainingDiverged, TrainOptions
+from pipeline.training.people import AnnotatedPerson, PeopleSet, cut_people
+
+SKELETON = SKELETONS["mpii16"]
+OPTIONS = TrainOptions(input_size=(64, 64), batch=4, epochs=2, bf16=False, warm_up=0.5)
+
+
+def toy_people(count: int = 12) -> PeopleSet:
+    """Pictures of coloured dots, a colour for each joint."""
+    r = np.random.default_rng(0)
+    colours = r.integers(60, 256, (16, 3))
+    images = []
+    for number in range(count):
+        pixels = np.zeros((80, 80, 3), np.uint8)
+        joints = r.uniform(12, 68, (16, 2)).astype(np.float32)
+        for (x, y), colour in zip(joints.astype(int), colours, strict=True):
+            pixels[y - 3 : y + 4, x - 3 : x + 4] = colour
+        person = AnnotatedPerson(number, np.float32([8, 8, 72, 72]), joints, np.ones(16, bool))
+        images.append((pixels, [person], 1.0 + number % 3))
+    return cut_people(images, (64, 64))
+
+
+def trainer(options: TrainOptions = OPTIONS, people: PeopleSet | None = None, **more: int) -> Trainer:
+    torch.manual_seed(0)
+    network = build_pose_model("hourglass", 16, stacks=2, depth=2, width=32)
+    return Trainer(network, people or toy_people(), SKELETON, options, torch.device("cpu"), **more)
+
+
+def test_training_learns() -> None:
+    options = dataclasses.replace(OPTIONS, epochs=30, batch=12, learning_rate=3e-3, augmentation=NONE)
+    learning = trainer(options)
+    losses = [step.loss for _ in range(30) for step in learning.train_epoch()]
+    assert len(losses) == 30
+    assert losses[-1] < losses[0] / 2
+
+
+def test_going_on_gives_the_losses_of_a_run_that_never_stopped() -> None:
+    whole = trainer()
+    losses = [step.loss for _ in range(2) for step in whole.train_epoch()]
+    stopped = trainer()
+    steps = stopped.train_epoch()
+    seen = [next(steps).loss, next(steps).loss]  # in mid-epoch: it has three steps
+    state = stopped.state()
+    steps.close()
+    again = trainer()
+    again.load_state(state)
+    assert again.step == 2
+    seen += [step.loss for step in again.train_epoch()]
+    seen += [step.loss for step in again.train_epoch()]
+    assert seen == losses
+    for key, tensor in whole.averaged.items():
+        assert torch.equal(tensor, again.averaged[key])
+
+
+def test_a_loss_that_is_no_number_stops_before_it_changes_anything() -> None:
+    broken = trainer()
+    with torch.no_grad():
+        broken.network.heatmaps[0].bias.fill_(torch.inf)
+    before = {key: tensor.clone() for key, tensor in broken.network.state_dict().items() if "num_batches" not in key}
+    with pytest.raises(TrainingDiverged, match=r"step 1: the loss is (inf|nan).*learning_rate \(now 0\.001\)"):
+        list(broken.train_epoch())
+    assert broken.step == 0
+    parameters = {key for key, _ in broken.network.named_parameters()}
+    for key in parameters:
+        assert torch.equal(broken.network.state_dict()[key], before[key])
+
+
+def test_schedules() -> None:
+    cosine = trainer(dataclasses.replace(OPTIONS, epochs=10, warm_up=1.0))
+    rates = [cosine.learning_rate(step) for step in range(30)]
+    assert rates[0] < rates[1] < rates[2] < 1e-3
+    assert rates[3] == pytest.approx(1e-3)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] < 2e-5
+    steps = trainer(dataclasses.replace(OPTIONS, epochs=270, schedule="step", warm_up=0.0))
+    at = [steps.learning_rate(epoch * 3) for epoch in (0, 169, 170, 199, 200, 269)]
+    assert at == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+def test_processes_share_a_batch_and_see_the_same_views_as_one() -> None:
+    whole = trainer()._batch(5)
+    shares = [trainer(rank=rank, world=2)._batch(5) for rank in (0, 1)]
+    for name, everything in enumerate(whole):
+        np.testing.assert_array_equal(everything[0::2], shares[0][name])
+        np.testing.assert_array_equal(everything[1::2], shares[1][name])
+    with pytest.raises(ValueError, match="batch is 4, which 3 processes cannot share evenly"):
+        trainer(world=3)
+
+
+def test_weights_say_how_often_people_are_drawn() -> None:
+    drawing = trainer(people=toy_people(60))
+    counts = np.zeros(60)
+    for step in range(15 * 40):
+        for _, row in drawing._rows(step):
+            counts[row] += 1
+    by_weight = [counts[np.arange(60) % 3 == rest].mean() for rest in range(3)]  # weights 1, 2, 3
+    np.testing.assert_allclose(np.array(by_weight) / by_weight[0], [1, 2, 3], rtol=0.12)
+
+
+def test_the_average_follows_the_weights() -> None:
+    averaging = trainer(dataclasses.replace(OPTIONS, ema=0.5))
+    name = "heatmaps.0.weight"
+    start = averaging.averaged[name].clone()
+    next(averaging.train_epoch())
+    moved = averaging.network.state_dict()[name]
+    decay = min(0.5, 2 / 11)
+    torch.testing.assert_close(averaging.averaged[name], decay * start + (1 - decay) * moved)
+
+
+def test_the_loop_needs_torch_numpy_and_opencv_alone() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('ray', 'pydantic', 'fsspec', 's3fs', 'pyarrow', 'safetensors', 'yaml', 'simplejpeg', 'PIL',\n"
+        "             'faster_coco_eval', 'rich', 'onnxruntime'):\n"
+        "    sys.modules[name] = None\n"
+        "import pipeline.training.loop, pipeline.training.people, pipeline.pose.networks\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)

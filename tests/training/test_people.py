@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from conftest import gradient
+
+from pipeline.skeletons import SKELETONS
+from pipeline.training.people import AnnotatedPerson, AnnotationError, PeopleSet, cut_people, joint_map, people_of
+
+JOINTS = SKELETONS["coco17"].joints
+
+
+def annotation(**changes: object) -> dict:
+    keypoints = [v for i in range(17) for v in (10.0 + i, 20.0 + i, 2)]
+    return {"id": 7, "image_id": 1, "bbox": [5, 6, 40, 60], "keypoints": keypoints, **changes}
+
+
+def file_of(*annotations: dict, joints: tuple[str, ...] = JOINTS) -> dict:
+    return {"annotations": list(annotations), "categories": [{"id": 1, "keypoints": list(joints)}]}
+
+
+def test_people_are_read_by_joint_names() -> None:
+    (person,) = people_of(file_of(annotation()), SKELETONS["mpii16"].joints, "a.json")[1]
+    assert person.box.tolist() == [5, 6, 45, 66]
+    right_ankle, pelvis = 0, 6
+    assert person.keypoints[right_ankle].tolist() == [26, 36]
+    assert person.labelled[right_ankle]
+    assert not person.labelled[pelvis]  # COCO doesn't have it
+    assert joint_map(JOINTS, JOINTS, "x").tolist() == list(range(17))
+
+
+def test_what_cannot_be_learnt_from_is_left_out() -> None:
+    unlabelled = annotation(keypoints=[0.0] * 51)
+    entries = [annotation(iscrowd=1), annotation(bbox=[1, 1, 0, 5]), unlabelled, {"id": 3, "image_id": 1, "bbox": []}]
+    assert people_of(file_of(*entries), JOINTS, "a.json") == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (annotation(keypoints=[1.0] * 48), r"a\.json: annotation 7 has 48 keypoint values; 17 joints need 51"),
+        (annotation(bbox=[0, 0, float("nan"), 5]), "annotation 7 has a box or joint that is no number"),
+        (annotation(keypoints=[float("inf"), 1, 2] * 17), "annotation 7 has a box or joint that is no number"),
+    ],
+)
+def test_a_bad_annotation_is_named(entry: dict, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        people_of(file_of(entry), JOINTS, "a.json")
+
+
+def test_skeletons_that_share_no_joint_are_refused() -> None:
+    with pytest.raises(AnnotationError, match=r"a\.json: its joints \(tail, paw\.\.\.|a\.json: its joints"):
+        people_of(file_of(annotation(), joints=("tail", "paw")), JOINTS, "a.json")
+
+
+def person(box: list[float], point: tuple[float, float]) -> AnnotatedPerson:
+    return AnnotatedPerson(1, np.float32(box), np.tile(np.float32(point), (17, 1)), np.ones(17, bool))
+
+
+def test_crops_keep_places_and_are_never_enlarged() -> None:
+    pixels = gradient(1200, 1600)
+    large, small = person([400, 200, 800, 1000], (500, 600)), person([50, 60, 90, 120], (70, 100))
+    people = cut_people([(pixels, [large, small], 2.0)], (256, 192))
+    assert people.weights.tolist() == [2, 2]
+    for row, original in enumerate((large, small)):
+        shown = people.pixels(row)
+        x, y = people.keypoints[row, 0]
+        ox, oy = original.keypoints[0]
+        np.testing.assert_allclose(shown[round(float(y)), round(float(x))], pixels[int(oy), int(ox)], atol=8)
+    sides = people.boxes[:, 2:] - people.boxes[:, :2]
+    np.testing.assert_allclose(sides[0], [128, 256], atol=1.5)
+    np.testing.assert_allclose(sides[1], [40, 60], atol=1e-3)
+
+
+def test_sets_are_stored_joined_and_chosen_from() -> None:
+    pixels = gradient(200, 200)
+    one = cut_people([(pixels, [person([20, 20, 90, 150], (50, 60))], 1.0)], (256, 192))
+    two = PeopleSet.join([one, one])
+    again = PeopleSet.from_bytes(two.to_bytes())
+    assert again.jpegs == two.jpegs
+    for name in ("boxes", "keypoints", "labelled", "weights"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(two, name))
+    assert len(two.rows([1])) == 1
+    with pytest.raises(AnnotationError, match="nobody to learn from"):
+        cut_people([(pixels, [], 1.0)], (256, 192))
