@@ -288,7 +288,7 @@ def leaves(section: Any = None, prefix: str = "") -> Iterator[Leaf]:
         fields = [(name, info.annotation, info.description or "") for name, info in type(section).model_fields.items()]
     else:
         types = get_type_hints(type(section))
-        fields = [(f.name, types[f.name], f.metadata["description"]) for f in dataclasses.fields(section)]
+        fields = [(f.name, types[f.name], f.metadata.get("description", "")) for f in dataclasses.fields(section)]
     for name, annotation, description in fields:
         value = getattr(section, name)
         if isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
@@ -440,13 +440,13 @@ def _reader(annotation: Any) -> Any:
     def read(text: str) -> Any:
         if optional and text in ("none", "null"):
             return None
-        if get_origin(kind) is not tuple:
-            return text
-        if _is_section(_plain(get_args(kind)[0])[0]):
+        if _holds_sections(kind):
             try:
                 return yaml.safe_load(text)
             except yaml.YAMLError:
                 return text
+        if get_origin(kind) is not tuple:
+            return text
         return text.strip("[]() ").replace("x", ",").replace(" ", "").split(",")
 
     return read
@@ -456,10 +456,10 @@ def _type_name(annotation: Any) -> str:
     kind, _ = _plain(annotation)
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
+    if _holds_sections(kind):
+        return "yaml"
     if get_origin(kind) is tuple:
         parts = [part for part in get_args(kind) if part is not Ellipsis]
-        if _is_section(_plain(parts[0])[0]):
-            return "yaml"
         return ",".join(map(_type_name, parts)) + (",..." if Ellipsis in get_args(kind) else "")
     return kind.__name__
 
@@ -474,7 +474,10 @@ def _plain(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def _is_section(kind: Any) -> bool:
+def _holds_sections(kind: Any) -> bool:
+    """Whether a setting is a section, or several; a flag gives it as YAML."""
+    if get_origin(kind) is tuple:
+        kind = _plain(get_args(kind)[0])[0]
     return isinstance(kind, type) and issubclass(kind, Section)
 
 

@@ -20,6 +20,7 @@ from pipeline.config import (
 )
 from pipeline.pose.networks import POSE_MODELS
 from pipeline.skeletons import SKELETONS
+from pipeline.training.settings import TrainSettings
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -174,6 +175,14 @@ def test_shipped_configs_are_valid_and_say_their_command(path) -> None:
     load_settings(str(path), {})
     head = path.read_text().split("\n\n")[0]
     assert "jobs/annotate.py" in head
+    assert "Expected" in head
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "configs" / "train").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_training_configs_are_valid_and_say_their_command(path) -> None:
+    load_settings(str(path), {}, TrainSettings)
+    head = path.read_text()
+    assert "jobs/train.py" in head
     assert "Expected" in head
 
 

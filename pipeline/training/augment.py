@@ -6,33 +6,12 @@ All that moves pixels is one affine transform, so pixels are resampled once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
-from pipeline.described import described
 from pipeline.pose.crop import ENLARGE
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How much a view may differ from the plain crop; zeros leave it plain."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    flip: float = described(0.5, "probability of a mirror image")
-    rotation: float = described(45.0, "largest rotation, degrees; half of it is the standard deviation")
-    rotate: float = described(0.6, "probability of a rotation")
-    scale: float = described(0.35, "crops show 1 - scale to 1 + scale times the usual")
-    half_body: float = described(0.3, "probability that only the upper or the lower body is shown")
-    half_body_joints: int = described(8, "labelled joints that this needs")
-    jitter: float = described(0.1, "edges of the box move by up to so much of its size, as a detector's would")
-    colour: float = described(0.3, "brightness and contrast change by up to so much")
-    occlusion: float = described(0.3, "probability of a rectangle over a part")
-
-
-NONE = Augmentation(flip=0, rotation=0, rotate=0, scale=0, half_body=0, jitter=0, colour=0, occlusion=0)
+from pipeline.training.options import Augmentation
 
 
 @dataclass(frozen=True)

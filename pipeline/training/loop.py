@@ -9,19 +9,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.described import described
 from pipeline.pose.crop import MEAN_RGB
 from pipeline.pose.networks.hourglass import Hourglass
 from pipeline.skeletons import Skeleton
-from pipeline.training.augment import NONE, Augmentation, view_of
+from pipeline.training.augment import view_of
 from pipeline.training.losses import pose_loss
+from pipeline.training.options import TrainOptions
 from pipeline.training.people import PeopleSet
 
 _PREFETCH = 4  # batches made ahead of the network
@@ -30,30 +29,6 @@ _UPPER_BODY = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbo
 
 class TrainingDiverged(RuntimeError):
     """The loss is no number; nothing of that step was kept."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    input_size: tuple[int, int] = described((256, 192), "height and width of crops, pixels")
-    batch: int = described(64, "people per step, over all processes")
-    epochs: int = described(100, "passes; an epoch draws as many people as there are, by their weights")
-    learning_rate: float = described(1e-3, "at its highest, after the warm-up")
-    schedule: Literal["cosine", "step"] = described("cosine", "down to 0, or by tenths at 170/270 and 200/270")
-    warm_up: float = described(1.0, "epochs during which the learning rate rises")
-    optimizer: Literal["adam", "adamw"] = described("adamw", "which")
-    weight_decay: float = described(0.01, "of convolutions and matrices")
-    ema: float = described(0.998, "decay of the averaged weights per step; 0 keeps none")
-    clip: float = described(1.0, "largest norm of the gradient")
-    decode: Literal["argmax", "integral", "combined", "offset"] = described("argmax", "the head that is trained")
-    norm: Literal["sigmoid", "softmax", "divide_sum"] = described("sigmoid", "integral: how maps are normalised")
-    seed: int = described(0, "of the draws and the augmentation")
-    bf16: bool = described(True, "compute in bf16 where the loss allows")
-    teacher_share: float = described(0.5, "of the loss, where there is a teacher")
-    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 class Batch(NamedTuple):
@@ -252,22 +227,3 @@ class Trainer:
         self.step = state["step"]
         for key, tensor in state["averaged"].items():
             self.averaged[key].copy_(tensor)
-
-
-def plain_views(people: PeopleSet, rows: range, skeleton: Skeleton, input_size: tuple[int, int]) -> Batch:
-    """People as the annotator would cut them, without any augmentation; on the CPU."""
-    upper = np.zeros(len(skeleton), bool)
-    random = np.random.default_rng(0)
-    views = [
-        view_of(
-            people.pixels(row), people.boxes[row], people.keypoints[row], people.labelled[row], input_size,
-            skeleton.mirror, upper, NONE, random,
-        )
-        for row in rows
-    ]  # fmt: skip
-    pixels = torch.from_numpy(np.stack([view.pixels for view in views])).permute(0, 3, 1, 2).float() / 255
-    return Batch(
-        pixels - torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1),
-        torch.from_numpy(np.stack([view.keypoints for view in views])),
-        torch.from_numpy(np.stack([view.labelled for view in views])),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pipeline.config import ComputeSettings, PoseName, Section, SkeletonName
-from pipeline.training.loop import TrainOptions
+from pipeline.training.options import TrainOptions
 
 
 class AnnotatedSet(Section):

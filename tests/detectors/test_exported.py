@@ -97,7 +97,7 @@ def test_files_that_are_neither_are_refused(name: str, tmp_path) -> None:
 def test_a_file_that_does_not_fit_its_settings_is_told_before_the_first_image(tmp_path) -> None:
     path = tmp_path / "one.torchscript"
     torch.jit.script(OnePerson()).save(str(path))
-    with pytest.raises(ValueError, match=r"one\.torchscript as detector\.name yolo: its output \[8, 6, 336\] is not"):
+    with pytest.raises(ValueError, match=r"one\.torchscript as detector\.name yolo: its output \[1, 6, 336\] is not"):
         build_detector(DetectorSettings(name="yolo", weights=str(path), input_size=640), CPU)
 
 

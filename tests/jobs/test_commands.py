@@ -128,6 +128,7 @@ def test_real_photographs_with_a_real_detector(cluster: Cluster, tmp_path: Path)
         f"--detector.cfg={model}.cfg",
         f"--detector.weights={model}.weights",
         "--detector.confidence=0.05",
+        "--detector.input_size=608",
         "--draw=3",
     )
     assert keypoint_ap(output) > 0.08

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from pipeline.pose.crop import crop_boxes, cut_crops
 from pipeline.skeletons import SKELETONS
-from pipeline.training.augment import NONE, Augmentation, View, view_of
+from pipeline.training.augment import View, view_of
+from pipeline.training.options import NO_AUGMENTATION as NONE
+from pipeline.training.options import Augmentation
 
 SKELETON = SKELETONS["coco17"]
 UPPER = np.array([i < 11 for i in range(17)])

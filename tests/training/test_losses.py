@@ -39,7 +39,7 @@ def test_the_gradient_of_a_place_does_not_grow_with_distance() -> None:
     """+ 2 at or beyond the expected cell, - 2 before it, on the normalised map."""
     maps = torch.rand(1, 1, 4, 6, requires_grad=True)
     maps_norm = maps / maps.sum()
-    x = float((maps_norm.sum(dim=2) * torch.arange(6)).sum())
+    x = (maps_norm.sum(dim=2) * torch.arange(6)).sum().item()
     places = expected_places(maps_norm, "divide_sum")
     (gradient,) = torch.autograd.grad(places[0, 0, 0], maps_norm)
     # Through the division by a sum of 1, the mean of the gradient under the map is taken off.

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, encode
 
+from jobs.train import main
 from pipeline.checkpoints import read_state_dict
 from pipeline.pose.networks.recognise import recognise
 from pipeline.skeletons import SKELETONS
@@ -46,7 +49,7 @@ def collection(tmp_path: Path) -> dict:
     return content
 
 
-def command(tmp_path: Path, **flags: object) -> list[str]:
+def arguments(tmp_path: Path, **flags: object) -> list[str]:
     annotated = f"{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}}}"
     told = {
         "output": tmp_path / "run",
@@ -61,15 +64,15 @@ def command(tmp_path: Path, **flags: object) -> list[str]:
         "compute.device": "cpu",
         **flags,
     }
-    return [sys.executable, "jobs/train.py", *(f"--{name}={value}" for name, value in told.items())]
+    return [f"--{name}={value}" for name, value in told.items()]
 
 
 def run(tmp_path: Path, code: int = 0, **flags: object) -> str:
-    done = subprocess.run(
-        command(tmp_path, **flags), cwd=PROJECT, capture_output=True, text=True, timeout=250, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """The job in this process; what it printed."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        assert main(arguments(tmp_path, **flags)) == code, text.getvalue()
+    return text.getvalue()
 
 
 def history(tmp_path: Path) -> list[dict]:
@@ -102,7 +105,7 @@ def test_killed_in_mid_epoch_and_resumed_the_losses_are_the_same(collection, tmp
     expected = [line["loss"] for line in history(tmp_path)]
     killed = tmp_path / "killed"
     job = subprocess.Popen(
-        command(tmp_path, validation="none", output=killed),
+        [sys.executable, "jobs/train.py", *arguments(tmp_path, validation="none", output=killed)],
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,0 +1,52 @@
+"""How to train: plain values, without torch, so that a mistake in one is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pipeline.described import described
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a view may differ from the plain crop; zeros leave it plain."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    flip: float = described(0.5, "probability of a mirror image")
+    rotation: float = described(45.0, "largest rotation, degrees; half of it is the standard deviation")
+    rotate: float = described(0.6, "probability of a rotation")
+    scale: float = described(0.35, "crops show 1 - scale to 1 + scale times the usual")
+    half_body: float = described(0.3, "probability that only the upper or the lower body is shown")
+    half_body_joints: int = described(8, "labelled joints that this needs")
+    jitter: float = described(0.1, "edges of the box move by up to so much of its size, as a detector's would")
+    colour: float = described(0.3, "brightness and contrast change by up to so much")
+    occlusion: float = described(0.3, "probability of a rectangle over a part")
+
+
+NO_AUGMENTATION = Augmentation(flip=0, rotation=0, rotate=0, scale=0, half_body=0, jitter=0, colour=0, occlusion=0)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    input_size: tuple[int, int] = described((256, 192), "height and width of crops, pixels")
+    batch: int = described(64, "people per step, over all processes")
+    epochs: int = described(100, "passes; an epoch draws as many people as there are, by their weights")
+    learning_rate: float = described(1e-3, "at its highest, after the warm-up")
+    schedule: Literal["cosine", "step"] = described("cosine", "down to 0, or by tenths at 170/270 and 200/270")
+    warm_up: float = described(1.0, "epochs during which the learning rate rises")
+    optimizer: Literal["adam", "adamw"] = described("adamw", "which")
+    weight_decay: float = described(0.01, "of convolutions and matrices")
+    ema: float = described(0.998, "decay of the averaged weights per step; 0 keeps none")
+    clip: float = described(1.0, "largest norm of the gradient")
+    decode: Literal["argmax", "integral", "combined", "offset"] = described("argmax", "the head that is trained")
+    norm: Literal["sigmoid", "softmax", "divide_sum"] = described("sigmoid", "integral: how maps are normalised")
+    seed: int = described(0, "of the draws and the augmentation")
+    bf16: bool = described(True, "compute in bf16 where the loss allows")
+    teacher_share: float = described(0.5, "of the loss, where there is a teacher")
+    augmentation: Augmentation = field(default_factory=Augmentation)
