@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.config import Settings, absolute_paths, parse_settings
+from pipeline.config import Settings, absolute_paths
 from pipeline.evaluation import evaluate_run
 from pipeline.evaluation.results import write_coco_results
+from pipeline.flags import parse_settings
 from pipeline.fleet import (
     FleetError,
     IncompleteRun,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pipeline.config import parse_settings
+from pipeline.flags import parse_settings
 from pipeline.training.settings import TrainSettings
 
 

@@ -19,9 +19,9 @@ from pipeline.pose.crop import MEAN_RGB
 from pipeline.pose.networks.hourglass import Hourglass
 from pipeline.skeletons import Skeleton
 from pipeline.training.augment import view_of
+from pipeline.training.data import PeopleSet
 from pipeline.training.losses import pose_loss
 from pipeline.training.options import TrainOptions
-from pipeline.training.people import PeopleSet
 
 _PREFETCH = 4  # batches made ahead of the network
 _UPPER_BODY = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist", "face", "hand")

@@ -38,8 +38,8 @@ from pipeline.pose.networks.recognise import Architecture, load_pose_network
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.sources import read_coco
 from pipeline.suppression import PoseNMS
+from pipeline.training.data import AnnotatedPerson, AnnotationError, PeopleSet, cut_people, people_of
 from pipeline.training.loop import Step, Trainer
-from pipeline.training.people import AnnotatedPerson, AnnotationError, PeopleSet, cut_people, people_of
 from pipeline.training.settings import AnnotatedSet, TrainSettings
 from pipeline.weights import local_file
 

@@ -13,7 +13,7 @@ from cluster import Cluster, rows, wait_for
 from conftest import DEMO, encode, gradient
 
 from pipeline import storage
-from pipeline.config import parse_settings
+from pipeline.flags import parse_settings
 from pipeline.run import Run
 from pipeline.sources import plan_collection, write_manifest
 

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from pipeline.evaluation.pck import pck
+from pipeline.skeletons import SKELETONS
+
+SKELETON = SKELETONS["coco17"]
+
+
+def test_shares_by_hand() -> None:
+    true = np.zeros((3, 17, 2)) + 50
+    found = true.copy()
+    found[0, 9] += [9.9, 0]  # the left wrist, within a tenth of 100
+    found[1, 9] += [10.1, 0]  # not within
+    found[0, 0] += 500  # the nose is no body joint
+    labelled = np.ones((3, 17), bool)
+    labelled[1, 15] = False  # the left ankle
+    boxes = np.array([[0, 0, 40, 100], [0, 0, 100, 40], [0, 0, 30, 30]], float)  # the third is too small
+    result = pck(found, true, labelled, boxes, SKELETON)
+    assert result.people == 2
+    assert result.joints["left_wrist"] == 0.5
+    assert result.joints["nose"] == 0.5
+    assert result.joints["left_ankle"] == 1.0
+    assert result.body == pytest.approx(22 / 23)
+
+
+def test_people_with_few_labels_are_not_counted() -> None:
+    labelled = np.zeros((1, 17), bool)
+    labelled[0, :7] = True
+    poses, boxes = np.zeros((1, 17, 2)), np.array([[0, 0, 90, 90.0]])
+    result = pck(poses, poses, labelled, boxes, SKELETON)
+    assert result.people == 0
+    assert np.isnan(result.body)
+    assert pck(poses, poses, labelled, boxes, SKELETON, least_joints=7).body == 1.0
+
+
+def test_nobody() -> None:
+    nobody = pck(np.zeros((0, 17, 2)), np.zeros((0, 17, 2)), np.zeros((0, 17), bool), np.zeros((0, 4)), SKELETON)
+    assert nobody.people == 0
