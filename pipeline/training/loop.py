@@ -70,7 +70,6 @@ class Trainer:
         teacher: Callable[[Tensor], Tensor] | None = None,
         rank: int = 0,
         world: int = 1,
-        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
     ) -> None:
         if options.batch % world:
             raise ValueError(f"batch is {options.batch}, which {world} processes cannot share evenly")
@@ -80,7 +79,6 @@ class Trainer:
         self.averaged = {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
         self.step = 0
         self.steps_per_epoch = max(1, len(people) // options.batch)
-        self._wrapped = wrap(self.network)
         self._people = people
         self._skeleton = skeleton
         self._upper = np.array([any(part in joint for part in _UPPER_BODY) for joint in skeleton.joints])
@@ -156,7 +154,7 @@ class Trainer:
     def _outputs(self, inputs: Tensor) -> list[Tensor]:
         if isinstance(self.network, Hourglass):
             return self.network.intermediate(inputs)
-        return [self._wrapped(inputs)]
+        return [self.network(inputs)]
 
     def _average(self) -> None:
         # Early on the average is short, so that it does not drag the first weights along.
