@@ -106,6 +106,8 @@ def load_settings(config: str | None, flags: dict[str, Any], kind: type[Any] = S
             (flag for flag in flags if f"{flag}.".startswith(f"{name}.") or f"{name}.".startswith(f"{flag}.")), None
         )
         source = f"--{name}" if name in flags else f"--{told}: {name}" if told or not config else f"{config}: {name}"
+        if first["type"] == "value_error" and isinstance(first["input"], dict):
+            raise SettingsError(f"{source}: {first['msg'].removeprefix('Value error, ')}") from None
         raise SettingsError(f"{source} is {first['input']!r}: {first['msg'].lower()}") from None
 
 

@@ -119,6 +119,18 @@ def test_averages_over_scales_and_networks_stay_on_the_person(pose: dict) -> Non
     assert np.abs(found.keypoints - expected.keypoints).max() > 0.01  # it is an average, not the first look
 
 
+def test_neighbours_change_nothing_in_an_ensemble_of_other_shapes_and_scales() -> None:
+    """Wide and tall people are cut alike or not by a 4:3 and a 5:4 network; whose frame counts may not turn on that."""
+    pose = {"ensemble": [{"weights": STARTER, "input_size": [320, 256]}], "scales": [0.9, 1.1], "batch": 2}
+    annotator = with_poses(pose, suppression={"kind": "none"})
+    image = demo_image("group.jpg")
+    wide, tall = [100.0, 100, 500, 300], [600.0, 50, 700, 600]
+    (both,) = annotator.annotate([image], [Boxes(np.array([wide, tall]), np.ones(2))])
+    (twice,) = annotator.annotate([image], [Boxes(np.array([wide, wide]), np.ones(2))])
+    np.testing.assert_array_equal(both.keypoints[0], twice.keypoints[0])
+    np.testing.assert_array_equal(both.keypoint_scores[0], twice.keypoint_scores[0])
+
+
 def test_an_ensemble_of_one_network_with_itself_is_that_network() -> None:
     image = demo_image("grace_hopper.jpg")
     box = Boxes(np.array([[17, 22, 512, 600]]), np.ones(1))

@@ -36,8 +36,14 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--detector.name", "darknet"], ["--detector.weights is none"]),
         (["--detector.name", "yolox"], ["--detector.weights is none; a yolox detector needs its file"]),
         (["--pose.scales", "1,0"], ["--pose.scales is '0'", "greater than 0.2"]),
-        (["--pose.crop", "classic", "--pose.scales", "1,1.5"], ["--pose.crop: pose", "cannot be averaged over scales"]),
-        (["--pose.decode", "classic"], ["--pose.decode: pose", "only the classic pose.crop fits"]),
+        (
+            ["--pose.crop", "classic", "--pose.scales", "1,1.5"],
+            ["--pose.crop: pose: pose.crop is classic, which cannot be averaged over scales"],
+        ),
+        (
+            ["--pose.decode", "classic"],
+            ["--pose.decode: pose: pose.decode is classic, which only the classic pose.crop fits"],
+        ),
         (["--pose.ensemble", "[{weigths: b.pth}]"], ["--pose.ensemble: pose.ensemble.weigths", "not permitted"]),
         (["--suppression.kind", "okss"], ["--suppression.kind is 'okss'", "soft_oks"]),
         (["--compute.precision", "fp8"], ["--compute.precision is 'fp8'", "bf16"]),

@@ -65,6 +65,8 @@ class PoseEstimator:
         self.rules = tuple(dict.fromkeys(rule for network in networks for rule in network.rules))
         self.skeleton = skeleton
         self.head = head
+        looks = [(network, rule) for network in networks for rule in network.rules]
+        self._looks = sorted(looks, key=lambda look: -look[1].scale)  # the widest is the frame of their average
         self._channels = head.channels(len(skeleton))
         self._flip_test = flip_test
         self._compute = compute
@@ -110,12 +112,11 @@ class PoseEstimator:
         with torch.inference_mode():
             inputs = {rule: self._input(c) for rule, c in zip(self.rules, crops, strict=True)}
             covered = dict(zip(self.rules, boxes, strict=True))
-            for member in self.networks:
-                for rule in member.rules:
-                    looks.append(Look(self._run(member.network, inputs[rule]), covered[rule]))
-                    if self._flip_test:
-                        mirrored = self._run(member.network, inputs[rule].flip(3))
-                        looks.append(Look(self.head.flip_back(mirrored, self.skeleton.mirror), covered[rule]))
+            for member, rule in self._looks:
+                looks.append(Look(self._run(member.network, inputs[rule]), covered[rule]))
+                if self._flip_test:
+                    mirrored = self._run(member.network, inputs[rule].flip(3))
+                    looks.append(Look(self.head.flip_back(mirrored, self.skeleton.mirror), covered[rule]))
             return self.head.decode(looks)
 
     def _input(self, crops: np.ndarray) -> torch.Tensor:

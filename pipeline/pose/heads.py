@@ -1,7 +1,8 @@
 """What a network's output means: how it is turned back after a flip, averaged over several looks, and decoded.
 
 A look is one run of one network on one crop of each person: as it is, mirrored, wider, or at another resolution.
-Heatmaps of several looks are averaged where they show the same place of the image; coordinates as they are.
+Heatmaps of several looks are averaged where they show the same place of the image; coordinates as they are. The first
+look is the frame: it must be one that shows most, and which it is may not depend on who is in the batch.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class OffsetHead(Head):
         return torch.cat([heatmaps, torch.stack([dx, dy], dim=2).flatten(1, 2)], dim=1)
 
     def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-        reference = _widest(looks)
+        reference = looks[0]
         scaled = []
         for maps, boxes in looks:
             k = maps.shape[1] // 3
@@ -147,21 +148,16 @@ class OffsetHead(Head):
 
 
 def _average(looks: Sequence[Look]) -> Look:
-    """The mean of maps in the frame of the widest look, in as fine cells as the finest has; a cell counts those that
+    """The mean of maps in the frame of the first look, in as fine cells as the finest has; a cell counts the looks that
     show it."""
     if len(looks) == 1:
         return looks[0]
-    reference = _widest(looks)
+    reference = looks[0]
     size = tuple(round(side * _finer(looks, reference)) for side in reference.maps.shape[2:])
     framed = [_in_frame(look, reference.boxes, size) for look in looks]
     total = torch.stack([maps * shown for maps, shown in framed]).sum(dim=0)
     count = torch.stack([shown.expand(len(maps), 1, *size) for maps, shown in framed]).sum(dim=0)
     return Look(total / count.clamp(min=1), reference.boxes)
-
-
-def _widest(looks: Sequence[Look]) -> Look:
-    """The first of the looks that show most."""
-    return max(looks, key=lambda look: float((look.boxes[:, 2] - look.boxes[:, 0]).sum()))
 
 
 def _finer(looks: Sequence[Look], reference: Look) -> float:
