@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Size, Tensor, nn
 
@@ -31,6 +32,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: expected a state dict of tensors, found {type(state).__name__} of other things")
     return state
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file tells about itself.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as tensors, a broken or another kind of file ({error})") from None
 
 
 def load_weights(network: nn.Module, uri: str, purpose: str) -> None:

@@ -6,8 +6,9 @@ Redmon and Farhadi, YOLOv3, 2018; Bochkovskiy et al., YOLOv4, 2020. The file for
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class _Pool(nn.Module):
         return F.max_pool2d(F.pad(x, self.padding, value=-math.inf), self.size, self.stride)
 
 
-class _Yolo(nn.Module):
+class Yolo(nn.Module):
     """Raw maps (B, A * (5 + C), h, w) to predictions (B, h * w * A, 5 + C): cells row by row, then anchors."""
 
     def __init__(self, anchors: list[tuple[float, float]], classes: int, scale_xy: float, new_coords: bool) -> None:
@@ -108,6 +109,7 @@ class Darknet(nn.Module):
         self.layers = nn.ModuleList()
         self.classes = 0
         channels: list[int] = []
+        scales: list[float] = []
         incoming = int(net.get("channels", 3))
         for index, section in enumerate(sections):
             try:
@@ -118,23 +120,34 @@ class Darknet(nn.Module):
                 raise DarknetError(f"section {index} [{section['type']}]: missing or bad {error}") from None
             self.layers.append(layer)
             channels.append(incoming)
+            scales.append(_scale(index, section, scales))
         if not self.classes:
             raise DarknetError("the description has no [yolo] section, so it detects nothing")
+        self._yolos = [
+            (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
+        ]
         self._kept = {source for i, s in enumerate(sections) for source in _sources(i, s)}
 
-    @classmethod
-    def from_files(cls, cfg_path: str | Path, weights_path: str | Path) -> Darknet:
-        """A trained network.
+    def outputs(self) -> Iterator[tuple[nn.Conv2d, Yolo]]:
+        """Each yolo layer with the convolution that it reads."""
+        for before, layer in pairwise(self.layers):
+            if isinstance(layer, Yolo):
+                assert isinstance(before, nn.Sequential)
+                yield cast(nn.Conv2d, before.conv), layer
 
-        Raises:
-            DarknetError: a file that cannot be used, named.
-        """
-        try:
-            network = cls(Path(cfg_path).read_text())
-            network.load_darknet_weights(Path(weights_path).read_bytes())
-        except DarknetError as error:
-            raise DarknetError(f"{cfg_path} with {weights_path}: {error}") from None
-        return network
+    def cells(self, height: int, width: int) -> Tensor:
+        """(N, 3) centre x, y and stride, in pixels of an input of this size, of each prediction's cell."""
+        found = []
+        for yolo, stride in self._yolos:
+            y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
+            cells = torch.stack([(x + 0.5) * stride, (y + 0.5) * stride, torch.full(x.shape, float(stride))], dim=-1)
+            found.append(cells.reshape(-1, 3).repeat_interleave(len(yolo.anchors), dim=0))
+        return torch.cat(found)
+
+    @property
+    def reach(self) -> float:
+        """How far from the centre of its cell a prediction's centre can be, in cells; the least of all yolo layers."""
+        return min(yolo.scale_xy for yolo, _ in self._yolos) / 2
 
     def _build(self, index: int, section: dict[str, str], incoming: int, channels: list[int]) -> tuple[nn.Module, int]:
         kind = section["type"]
@@ -189,7 +202,7 @@ class Darknet(nn.Module):
                     f"section {index} [yolo]: {incoming} channels come in; {len(mask)} anchors of {self.classes} "
                     f"classes need {len(mask) * (5 + self.classes)}"
                 )
-            yolo = _Yolo(
+            yolo = Yolo(
                 [pairs[m] for m in mask],
                 self.classes,
                 float(section.get("scale_x_y", 1.0)),
@@ -247,6 +260,17 @@ class Darknet(nn.Module):
             for tensor in tensors:
                 tensor.copy_(values[position : position + tensor.numel()].view_as(tensor))
                 position += tensor.numel()
+
+
+def _scale(index: int, section: dict[str, str], scales: list[float]) -> float:
+    """How many pixels of the input lie between neighbours of a section's output."""
+    kind = section["type"]
+    before = scales[index - 1] if index else 1.0
+    if kind in ("convolutional", "maxpool"):
+        return before * int(section.get("stride", 1))
+    if kind == "upsample":
+        return before / int(section.get("stride", 2))
+    return scales[_sources(index, section)[0]] if kind == "route" else before
 
 
 def _sources(index: int, section: dict[str, str]) -> list[int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline import storage
+from pipeline.checkpoints import load_weights, read_metadata
 from pipeline.compute import Compute
 from pipeline.config import DetectorSettings
 from pipeline.detectors import yolov3_spp
@@ -16,6 +18,36 @@ from pipeline.detectors.letterbox import letterbox
 from pipeline.detectors.selection import select_people
 from pipeline.people import Boxes
 from pipeline.weights import confirm, local_file
+
+
+def load_darknet(cfg: str | None, weights: Path) -> Darknet:
+    """A trained network.
+
+    Args:
+        cfg: URI of its description; by default the one that a .safetensors file brings along, else YOLOv3-SPP's.
+        weights: Darknet's own .weights, or .safetensors as training writes it.
+
+    Raises:
+        DarknetError: files that cannot be used or don't fit together, named.
+    """
+    own = weights.suffix == ".safetensors"
+    description, name = yolov3_spp.describe(), "YOLOv3-SPP"
+    if cfg is not None:
+        description, name = storage.read_bytes(cfg).decode(errors="replace"), cfg
+    elif own:
+        description, name = read_metadata(weights).get("cfg", ""), "its own description"
+    hint = "" if cfg else "; name its description with detector.cfg"
+    try:
+        network = Darknet(description)
+        if own:
+            load_weights(network, str(weights), name)
+        else:
+            network.load_darknet_weights(weights.read_bytes())
+    except DarknetError as error:
+        raise DarknetError(f"{name} with {weights}: {error}{hint}") from None
+    except ValueError as error:
+        raise DarknetError(f"{error}{hint}") from None
+    return network
 
 
 class DarknetDetector:
@@ -45,16 +77,7 @@ class DarknetDetector:
         if settings.weights is None:
             raise DarknetError("detector.weights is none; a darknet detector needs its .weights file")
         weights = local_file(settings.weights)
-        if settings.cfg is not None:
-            network = Darknet.from_files(storage.local_copy(settings.cfg), weights)
-        else:
-            network = Darknet(yolov3_spp.describe())
-            try:
-                network.load_darknet_weights(weights.read_bytes())
-            except DarknetError as error:
-                raise DarknetError(
-                    f"{weights} for YOLOv3-SPP: {error}; name its description with detector.cfg"
-                ) from None
+        network = load_darknet(settings.cfg, weights)
         confirm(settings.weights, weights, "darknet")
         return cls(network, settings, compute)
 

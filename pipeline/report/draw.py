@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from pipeline import storage
+from pipeline.detectors.letterbox import LetterboxStyle, letterbox
 from pipeline.images import decode_image
 from pipeline.people import People
 from pipeline.run import Run
@@ -22,6 +24,8 @@ _FACE = ("nose", "eye", "ear")
 _FINE = ("face_", "_hand_")  # many and close together: drawn thin
 _LEAST_KEYPOINT_SCORE = 0.2
 _JPEG_QUALITY = 92
+_PAPER = 255
+_CELL = LetterboxStyle(_PAPER, True, cv2.INTER_AREA)
 
 
 def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.ndarray:
@@ -34,9 +38,8 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.nda
     picture = np.ascontiguousarray(image).copy()
     fine = [any(part in joint for part in _FINE) for joint in skeleton.joints]
     for i in range(len(people)):
-        x1, y1, x2, y2 = people.boxes[i]
-        thickness = int(np.clip(max(x2 - x1, y2 - y1) / 120, 1, 8))
-        cv2.rectangle(picture, _point((x1, y1)), _point((x2, y2)), _BOX, max(1, thickness // 2), cv2.LINE_AA)
+        thickness = _thickness(people.boxes[i])
+        _draw_box(picture, people.boxes[i])
         clear = people.keypoint_scores[i] >= _LEAST_KEYPOINT_SCORE
         for a, b in skeleton.limbs:
             if clear[a] and clear[b]:
@@ -48,6 +51,42 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.nda
             radius = max(1, thickness // 3) if fine[joint] else thickness + 1
             cv2.circle(picture, _point(people.keypoints[i, joint]), radius, colour, cv2.FILLED, cv2.LINE_AA)
     return picture
+
+
+def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """A copy of an image with boxes (N, 4) x1 y1 x2 y2."""
+    picture = np.ascontiguousarray(image).copy()
+    for box in boxes:
+        _draw_box(picture, box)
+    return picture
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 4, side: int = 320) -> np.ndarray:
+    """Pictures (H, W, 3) uint8 of any size beside and below each other, each in a square of `side` pixels."""
+    rows = max(1, math.ceil(len(pictures) / columns))
+    sheet = np.full((rows * side, columns * side, 3), _PAPER, np.uint8)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        letterbox(picture, sheet[row * side : (row + 1) * side, column * side : (column + 1) * side], _CELL)
+    return sheet
+
+
+def encode_picture(picture: np.ndarray) -> bytes:
+    """A picture (H, W, 3) uint8 RGB as JPEG."""
+    _, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    )
+    return encoded.tobytes()
+
+
+def _draw_box(picture: np.ndarray, box: np.ndarray) -> None:
+    x1, y1, x2, y2 = box
+    cv2.rectangle(picture, _point((x1, y1)), _point((x2, y2)), _BOX, max(1, _thickness(box) // 2), cv2.LINE_AA)
+
+
+def _thickness(box: np.ndarray) -> int:
+    """Of lines on a person of this size, pixels."""
+    return int(np.clip(max(box[2:] - box[:2]) / 120, 1, 8))
 
 
 def _point(xy: np.ndarray | tuple[float, float]) -> tuple[int, int]:
@@ -70,13 +109,10 @@ def draw_run(run: Run, count: int) -> list[str]:
     uris: list[str] = []
     for image_id, pixels in _pixels_of(run, chosen):
         picture = draw_people(pixels, people[image_id], skeleton)
-        _, encoded = cv2.imencode(
-            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        )
         # Names come from the collection: only plain characters of them reach the file system.
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", image_id.removesuffix(storage.suffix(image_id)))[-100:]
         uri = run.path("pictures", f"{len(uris):04d}-{name}.jpg")
-        storage.write_bytes(uri, encoded.tobytes())
+        storage.write_bytes(uri, encode_picture(picture))
         uris.append(uri)
     return uris
 

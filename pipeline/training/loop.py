@@ -1,46 +1,52 @@
-"""The training loop: a plain function over people in memory. Knows no Ray, no storage, no settings files.
+"""The training loop: a plain function over samples in memory. Knows no Ray, no storage, no settings files.
 
-It runs wherever torch, numpy and OpenCV are.
+It runs wherever torch, numpy and OpenCV are. What is learnt is a `Task`: a pose network's, or a detector's.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.pose.crop import MEAN_RGB
-from pipeline.pose.networks.hourglass import Hourglass
-from pipeline.skeletons import Skeleton
-from pipeline.training.augment import view_of
-from pipeline.training.data import PeopleSet
-from pipeline.training.losses import pose_loss
-from pipeline.training.options import TrainOptions
+from pipeline.training.depthwise import with_fast_gradients
+from pipeline.training.distributed import with_shared_statistics
+from pipeline.training.options import Optimisation
 
 _PREFETCH = 4  # batches made ahead of the network
-_UPPER_BODY = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist", "face", "hand")
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no number; nothing of that step was kept."""
 
 
-class Batch(NamedTuple):
-    """inputs (B, 3, H, W) mean-subtracted RGB, keypoints (B, K, 2) in their pixels, labelled (B, K)."""
+class Task(Protocol):
+    """What a network is shown, and how wrong it is.
 
-    inputs: Tensor
-    keypoints: Tensor
-    labelled: Tensor
+    Attributes:
+        weights: (N,) how often each sample is drawn, relative to others.
+    """
+
+    weights: np.ndarray
+
+    def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
+        """Random views of these samples, stacked: what `loss` takes. Called from threads."""
+        ...
+
+    def loss(self, network: nn.Module, views: tuple[Tensor, ...], bf16: bool) -> Tensor:
+        """How wrong the network is, a mean over the views of all processes."""
+        ...
 
 
 class Step(NamedTuple):
-    """Told after every step: of how many, the epoch, the loss, the learning rate, people per second."""
+    """Told after every step: of how many, the epoch, the loss, the learning rate, samples per second."""
 
     step: int
     steps: int
@@ -53,37 +59,48 @@ class Step(NamedTuple):
 class Trainer:
     """A network on its way: weights, their average, optimiser and place in the schedule.
 
+    With several processes each has its share of every batch; gradients, losses and BatchNorm's statistics are those of
+    the whole batch, so that how many there are changes nothing but the speed.
+
     Attributes:
         network: what is trained.
         averaged: its exponential moving average, what is kept in the end.
         step: steps made.
-        steps_per_epoch: of this set and batch.
+        steps_per_epoch: of this task and batch.
+        rank: of this process; 0 writes.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        people: PeopleSet,
-        skeleton: Skeleton,
-        options: TrainOptions,
+        task: Task,
+        options: Optimisation,
         device: torch.device | None = None,
-        teacher: Callable[[Tensor], Tensor] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        """Where `world` is more than 1, torch.distributed's process group is set up already.
+
+        Raises:
+            ValueError: a batch that the processes cannot share evenly.
+        """
         if options.batch % world:
             raise ValueError(f"batch is {options.batch}, which {world} processes cannot share evenly")
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.options = options
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            with_fast_gradients(self.network)
         self.averaged = {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
         self.step = 0
-        self.steps_per_epoch = max(1, len(people) // options.batch)
-        self._people = people
-        self._skeleton = skeleton
-        self._upper = np.array([any(part in joint for part in _UPPER_BODY) for joint in skeleton.joints])
-        self._teacher = teacher
-        self._rank, self._world = rank, world
+        self.steps_per_epoch = max(1, len(task.weights) // options.batch)
+        self.rank = rank
+        self._world = world
+        self._task = task
+        self._learner: nn.Module = _Learner(self.network, task, options.bf16)
+        if world > 1:
+            with_shared_statistics(self.network)
+            self._learner = DistributedDataParallel(self._learner, broadcast_buffers=False)
         make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
         decayed = [p for p in network.parameters() if p.ndim > 1]
         plain = [p for p in network.parameters() if p.ndim <= 1]
@@ -91,7 +108,6 @@ class Trainer:
             [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=options.learning_rate,
         )
-        self._mean = torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1).to(self.device)
 
     @property
     def epoch(self) -> int:
@@ -116,45 +132,39 @@ class Trainer:
         """
         self.network.train()
         last = (self.epoch + 1) * self.steps_per_epoch
-        for batch in self._batches(range(self.step, last)):
-            started = time.monotonic()
-            loss = self._learn(batch)
+        started = time.monotonic()
+        for views in self._batches(range(self.step, last)):
+            loss = self._learn(views)
             self.step += 1
             speed = self.options.batch / max(time.monotonic() - started, 1e-9)
             yield Step(
                 self.step, self.options.epochs * self.steps_per_epoch, (self.step - 1) // self.steps_per_epoch, loss,
                 self.learning_rate(self.step - 1), speed,
             )  # fmt: skip
+            started = time.monotonic()
 
-    def _learn(self, batch: Batch) -> float:
+    def _learn(self, views: tuple[Tensor, ...]) -> float:
         o = self.options
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=o.bf16):
-            outputs = self._outputs(batch.inputs)
-        teacher = None
-        if self._teacher is not None:
-            with torch.no_grad():
-                teacher = self._teacher(batch.inputs)
-        loss = pose_loss(
-            outputs, batch.keypoints, batch.labelled, o.input_size, o.decode, o.norm, teacher, o.teacher_share
-        )
+        loss = self._learner(*views)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), o.clip)
-        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
+        told = self._mean(loss.detach()).item()
+        if not math.isfinite(told) or not math.isfinite(norm.item()):
             raise TrainingDiverged(
-                f"step {self.step + 1}: the loss is {loss.item()} and its gradient {norm.item()}; the "
+                f"step {self.step + 1}: the loss is {told} and its gradient {norm.item()}; the "
                 f"checkpoint before it is kept. Lower learning_rate (now {o.learning_rate}) or clip ({o.clip})"
             )
         self._optimizer.step()
         self._average()
-        return loss.item()
+        return told
 
-    def _outputs(self, inputs: Tensor) -> list[Tensor]:
-        if isinstance(self.network, Hourglass):
-            return self.network.intermediate(inputs)
-        return [self.network(inputs)]
+    def _mean(self, loss: Tensor) -> Tensor:
+        if self._world > 1:
+            torch.distributed.all_reduce(loss)
+        return loss / self._world
 
     def _average(self) -> None:
         # Early on the average is short, so that it does not drag the first weights along.
@@ -165,49 +175,32 @@ class Trainer:
             else:
                 self.averaged[key].copy_(tensor)
 
-    def _batches(self, steps: range) -> Iterator[Batch]:
-        """Batches of these steps, made ahead in threads; a step's people and views depend on seed and step alone."""
+    def _batches(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
+        """Batches of these steps, made ahead in threads; a step's samples and views depend on seed and step alone."""
         with ThreadPoolExecutor(2, "augment") as pool:
             waiting = [pool.submit(self._batch, step) for step in steps[:_PREFETCH]]
             for position in range(len(steps)):
                 views = waiting.pop(0).result()
                 if position + _PREFETCH < len(steps):
                     waiting.append(pool.submit(self._batch, steps[position + _PREFETCH]))
-                yield self._to_device(views)
+                yield tuple(torch.from_numpy(array).to(self.device) for array in views)
 
-    def _batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = self._rows(step)
-        augmentation = self.options.augmentation
-        views = [
-            view_of(
-                self._people.pixels(row), self._people.boxes[row], self._people.keypoints[row],
-                self._people.labelled[row], self.options.input_size, self._skeleton.mirror, self._upper, augmentation,
-                np.random.default_rng([self.options.seed, step, place]),
-            )
-            for place, row in rows
-        ]  # fmt: skip
-        return (
-            np.stack([view.pixels for view in views]),
-            np.stack([view.keypoints for view in views]),
-            np.stack([view.labelled for view in views]),
-        )
+    def _batch(self, step: int) -> tuple[np.ndarray, ...]:
+        places, rows = self._rows(step)
+        return self._task.views(rows, [np.random.default_rng([self.options.seed, step, place]) for place in places])
 
-    def _rows(self, step: int) -> list[tuple[int, int]]:
-        """This process's people of a step, with their places in the whole batch."""
+    def _rows(self, step: int) -> tuple[list[int], list[int]]:
+        """This process's samples of a step: their places in the whole batch, and which they are."""
         epoch, within = divmod(step, self.steps_per_epoch)
         random = np.random.default_rng([self.options.seed, epoch])
-        weights = self._people.weights.astype(np.float64)
+        weights = self._task.weights.astype(np.float64)
         if (weights == weights[0]).all():
             order = random.permutation(len(weights))
         else:
             order = random.choice(len(weights), len(weights), p=weights / weights.sum())
         batch = order[(within * self.options.batch + np.arange(self.options.batch)) % len(order)]
-        return [(place, int(row)) for place, row in enumerate(batch) if place % self._world == self._rank]
-
-    def _to_device(self, views: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Batch:
-        pixels, keypoints, labelled = (torch.from_numpy(array).to(self.device) for array in views)
-        inputs = pixels.permute(0, 3, 1, 2).float() / 255 - self._mean
-        return Batch(inputs.contiguous(memory_format=torch.channels_last), keypoints, labelled)
+        places = range(self.rank, len(batch), self._world)
+        return list(places), [int(batch[place]) for place in places]
 
     def state(self) -> dict[str, Any]:
         """Everything that going on later needs."""
@@ -225,3 +218,16 @@ class Trainer:
         self.step = state["step"]
         for key, tensor in state["averaged"].items():
             self.averaged[key].copy_(tensor)
+
+
+class _Learner(nn.Module):
+    """From views to loss in one module, so that torch sees all that is learnt pass through it."""
+
+    def __init__(self, network: nn.Module, task: Task, bf16: bool) -> None:
+        super().__init__()
+        self.network = network
+        self._task = task
+        self._bf16 = bf16
+
+    def forward(self, *views: Tensor) -> Tensor:
+        return self._task.loss(self.network, views, self._bf16)

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pipeline.described import described
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """How much a view may differ from the plain crop; zeros leave it plain."""
+class Optimisation:
+    """How weights are found, whatever is learnt."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    batch: int = described(64, "samples per step, over all processes")
+    epochs: int = described(100, "passes; an epoch draws as many samples as there are, by their weights")
+    learning_rate: float = described(1e-3, "at its highest, after the warm-up")
+    schedule: Literal["cosine", "step"] = described("cosine", "down to 0, or by tenths at 170/270 and 200/270")
+    warm_up: float = described(1.0, "epochs during which the learning rate rises")
+    optimizer: Literal["adam", "adamw"] = described("adamw", "which")
+    weight_decay: float = described(0.01, "of convolutions and matrices")
+    ema: float = described(0.998, "decay of the averaged weights per step; 0 keeps none")
+    clip: float = described(1.0, "largest norm of the gradient")
+    seed: int = described(0, "of the draws and the augmentation")
+    bf16: bool = described(True, "compute in bf16 where the loss allows")
+
+
+@dataclass(frozen=True)
+class PoseAugmentation:
+    """How much a person's view may differ from the plain crop; zeros leave it plain."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -25,28 +44,20 @@ class Augmentation:
     occlusion: float = described(0.3, "probability of a rectangle over a part")
 
 
-NO_AUGMENTATION = Augmentation(flip=0, rotation=0, rotate=0, scale=0, half_body=0, jitter=0, colour=0, occlusion=0)
-
-
 @dataclass(frozen=True)
-class TrainOptions:
-    """How to train."""
+class BoxAugmentation:
+    """How much a detector's view may differ from the letterboxed image; zeros leave it plain."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    input_size: tuple[int, int] = described((256, 192), "height and width of crops, pixels")
-    batch: int = described(64, "people per step, over all processes")
-    epochs: int = described(100, "passes; an epoch draws as many people as there are, by their weights")
-    learning_rate: float = described(1e-3, "at its highest, after the warm-up")
-    schedule: Literal["cosine", "step"] = described("cosine", "down to 0, or by tenths at 170/270 and 200/270")
-    warm_up: float = described(1.0, "epochs during which the learning rate rises")
-    optimizer: Literal["adam", "adamw"] = described("adamw", "which")
-    weight_decay: float = described(0.01, "of convolutions and matrices")
-    ema: float = described(0.998, "decay of the averaged weights per step; 0 keeps none")
-    clip: float = described(1.0, "largest norm of the gradient")
-    decode: Literal["argmax", "integral", "combined", "offset"] = described("argmax", "the head that is trained")
-    norm: Literal["sigmoid", "softmax", "divide_sum"] = described("sigmoid", "integral: how maps are normalised")
-    seed: int = described(0, "of the draws and the augmentation")
-    bf16: bool = described(True, "compute in bf16 where the loss allows")
-    teacher_share: float = described(0.5, "of the loss, where there is a teacher")
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    flip: float = described(0.5, "probability of a mirror image")
+    mosaic: float = described(0.7, "probability of four images in one")
+    scale: float = described(0.5, "images are shown 1 - scale to 1 + scale times as large")
+    shift: float = described(0.2, "images are moved by up to so much of the input's side")
+    colour: float = described(0.3, "brightness and contrast change by up to so much")
+
+
+NO_POSE_AUGMENTATION = PoseAugmentation(
+    flip=0, rotation=0, rotate=0, scale=0, half_body=0, jitter=0, colour=0, occlusion=0
+)
+NO_BOX_AUGMENTATION = BoxAugmentation(flip=0, mosaic=0, scale=0, shift=0, colour=0)

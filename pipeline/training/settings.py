@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from pipeline.config import ComputeSettings, PoseName, Section, SkeletonName
-from pipeline.training.options import TrainOptions
+from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
+
+
+class PseudoLabels(Section):
+    """Joints of people that have a box and no joints, as a better network sees them."""
+
+    weights: str = Field(description="the better network: a file, URI, or name in the catalogue")
+    least_score: float = Field(0.5, ge=0, le=1, description="joints scored less stay unlabelled")
 
 
 class AnnotatedSet(Section):
-    """COCO keypoint annotations and their images."""
+    """COCO annotations and their images."""
 
-    annotations: str = Field(description="COCO keypoint annotations, .json")
+    annotations: str = Field(description="COCO annotations, .json")
     images: str = Field(description="folder that their file names are relative to")
     source: str | None = Field(None, description="only images with this `source`")
-    weight: float = Field(1.0, gt=0, description="how often its people are drawn, relative to others")
+    weight: float = Field(1.0, gt=0, description="how often its people or images are drawn, relative to others")
+    pseudo_labels: PseudoLabels | None = Field(None, description="pose: label people who have only a box")
 
 
-class NetworkToTrain(Section):
-    """What is trained."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=32, multiple_of=32)]
+
+
+class PoseToTrain(Section):
+    """Which pose network is trained, and towards what."""
 
     name: PoseName = Field("fastpose_mobile_small", description="pose network")
     skeleton: SkeletonName = Field("coco17", description="joints that it learns; sets are mapped by joint names")
     conv_dim: int | None = Field(None, description="FastPose: channels before the heatmaps; by default 128")
     weights: str | None = Field(None, description="start from these weights; by default random ones")
-    teacher: str | None = Field(None, description="weights whose heatmaps are learnt from beside the labels")
+    input_size: tuple[Side, Side] = Field((256, 192), description="height and width of crops, pixels")
+    decode: Literal["argmax", "integral", "combined", "offset"] = Field("argmax", description="the head")
+    norm: Literal["sigmoid", "softmax", "divide_sum"] = Field(
+        "sigmoid", description="integral: how maps are normalised"
+    )
+    teachers: tuple[str, ...] = Field((), description="weights whose mean heatmaps are learnt from beside the labels")
+    teacher_share: Share = Field(0.5, description="of the loss, where there are teachers")
+    augmentation: PoseAugmentation = PoseAugmentation()
+
+
+class DetectorToTrain(Section):
+    """Which person detector is trained."""
+
+    cfg: str = Field("configs/detectors/person_small.cfg", description="Darknet description with one class")
+    weights: str | None = Field(None, description="start from these weights; by default random ones")
+    input_size: Side = Field(416, description="side of views, pixels")
+    augmentation: BoxAugmentation = BoxAugmentation()
 
 
 class TrainSettings(Section):
@@ -32,14 +62,21 @@ class TrainSettings(Section):
 
     output: str = Field("out/train", description="run directory, local or on object storage")
     resume: bool = Field(False, description="go on with the run in the output directory")
+    task: Literal["pose", "detector"] = Field("pose", description="which of the two sections below counts")
     sets: tuple[AnnotatedSet, ...] = Field(
         (), description="what to learn from, e.g. [{annotations: train.json, images: images}]"
     )
-    validation: AnnotatedSet | None = Field(None, description="what to measure on, with true boxes")
-    cache: str | None = Field(None, description="file of cut-out people; made where it isn't there, read where it is")
-    network: NetworkToTrain = NetworkToTrain()
-    training: TrainOptions = TrainOptions()
+    validation: AnnotatedSet | None = Field(None, description="what to measure on; poses with true boxes")
+    cache: str | None = Field(None, description="file of cut-out people or shrunk images; made where it isn't there")
+    about: str | None = Field(None, description="kept in the weights: whose data this was, under which licence")
+    pose: PoseToTrain = PoseToTrain()
+    detector: DetectorToTrain = DetectorToTrain()
+    optimisation: Optimisation = Optimisation()
     compute: ComputeSettings = ComputeSettings()
+    workers: int = Field(1, ge=1, description="processes that share each batch, by Ray Train where more than 1")
+    address: str | None = Field(
+        None, description="Ray cluster of the workers; by default RAY_ADDRESS, else a local one"
+    )
     validate_every: int = Field(5, ge=1, description="epochs between measurements")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints; one is made after each epoch too")
 

@@ -9,9 +9,9 @@ from conftest import PROJECT
 
 from pipeline.pose import build_pose_model
 from pipeline.skeletons import SKELETONS
-from pipeline.training.data import AnnotatedPerson, PeopleSet, cut_people
 from pipeline.training.loop import Trainer, TrainingDiverged
-from pipeline.training.options import NO_AUGMENTATION, TrainOptions
+from pipeline.training.options import NO_POSE_AUGMENTATION, TrainOptions
+from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people
 
 SKELETON = SKELETONS["mpii16"]
 OPTIONS = TrainOptions(input_size=(64, 64), batch=4, epochs=2, bf16=False, warm_up=0.5)
@@ -39,7 +39,7 @@ def trainer(options: TrainOptions = OPTIONS, people: PeopleSet | None = None, **
 
 
 def test_training_learns() -> None:
-    options = dataclasses.replace(OPTIONS, epochs=30, batch=12, learning_rate=3e-3, augmentation=NO_AUGMENTATION)
+    options = dataclasses.replace(OPTIONS, epochs=30, batch=12, learning_rate=3e-3, augmentation=NO_POSE_AUGMENTATION)
     learning = trainer(options)
     losses = [step.loss for _ in range(30) for step in learning.train_epoch()]
     assert len(losses) == 30
@@ -125,6 +125,6 @@ def test_the_loop_needs_torch_numpy_and_opencv_alone() -> None:
         "for name in ('ray', 'pydantic', 'fsspec', 's3fs', 'pyarrow', 'safetensors', 'yaml', 'simplejpeg',\n"
         "             'faster_coco_eval', 'rich', 'onnxruntime'):\n"
         "    sys.modules[name] = None\n"
-        "import pipeline.training.loop, pipeline.training.data, pipeline.pose.networks\n"
+        "import pipeline.training.loop, pipeline.training.pose.data, pipeline.pose.networks\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.targets import gaussian_heatmaps, offset_maps, on_heatmap, relative_places
+from pipeline.training.pose.targets import gaussian_heatmaps, offset_maps, on_heatmap, relative_places
 
 
 @given(st.floats(-40, 240, width=32), st.floats(-40, 300, width=32), st.booleans())

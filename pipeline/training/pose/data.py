@@ -13,13 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-_JPEG_QUALITY = 92
+from pipeline.training import jpegs
+from pipeline.training.annotations import AnnotationError, box_of
+
 # Of the longer side of a box: what rotation by 45 degrees, scaling and jitter can bring into a crop.
 _MARGIN = 0.55
-
-
-class AnnotationError(ValueError):
-    """Annotations that cannot be learnt from; the text names the file, the id and what was expected."""
+_ARRAYS = ("boxes", "keypoints", "labelled", "weights")
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,11 @@ def people_of(
             )
         values = values.reshape(-1, 3)[places]
         labelled = (values[:, 2] > 0) & (places >= 0)
-        x, y, width, height = (float(v) for v in entry["bbox"])
-        if not np.isfinite([x, y, width, height]).all() or not np.isfinite(values[labelled]).all():
-            raise AnnotationError(f"{name}: annotation {entry.get('id')} has a box or joint that is no number")
-        if width < 1 or height < 1 or labelled.sum() < least_joints:
+        box = box_of(entry, name)
+        if not np.isfinite(values[labelled]).all():
+            raise AnnotationError(f"{name}: annotation {entry.get('id')} has a joint that is no number")
+        if box is None or labelled.sum() < least_joints:
             continue
-        box = np.array([x, y, x + width, y + height], np.float32)
         person = AnnotatedPerson(int(entry["id"]), box, values[:, :2] * labelled[:, None], labelled)
         found.setdefault(int(entry["image_id"]), []).append(person)
     return found
@@ -118,47 +116,30 @@ class PeopleSet:
 
     def pixels(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        decoded = cv2.imdecode(np.frombuffer(self.jpegs[row], np.uint8), cv2.IMREAD_COLOR_RGB)
-        assert decoded is not None  # they were encoded here
-        return decoded
+        return jpegs.decode(self.jpegs[row])
 
     def to_bytes(self) -> bytes:
         """One .npz that holds everything."""
         sink = io.BytesIO()
-        ends = np.cumsum([len(jpeg) for jpeg in self.jpegs])
-        data = np.frombuffer(b"".join(self.jpegs), np.uint8)
-        np.savez(
-            sink,
-            ends=ends,
-            data=data,
-            boxes=self.boxes,
-            keypoints=self.keypoints,
-            labelled=self.labelled,
-            weights=self.weights,
-        )
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        np.savez(sink, **jpegs.pack(self.jpegs), **arrays)
         return sink.getvalue()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> PeopleSet:
         with np.load(io.BytesIO(content), allow_pickle=False) as z:
-            data, ends = z["data"].tobytes(), z["ends"]
-            starts = np.concatenate([[0], ends[:-1]]).astype(int)
-            jpegs = [data[a:b] for a, b in zip(starts, ends.astype(int), strict=True)]
-            return cls(jpegs, z["boxes"], z["keypoints"], z["labelled"], z["weights"])
+            return cls(jpegs.unpack(z["data"], z["ends"]), *(z[name] for name in _ARRAYS))
 
     @classmethod
     def join(cls, sets: Sequence[PeopleSet]) -> PeopleSet:
         """All people of several sets, in their order."""
-        arrays = {
-            name: np.concatenate([getattr(s, name) for s in sets])
-            for name in ("boxes", "keypoints", "labelled", "weights")
-        }
-        return cls([jpeg for s in sets for jpeg in s.jpegs], **arrays)
+        arrays = (np.concatenate([getattr(s, name) for s in sets]) for name in _ARRAYS)
+        return cls([jpeg for s in sets for jpeg in s.jpegs], *arrays)
 
     def rows(self, chosen: Sequence[int] | np.ndarray) -> PeopleSet:
         """Some of the people."""
         index = np.asarray(chosen, int)
-        arrays = (getattr(self, name)[index] for name in ("boxes", "keypoints", "labelled", "weights"))
+        arrays = (getattr(self, name)[index] for name in _ARRAYS)
         return PeopleSet([self.jpegs[i] for i in index], *arrays)
 
 
@@ -174,9 +155,9 @@ def cut_people(
     cuts = [cut for pixels, people, weight in images for cut in _cut(pixels, people, weight, input_size)]
     if not cuts:
         raise AnnotationError("nobody to learn from: no annotation has a box and labelled joints")
-    jpegs, boxes, keypoints, labelled, weights = zip(*cuts, strict=True)
+    encoded, boxes, keypoints, labelled, weights = zip(*cuts, strict=True)
     return PeopleSet(
-        list(jpegs), np.stack(boxes), np.stack(keypoints), np.stack(labelled), np.array(weights, np.float32)
+        list(encoded), np.stack(boxes), np.stack(keypoints), np.stack(labelled), np.array(weights, np.float32)
     )
 
 
@@ -198,8 +179,5 @@ def _cut(
             crop = cv2.resize(crop, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         ratio = np.array([crop.shape[1] / (right - left), crop.shape[0] / (bottom - top)], np.float32)
         corner = np.array([left, top], np.float32)
-        _, encoded = cv2.imencode(
-            ".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        )
         box = ((person.box.reshape(2, 2) - corner) * ratio).reshape(4)
-        yield encoded.tobytes(), box.astype(np.float32), (person.keypoints - corner) * ratio, person.labelled, weight
+        yield jpegs.encode(crop), box.astype(np.float32), (person.keypoints - corner) * ratio, person.labelled, weight

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from pipeline.pose.crop import ENLARGE
-from pipeline.training.options import Augmentation
+from pipeline.training.colour import recolour
+from pipeline.training.options import PoseAugmentation
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def view_of(
     input_size: tuple[int, int],
     mirror: list[int],
     upper_body: np.ndarray,
-    settings: Augmentation,
+    settings: PoseAugmentation,
     random: np.random.Generator,
 ) -> View:
     """A random view of one person.
@@ -77,7 +78,7 @@ def view_of(
     if flip:
         points, known = points[mirror], labelled[mirror]
     inside = ((points >= 0) & (points < [width, height])).all(axis=1)
-    return View(_occlude(_recolour(shown, settings, random), settings, random), points, known & inside)
+    return View(_occlude(recolour(shown, settings.colour, random), settings, random), points, known & inside)
 
 
 def _half_body(
@@ -85,7 +86,7 @@ def _half_body(
     keypoints: np.ndarray,
     labelled: np.ndarray,
     upper_body: np.ndarray,
-    settings: Augmentation,
+    settings: PoseAugmentation,
     random: np.random.Generator,
 ) -> np.ndarray:
     """A box around only the upper or the lower joints, where there are enough of them."""
@@ -101,17 +102,7 @@ def _half_body(
     return np.concatenate([first - margin, last + margin]).astype(np.float32)
 
 
-def _recolour(pixels: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
-    if settings.colour == 0:
-        return pixels
-    contrast = random.uniform(1 - settings.colour, 1 + settings.colour)
-    brightness = 255 * random.uniform(-settings.colour, settings.colour) / 2
-    channels = random.uniform(1 - settings.colour / 3, 1 + settings.colour / 3, 3)
-    table = (np.arange(256)[:, None] - 128) * contrast * channels + 128 + brightness
-    return cv2.LUT(pixels, np.clip(table, 0, 255).astype(np.uint8)[None])
-
-
-def _occlude(pixels: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
+def _occlude(pixels: np.ndarray, settings: PoseAugmentation, random: np.random.Generator) -> np.ndarray:
     if random.random() >= settings.occlusion:
         return pixels
     height, width = pixels.shape[:2]

@@ -4,8 +4,8 @@ import torch
 
 from pipeline.pose.heads import OffsetHead
 from pipeline.pose.heatmap import decode_integral
-from pipeline.training.losses import expected_places, heatmap_loss, integral_loss, pose_loss
-from pipeline.training.targets import gaussian_heatmaps, offset_maps, relative_places
+from pipeline.training.pose.losses import expected_places, heatmap_loss, integral_loss, pose_loss
+from pipeline.training.pose.targets import gaussian_heatmaps, offset_maps, relative_places
 
 KEYPOINTS = torch.tensor([[[20.0, 30.0], [40.5, 12.25], [70.0, 50.0]], [[5.0, 60.0], [90.0, 90.0], [33.0, 44.0]]])
 LABELLED = torch.tensor([[True, True, False], [True, True, True]])

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from pipeline.pose.crop import crop_boxes, cut_crops
 from pipeline.skeletons import SKELETONS
-from pipeline.training.augment import View, view_of
-from pipeline.training.options import NO_AUGMENTATION as NONE
-from pipeline.training.options import Augmentation
+from pipeline.training.options import NO_POSE_AUGMENTATION as NONE
+from pipeline.training.options import PoseAugmentation
+from pipeline.training.pose.augment import View, view_of
 
 SKELETON = SKELETONS["coco17"]
 UPPER = np.array([i < 11 for i in range(17)])
@@ -26,7 +26,7 @@ def dotted(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pixels, joints, np.array([110, 70, 290, 330], np.float32)
 
 
-def view(seed: int, augmentation: Augmentation, labelled: np.ndarray | None = None) -> View:
+def view(seed: int, augmentation: PoseAugmentation, labelled: np.ndarray | None = None) -> View:
     pixels, joints, box = dotted(seed)
     labelled = np.ones(17, bool) if labelled is None else labelled
     random = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def test_without_augmentation_it_is_the_annotators_crop() -> None:
 @given(st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_joints_stay_on_their_pixels_under_every_transform(seed: int) -> None:
-    shaken = view(seed, dataclasses.replace(Augmentation(), colour=0, occlusion=0))
+    shaken = view(seed, dataclasses.replace(PoseAugmentation(), colour=0, occlusion=0))
     for (x, y), known in zip(shaken.keypoints, shaken.labelled, strict=True):
         if known and 3 < x < 189 and 3 < y < 253:
             assert shaken.pixels[round(float(y)), round(float(x))].min() > 100
@@ -88,7 +88,7 @@ def test_colour_and_occlusion_leave_the_joints(name: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_view() -> None:
-    a, b, other = view(8, Augmentation()), view(8, Augmentation()), view(9, Augmentation())
+    a, b, other = view(8, PoseAugmentation()), view(8, PoseAugmentation()), view(9, PoseAugmentation())
     np.testing.assert_array_equal(a.pixels, b.pixels)
     np.testing.assert_array_equal(a.keypoints, b.keypoints)
     assert not np.array_equal(a.keypoints, other.keypoints)

@@ -3,7 +3,7 @@ import pytest
 from conftest import gradient
 
 from pipeline.skeletons import SKELETONS
-from pipeline.training.data import AnnotatedPerson, AnnotationError, PeopleSet, cut_people, joint_map, people_of
+from pipeline.training.pose.data import AnnotatedPerson, AnnotationError, PeopleSet, cut_people, joint_map, people_of
 
 JOINTS = SKELETONS["coco17"].joints
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.pose.heads import COMBINED_REGRESSED
-from pipeline.training.targets import gaussian_heatmaps, offset_maps, on_heatmap, relative_places
+from pipeline.training.distributed import over_processes
+from pipeline.training.pose.targets import gaussian_heatmaps, offset_maps, on_heatmap, relative_places
 
 Norm = Literal["sigmoid", "softmax", "divide_sum"]
 
@@ -68,7 +69,7 @@ def integral_loss(heatmaps: Tensor, places: Tensor, known: Tensor, norm: Norm) -
 def offset_loss(offsets: Tensor, target: Tensor, heatmap_target: Tensor, known: Tensor) -> Tensor:
     """Mean |offset - true|, in cells, over the cells within one sigma of a known joint."""
     near = ((heatmap_target > 0.6) & known[..., None, None]).repeat_interleave(2, dim=1)
-    return ((offsets - target).abs() * near).sum() / near.sum().clamp(min=1)
+    return ((offsets - target).abs() * near).sum() / over_processes(near.sum().float()).clamp(min=1)
 
 
 def pose_loss(

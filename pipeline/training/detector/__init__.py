@@ -1,0 +1,1 @@
+"""Learning where people are: images, their views, and the loss of a YOLO network."""

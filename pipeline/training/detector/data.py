@@ -1,0 +1,121 @@
+"""Images with the boxes of all people in them, shrunk once to what a detector is shown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from pipeline.training import jpegs
+from pipeline.training.annotations import AnnotationError, box_of
+
+
+class People(NamedTuple):
+    """Boxes x1 y1 x2 y2 of an image: `boxes` (N, 4) of people, `ignored` (M, 4) of regions that tell nothing."""
+
+    boxes: np.ndarray
+    ignored: np.ndarray
+
+
+def boxes_of(annotations: Mapping[str, Any], name: str) -> dict[int, People]:
+    """The people of every image that can be learnt from, by image id; images without people among them.
+
+    Crowds are ignored regions. Images whose entry says `"dense_boxes": false`, which may show people without a box, are
+    left out.
+
+    Args:
+        annotations: a loaded COCO file; categories other than person are passed over.
+        name: of the file, for error texts.
+
+    Raises:
+        AnnotationError: an entry without a proper box, named.
+    """
+    person = {c["id"] for c in annotations.get("categories", []) if c.get("name") == "person"} or {1}
+    complete = [image["id"] for image in annotations["images"] if image.get("dense_boxes", True)]
+    found: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {number: ([], []) for number in complete}
+    for entry in annotations["annotations"]:
+        if entry["image_id"] not in found or entry.get("category_id", 1) not in person:
+            continue
+        box = box_of(entry, name)
+        if box is not None:
+            found[entry["image_id"]][bool(entry.get("iscrowd"))].append(box)
+    return {number: People(*(np.array(b, np.float32).reshape(-1, 4) for b in both)) for number, both in found.items()}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with their people; row i of each is image i.
+
+    Attributes:
+        jpegs: encoded images.
+        people: in pixels of these images.
+        weights: (N,) float32, how often an image is drawn, relative to others.
+    """
+
+    jpegs: list[bytes]
+    people: list[People]
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.jpegs)
+
+    def pixels(self, row: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return jpegs.decode(self.jpegs[row])
+
+    def to_bytes(self) -> bytes:
+        """One .npz that holds everything."""
+        sink = io.BytesIO()
+        arrays: dict[str, Any] = {}
+        for name in People._fields:
+            boxes = [getattr(people, name) for people in self.people]
+            arrays |= {name: np.concatenate(boxes), f"{name}_counts": np.array([len(b) for b in boxes])}
+        np.savez(sink, **jpegs.pack(self.jpegs), weights=self.weights, **arrays)
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ImageSet:
+        with np.load(io.BytesIO(content), allow_pickle=False) as z:
+            columns = [np.split(z[name], np.cumsum(z[f"{name}_counts"])[:-1]) for name in People._fields]
+            people = [People(*both) for both in zip(*columns, strict=True)]
+            return cls(jpegs.unpack(z["data"], z["ends"]), people, z["weights"])
+
+
+def shrink_images(images: Iterable[tuple[np.ndarray, People, float]], side: int) -> ImageSet:
+    """Keep images at no more detail than the network is shown.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each, its people, and its weight.
+        side: of the network's input; longer images are shrunk to it.
+
+    Raises:
+        AnnotationError: there is no image.
+    """
+    encoded: list[bytes] = []
+    people: list[People] = []
+    weights: list[float] = []
+    for pixels, found, weight in images:
+        height, width = pixels.shape[:2]
+        shrink = min(1.0, side / max(height, width))
+        if shrink < 1:
+            pixels = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        ratio = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2, np.float32)
+        encoded.append(jpegs.encode(pixels))
+        people.append(People(found.boxes * ratio, found.ignored * ratio))
+        weights.append(weight)
+    if not encoded:
+        raise AnnotationError("nothing to learn from: no image has complete boxes")
+    return ImageSet(encoded, people, np.array(weights, np.float32))
+
+
+def join(sets: Sequence[ImageSet]) -> ImageSet:
+    """All images of several sets, in their order."""
+    return ImageSet(
+        [jpeg for s in sets for jpeg in s.jpegs],
+        [people for s in sets for people in s.people],
+        np.concatenate([s.weights for s in sets]),
+    )

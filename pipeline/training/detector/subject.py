@@ -1,0 +1,124 @@
+"""A person detector's training: its images, and how well it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import storage
+from pipeline.checkpoints import load_weights
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors.darknet import Darknet
+from pipeline.detectors.darknet_detector import DarknetDetector
+from pipeline.evaluation.keypoints import PERSON, evaluate_boxes
+from pipeline.people import Boxes
+from pipeline.report.draw import contact_sheet, draw_boxes
+from pipeline.sources import read_coco
+from pipeline.training.annotations import read_pixels
+from pipeline.training.detector.data import ImageSet, People, boxes_of, join, shrink_images
+from pipeline.training.detector.task import DetectorTask
+from pipeline.training.settings import AnnotatedSet, TrainSettings
+from pipeline.training.subject import Measured
+
+_PICTURES = 12
+_SHOWN_SCORE = 0.3
+_FIRST_OBJECTNESS = 0.01  # before anything is learnt: most of an image is background
+# COCO's curve wants weak boxes too.
+_CONFIDENCE, _NMS_IOU = 0.01, 0.65
+
+
+class DetectorSubject:
+    """See `pipeline.training.subject.Subject`."""
+
+    def __init__(self, network: Darknet, cfg: str, task: DetectorTask, settings: TrainSettings) -> None:
+        self.network = network
+        self.task = task
+        self.metadata = {"network": "darknet", "cfg": cfg, "input_size": str(settings.detector.input_size)}
+        self._cfg = cfg
+        self._settings = settings
+
+    @classmethod
+    def from_settings(cls, settings: TrainSettings, device: torch.device) -> DetectorSubject:
+        """Read the images and make the network."""
+        cfg = storage.read_bytes(settings.detector.cfg).decode()
+        torch.manual_seed(settings.optimisation.seed)
+        network = Darknet(cfg)
+        if settings.detector.weights is not None:
+            load_weights(network, settings.detector.weights, settings.detector.cfg)
+        else:
+            _expect_little(network)
+        images = read_images(settings)
+        task = DetectorTask(images, network, settings.detector.input_size, settings.detector.augmentation)
+        return cls(network, cfg, task, settings)
+
+    def __str__(self) -> str:
+        return f"{self._settings.detector.cfg}, {len(self.task.weights)} images"
+
+    def measure(self, weights: dict[str, Tensor]) -> Measured:
+        annotated = self._settings.validation
+        assert annotated is not None
+        network = Darknet(self._cfg)
+        network.load_state_dict(weights)
+        truth = read_coco(annotated.annotations)
+        results: list[dict[str, Any]] = []
+        pictures: list[np.ndarray] = []
+        for image, pixels, boxes in _detections(network, truth["images"], annotated, self._settings):
+            for (x1, y1, x2, y2), score in zip(boxes.xyxy.tolist(), boxes.scores.tolist(), strict=True):
+                box = [x1, y1, x2 - x1, y2 - y1]
+                results.append({"image_id": image["id"], "category_id": PERSON, "bbox": box, "score": score})
+            if len(pictures) < _PICTURES:
+                pictures.append(draw_boxes(pixels, boxes.xyxy[boxes.scores >= _SHOWN_SCORE]))
+        metrics = evaluate_boxes(results, truth)
+        numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap_m": metrics.ap_m, "ap_l": metrics.ap_l, "ar": metrics.ar}
+        return Measured(numbers, contact_sheet(pictures))
+
+
+def read_images(settings: TrainSettings) -> ImageSet:
+    """Every image to learn from, from the cache where there is one.
+
+    Raises:
+        AnnotationError: annotations or images that cannot be used, named.
+    """
+    if settings.cache and storage.exists(settings.cache):
+        return ImageSet.from_bytes(storage.read_bytes(settings.cache))
+    images = join([shrink_images(_images(annotated), settings.detector.input_size) for annotated in settings.sets])
+    if settings.cache:
+        storage.write_bytes(settings.cache, images.to_bytes())
+    return images
+
+
+def _images(annotated: AnnotatedSet) -> Iterator[tuple[np.ndarray, People, float]]:
+    content = read_coco(annotated.annotations)
+    people = boxes_of(content, annotated.annotations)
+    for image in content["images"]:
+        if image["id"] in people and annotated.source in (None, image.get("source")):
+            pixels = read_pixels(annotated.annotations, annotated.images, image)
+            yield pixels, people[image["id"]], annotated.weight
+
+
+def _expect_little(network: Darknet) -> None:
+    """Let a random network begin by finding hardly anything, so that background doesn't drown the first steps."""
+    for before, layer in network.outputs():
+        assert before.bias is not None
+        bias = before.bias.detach().view(len(layer.anchors), -1)
+        nn.init.constant_(bias[:, 4], math.log(_FIRST_OBJECTNESS / (1 - _FIRST_OBJECTNESS)))
+
+
+def _detections(
+    network: Darknet, images: list[dict[str, Any]], annotated: AnnotatedSet, settings: TrainSettings
+) -> Iterator[tuple[dict[str, Any], np.ndarray, Boxes]]:
+    wanted = DetectorSettings(
+        name="darknet", input_size=settings.detector.input_size, confidence=_CONFIDENCE, nms_iou=_NMS_IOU
+    )
+    compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+    detector = DarknetDetector(network, wanted, compute)
+    for start in range(0, len(images), detector.batch):
+        group = images[start : start + detector.batch]
+        pixels = [read_pixels(annotated.annotations, annotated.images, image) for image in group]
+        yield from zip(group, pixels, detector.detect(pixels), strict=True)

@@ -1,0 +1,67 @@
+"""Learning where people are: views of images, and the loss of a Darknet network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.detectors.darknet import Darknet
+from pipeline.training.detector.augment import mosaic_view, single_view
+from pipeline.training.detector.data import ImageSet, People
+from pipeline.training.detector.loss import detection_loss
+from pipeline.training.options import BoxAugmentation
+
+_PERSON, _IGNORED = 1, 2
+
+
+class DetectorTask:
+    """Views of images; the network's predictions are held against the people in them.
+
+    Attributes:
+        weights: how often each image is drawn.
+    """
+
+    def __init__(self, images: ImageSet, network: Darknet, side: int, augmentation: BoxAugmentation) -> None:
+        """
+        Raises:
+            ValueError: the network knows more classes than one.
+        """
+        if network.classes != 1:
+            raise ValueError(f"the description has {network.classes} classes; a person detector has classes=1")
+        self.weights = images.weights
+        self._images = images
+        self._side = side
+        self._augmentation = augmentation
+        self._cells = network.cells(side, side)
+        self._reach = network.reach
+
+    def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
+        """(B, S, S, 3) uint8 RGB, boxes (B, M, 4) x1 y1 x2 y2 in their pixels, kinds (B, M) as the loss wants them."""
+        views = [self._view(row, random) for row, random in zip(rows, randoms, strict=True)]
+        most = max(1, *(len(people.boxes) + len(people.ignored) for _, people in views))
+        boxes = np.zeros((len(views), most, 4), np.float32)
+        kinds = np.zeros((len(views), most), np.int64)
+        for place, (_, people) in enumerate(views):
+            both = np.concatenate(people)
+            boxes[place, : len(both)] = both
+            kinds[place, : len(both)] = _IGNORED
+            kinds[place, : len(people.boxes)] = _PERSON
+        return np.stack([pixels for pixels, _ in views]), boxes, kinds
+
+    def _view(self, row: int, random: np.random.Generator) -> tuple[np.ndarray, People]:
+        if random.random() >= self._augmentation.mosaic:
+            pixels, people = self._images.pixels(row), self._images.people[row]
+            return single_view(pixels, people, self._side, self._augmentation, random)
+        four = [row, *(int(other) for other in random.integers(0, len(self._images), 3))]
+        images = [(self._images.pixels(i), self._images.people[i]) for i in four]
+        return mosaic_view(images, self._side, self._augmentation, random)
+
+    def loss(self, network: nn.Module, views: tuple[Tensor, ...], bf16: bool) -> Tensor:
+        pixels, boxes, kinds = views
+        inputs = (pixels.float() / 255).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+            predictions = network(inputs)
+        return detection_loss(predictions.float(), self._cells.to(inputs.device), self._reach, boxes, kinds)

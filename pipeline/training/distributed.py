@@ -1,0 +1,77 @@
+"""Several processes that learn as one: what each would compute of its own share is computed of the whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def over_processes(total: Tensor) -> Tensor:
+    """The mean over all processes of a count that a loss is divided by; itself where there is one process.
+
+    Gradients are averaged over processes, so each dividing by this mean is everyone dividing by the sum.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return total
+    mean = total.detach().clone()
+    distributed.all_reduce(mean)
+    return mean / distributed.get_world_size()
+
+
+def with_shared_statistics(network: nn.Module) -> nn.Module:
+    """Let every BatchNorm in `network` normalise by the whole batch; names, parameters and buffers stay.
+
+    torch's SyncBatchNorm does this on GPUs alone.
+    """
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, _SharedBatchNorm(child))
+    return network
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, through which gradients go back to all."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class _SharedBatchNorm(nn.BatchNorm2d):
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(norm.__dict__)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        x = input.float()
+        count = torch.tensor([x.numel() / x.shape[1]], device=x.device)
+        sums = _Sum.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))
+        total = sums[-1]
+        mean = sums[:-1] / total
+        # Around the shared mean, not by squares: these would lose what differs little from a large mean.
+        centred = x - mean[None, :, None, None]
+        variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / total
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * total / (total - 1), momentum)
+        normalised = centred * torch.rsqrt(variance + self.eps)[None, :, None, None]
+        output = normalised * self.weight[None, :, None, None] + self.bias[None, :, None, None]
+        return output.to(input.dtype).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Learning poses: people cut out of photographs, their views, targets and losses."""

@@ -1,0 +1,210 @@
+"""A pose network's training: its people, its teachers, and how well it does with true boxes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import storage
+from pipeline.annotator import Annotator
+from pipeline.checkpoints import read_state_dict
+from pipeline.compute import Compute
+from pipeline.config import PoseSettings
+from pipeline.evaluation.keypoints import PERSON, evaluate_keypoints
+from pipeline.evaluation.pck import pck
+from pipeline.people import Boxes, People
+from pipeline.pose import build_pose_model
+from pipeline.pose.crop import CropRule
+from pipeline.pose.estimator import PoseEstimator, PoseNetwork, head_of
+from pipeline.pose.networks.recognise import Architecture, load_pose_network
+from pipeline.report.draw import contact_sheet, draw_people
+from pipeline.skeletons import SKELETONS, Skeleton
+from pipeline.sources import read_coco
+from pipeline.suppression import PoseNMS
+from pipeline.training.annotations import read_pixels
+from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, people_of
+from pipeline.training.pose.task import PoseTask
+from pipeline.training.settings import AnnotatedSet, PseudoLabels, TrainSettings
+from pipeline.training.subject import Measured
+from pipeline.weights import local_file
+
+_PICTURES = 12
+
+
+class PoseSubject:
+    """See `pipeline.training.subject.Subject`."""
+
+    def __init__(self, network: nn.Module, architecture: Architecture, task: PoseTask, settings: TrainSettings) -> None:
+        self.network = network
+        self.task = task
+        self.metadata = {
+            "network": str(architecture),
+            "skeleton": settings.pose.skeleton,
+            "input_size": "x".join(map(str, settings.pose.input_size)),
+            "decode": settings.pose.decode,
+        }
+        self._architecture = architecture
+        self._settings = settings
+
+    @classmethod
+    def from_settings(cls, settings: TrainSettings, device: torch.device) -> PoseSubject:
+        """Read the people, make the network, load the teachers."""
+        network, architecture = _make_network(settings)
+        people = read_people(settings)
+        s = settings.pose
+        task = PoseTask(
+            people, SKELETONS[s.skeleton], s.input_size, s.augmentation, s.decode, s.norm,
+            [_teacher(weights, s.skeleton, device) for weights in s.teachers], s.teacher_share,
+        )  # fmt: skip
+        return cls(network, architecture, task, settings)
+
+    def __str__(self) -> str:
+        return f"{self._architecture}, {len(self.task.weights)} people"
+
+    def measure(self, weights: dict[str, Tensor]) -> Measured:
+        network = self._architecture.build()
+        network.load_state_dict(weights)
+        return _measure(network, self._architecture, self._settings)
+
+
+def read_people(settings: TrainSettings) -> PeopleSet:
+    """Everyone to learn from, from the cache where there is one.
+
+    Raises:
+        AnnotationError: annotations or images that cannot be used, named.
+    """
+    if settings.cache and storage.exists(settings.cache):
+        return PeopleSet.from_bytes(storage.read_bytes(settings.cache))
+    skeleton = SKELETONS[settings.pose.skeleton]
+    people = PeopleSet.join(
+        [cut_people(_images(annotated, skeleton, settings), settings.pose.input_size) for annotated in settings.sets]
+    )
+    if settings.cache:
+        storage.write_bytes(settings.cache, people.to_bytes())
+    return people
+
+
+def _images(
+    annotated: AnnotatedSet, skeleton: Skeleton, settings: TrainSettings
+) -> Iterator[tuple[np.ndarray, list[AnnotatedPerson], float]]:
+    content = read_coco(annotated.annotations)
+    pseudo = annotated.pseudo_labels
+    label = _PseudoLabeller(pseudo, skeleton, settings) if pseudo else None
+    people = people_of(content, skeleton.joints, annotated.annotations, least_joints=0 if label else 1)
+    for image in content["images"]:
+        if image["id"] in people and annotated.source in (None, image.get("source")):
+            pixels = read_pixels(annotated.annotations, annotated.images, image)
+            found = label(pixels, people[image["id"]]) if label else people[image["id"]]
+            yield pixels, found, annotated.weight
+
+
+class _PseudoLabeller:
+    """Gives people without labelled joints those that a better network is sure of."""
+
+    def __init__(self, pseudo: PseudoLabels, skeleton: Skeleton, settings: TrainSettings) -> None:
+        self._least = pseudo.least_score
+        compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+        poses = PoseEstimator.from_settings(PoseSettings(weights=pseudo.weights, flip_test=True), compute)
+        if poses.skeleton.joints != skeleton.joints:
+            raise ValueError(
+                f"pseudo_labels.weights {pseudo.weights} gives {poses.skeleton.name}; {skeleton.name} is trained"
+            )
+        self._annotator = Annotator(None, poses, PoseNMS(kind="none"), compute)
+
+    def __call__(self, pixels: np.ndarray, people: list[AnnotatedPerson]) -> list[AnnotatedPerson]:
+        plain = [person for person in people if not person.labelled.any()]
+        labelled = [person for person in people if person.labelled.any()]
+        if not plain:
+            return labelled
+        boxes = Boxes(np.stack([person.box for person in plain]), np.ones(len(plain), np.float32))
+        (found,) = self._annotator.annotate([pixels], [boxes])
+        for person, keypoints, scores in zip(plain, found.keypoints, found.keypoint_scores, strict=True):
+            sure = scores >= self._least
+            if sure.any():
+                labelled.append(AnnotatedPerson(person.id, person.box, keypoints * sure[:, None], sure))
+        return labelled
+
+
+def _make_network(settings: TrainSettings) -> tuple[nn.Module, Architecture]:
+    """The network to train, from its first weights or random."""
+    s = settings.pose
+    joints = len(SKELETONS[s.skeleton])
+    options = {} if s.conv_dim is None else {"conv_dim": s.conv_dim}
+    if s.weights is None:
+        torch.manual_seed(settings.optimisation.seed)
+        return build_pose_model(s.name, joints, **options), Architecture(s.name, joints, options)
+    network, found = load_pose_network(read_state_dict(local_file(s.weights)), s.weights, s.name)
+    if found.num_joints != joints:
+        raise ValueError(f"{s.weights} is {found}; {s.skeleton} has {joints} joints")
+    return network, found
+
+
+def _teacher(weights: str, skeleton: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Heatmaps of a teacher for a batch of inputs."""
+    network, architecture = load_pose_network(read_state_dict(local_file(weights)), weights)
+    joints = len(SKELETONS[skeleton])
+    if architecture.num_joints < joints:
+        raise ValueError(f"pose.teachers: {weights} is {architecture}; {joints} joints are trained")
+    teacher = network.eval().requires_grad_(False).to(device)
+    return lambda inputs: teacher(inputs)[:, :joints].float()
+
+
+def _measure(network: nn.Module, architecture: Architecture, settings: TrainSettings) -> Measured:
+    """AP and PCK of a network with true boxes; pose NMS has no part in it."""
+    annotated = settings.validation
+    assert annotated is not None
+    skeleton = SKELETONS[settings.pose.skeleton]
+    truth = read_coco(annotated.annotations)
+    people = people_of(truth, skeleton.joints, annotated.annotations)
+    images = [image for image in truth["images"] if image["id"] in people]
+    pictures: list[np.ndarray] = []
+    results: list[dict[str, Any]] = []
+    found = []
+    for (pixels, poses), image in zip(_poses(network, architecture, images, people, settings), images, strict=True):
+        if len(pictures) < _PICTURES:
+            pictures.append(draw_people(pixels, poses, skeleton))
+        found.append(poses.keypoints)
+        for keypoints, scores, score in zip(poses.keypoints, poses.keypoint_scores, poses.pose_scores, strict=True):
+            values = np.column_stack([keypoints, scores]).ravel().tolist()
+            results.append({"image_id": image["id"], "category_id": PERSON, "keypoints": values, "score": float(score)})
+    everyone = [person for image in images for person in people[image["id"]]]
+    metrics = evaluate_keypoints(results, truth, skeleton)
+    true, labelled, boxes = (
+        np.array([getattr(p, name) for p in everyone]) for name in ("keypoints", "labelled", "box")
+    )
+    correct = pck(np.concatenate(found), true, labelled, boxes, skeleton)
+    joints = {f"pck/{joint}": share for joint, share in correct.joints.items()}
+    numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ar": metrics.ar, "pck_body": correct.body, **joints}
+    return Measured(numbers, contact_sheet(pictures))
+
+
+def _poses(
+    network: nn.Module,
+    architecture: Architecture,
+    images: list[dict[str, Any]],
+    people: dict[int, list[AnnotatedPerson]],
+    settings: TrainSettings,
+) -> Iterator[tuple[np.ndarray, People]]:
+    """Each image with what the network sees in the true boxes."""
+    annotated = settings.validation
+    assert annotated is not None
+    s = settings.pose
+    compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+    member = PoseNetwork(architecture, compute.prepare(copy.deepcopy(network)), (CropRule(s.input_size),))
+    poses = PoseEstimator([member], head_of(s.decode, s.norm), SKELETONS[s.skeleton], compute)
+    annotator = Annotator(None, poses, PoseNMS(kind="none"), compute)
+    shown: list[np.ndarray] = []
+
+    def given() -> Iterator[tuple[np.ndarray, Boxes]]:
+        for image in images:
+            shown.append(read_pixels(annotated.annotations, annotated.images, image))
+            boxes = np.stack([person.box for person in people[image["id"]]])
+            yield shown[-1], Boxes(boxes, np.ones(len(boxes), np.float32))
+
+    for candidates in annotator.candidates(given()):
+        yield shown.pop(0), annotator.suppress(candidates)

@@ -1,0 +1,83 @@
+"""Several processes, on one machine or many, that share each batch: Ray Train around the plain loop."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipeline import storage
+from pipeline.compute import Compute
+from pipeline.config import FleetSettings
+from pipeline.fleet.cluster import connect
+from pipeline.training.loop import Trainer
+from pipeline.training.run import TrainRun, train_run
+from pipeline.training.settings import TrainSettings
+from pipeline.training.subject import subject_of
+
+_MAX_FAILURES = 3
+_LOOK_SECONDS = 1.0
+
+
+def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> None:
+    """Train in `workers` processes. When one dies, all go on from the last checkpoint.
+
+    The run directory must be one that all of them reach.
+
+    Args:
+        report: told each line of the history.
+
+    Raises:
+        RuntimeError: training failed, with what the worker said.
+    """
+    settings = run.settings
+    with connect(FleetSettings(address=settings.address)):
+        use_gpu = settings.compute.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=settings.model_dump(mode="json"),
+            scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=use_gpu),
+            run_config=RunConfig(
+                storage_path=storage.join(tempfile.gettempdir(), "posemill-train"),
+                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            ),
+        )
+        told = len(run.history())
+        with ThreadPoolExecutor(1, "fit") as pool:
+            fit = pool.submit(trainer.fit)
+            while not fit.done():
+                time.sleep(_LOOK_SECONDS)
+                lines = run.history()
+                for line in lines[told:]:
+                    report(line)
+                told = max(told, len(lines))
+        try:
+            fit.result()
+        except ray.train.TrainingFailedError as error:
+            raise RuntimeError(_reason(error)) from None
+
+
+def _reason(error: ray.train.TrainingFailedError) -> str:
+    """The worker's own words."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "a worker failed"
+
+
+def _worker(told: dict[str, Any]) -> None:
+    settings = TrainSettings.model_validate(told)
+    context = ray.train.get_context()
+    device = Compute.resolve(settings.compute.device).device
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+    subject = subject_of(settings, device)
+    trainer = Trainer(
+        subject.network, subject.task, settings.optimisation, device, context.get_world_rank(), context.get_world_size()
+    )
+    train_run(TrainRun(settings.output, settings), subject, trainer, lambda step: None)
