@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import storage
-from pipeline.images import ImageRefused, decode_image
-
 
 class AnnotationError(ValueError):
     """Annotations that cannot be learnt from; the text names the file, the id and what was expected."""
@@ -33,21 +30,3 @@ def box_of(entry: Mapping[str, Any], name: str) -> np.ndarray | None:
     if not np.isfinite([x, y, width, height]).all():
         raise AnnotationError(f"{name}: annotation {entry.get('id')} has a box that is no number")
     return np.array([x, y, x + width, y + height], np.float32) if width >= 1 and height >= 1 else None
-
-
-def read_pixels(annotations: str, images: str, image: Mapping[str, Any]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an annotated image.
-
-    Args:
-        annotations: the file, for the error text.
-        images: folder that its file names are relative to.
-        image: its entry.
-
-    Raises:
-        AnnotationError: the image is missing or broken.
-    """
-    uri = storage.join(images, image["file_name"])
-    try:
-        return decode_image(storage.read_bytes(uri)).pixels
-    except (ImageRefused, OSError) as error:
-        raise AnnotationError(f"{annotations}: image {image['id']}, {uri}: {error}") from None

@@ -43,6 +43,9 @@ class PoseToTrain(Section):
     norm: Literal["sigmoid", "softmax", "divide_sum"] = Field(
         "sigmoid", description="integral: how maps are normalised"
     )
+    foreground: float = Field(
+        0.0, ge=0, description="heatmaps: joints' cells weigh so much more; 0 as published, 20 from random weights"
+    )
     teachers: tuple[str, ...] = Field((), description="weights whose mean heatmaps are learnt from beside the labels")
     teacher_share: Share = Field(0.5, description="of the loss, where there are teachers")
     augmentation: PoseAugmentation = PoseAugmentation()

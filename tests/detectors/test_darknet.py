@@ -10,6 +10,7 @@ from pipeline.compute import Compute
 from pipeline.config import DetectorSettings
 from pipeline.detectors import build_detector, yolov3_spp
 from pipeline.detectors.darknet import Darknet, DarknetError, parse_cfg
+from pipeline.detectors.darknet_detector import load_darknet
 
 TINY = """
 [net]
@@ -194,7 +195,7 @@ def test_weights_of_another_network_are_refused(tmp_path) -> None:
     (tmp_path / "x.cfg").write_text(TINY.format(activation="leaky"))
     (tmp_path / "x.weights").write_bytes(data + b"\0" * 40)
     with pytest.raises(DarknetError, match=r"x\.cfg with .*x\.weights: .*holds \d+ values, the description needs \d+"):
-        Darknet.from_files(tmp_path / "x.cfg", tmp_path / "x.weights")
+        load_darknet(str(tmp_path / "x.cfg"), tmp_path / "x.weights")
     with pytest.raises(DarknetError, match="not even a header"):
         network.load_darknet_weights(b"123")
 
@@ -271,7 +272,7 @@ def test_well_known_networks_parse_and_run(describe, file_bytes: int, strides: t
 @needs_models
 def test_real_weights_load_and_folding_changes_nothing() -> None:
     models = SHARED / "models"
-    network = Darknet.from_files(models / "yolo-fastest-1.1-xl.cfg", models / "yolo-fastest-1.1-xl.weights").eval()
+    network = load_darknet(str(models / "yolo-fastest-1.1-xl.cfg"), models / "yolo-fastest-1.1-xl.weights").eval()
     assert network.size == (320, 320)
     x = torch.rand(1, 3, 320, 320, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -7,13 +7,19 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import PROJECT, encode
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jobs.train import main
-from pipeline.checkpoints import read_state_dict
+from pipeline.checkpoints import read_metadata, read_state_dict
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors import build_detector
+from pipeline.detectors.darknet import DarknetError
 from pipeline.pose.networks.recognise import recognise
 from pipeline.skeletons import SKELETONS
 
@@ -56,10 +62,10 @@ def arguments(tmp_path: Path, **flags: object) -> list[str]:
         "output": tmp_path / "run",
         "sets": f"[{annotated}]",
         "validation": annotated,
-        "training.input_size": "64x64",
-        "training.batch": 5,
-        "training.epochs": 3,
-        "training.bf16": "false",
+        "pose.input_size": "64x64",
+        "optimisation.batch": 5,
+        "optimisation.epochs": 3,
+        "optimisation.bf16": "false",
         "validate_every": 2,
         "checkpoint_every": 1,
         "compute.device": "cpu",
@@ -92,8 +98,8 @@ def test_from_annotations_to_weights_that_load(collection, tmp_path: Path) -> No
         assert architecture is not None
         assert architecture.name == "fastpose_mobile_small"
     assert "holds a training run; --resume goes on with it" in run(tmp_path, code=1)
-    other = run(tmp_path, code=1, resume="true", cache=tmp_path / "people.npz", **{"training.seed": 5})
-    assert "was started with other settings of: training" in other
+    other = run(tmp_path, code=1, resume="true", cache=tmp_path / "people.npz", **{"optimisation.seed": 5})
+    assert "was started with other settings of: optimisation" in other
     # From the cut-out people alone, without the photographs; and once more does nothing.
     for photograph in (tmp_path / "images").iterdir():
         photograph.unlink()
@@ -144,12 +150,101 @@ def test_bad_input_is_named(change, message: str, collection, tmp_path: Path) ->
 
 
 def test_mistakes_in_flags_are_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "jobs/train.py", "--training.lerning_rate", "1"], cwd=PROJECT, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, "jobs/train.py", "--optimisation.lerning_rate", "1"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "did you mean --training.learning_rate?" in done.stderr
+    assert "did you mean --optimisation.learning_rate?" in done.stderr
     done = subprocess.run([sys.executable, "jobs/train.py"], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "sets is empty" in done.stderr
+
+
+TINY_DETECTOR = """[net]
+width=64
+height=64
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=4
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=4
+pad=1
+activation=leaky
+[convolutional]
+filters=6
+size=1
+stride=1
+pad=1
+activation=linear
+[yolo]
+mask=0
+anchors=32,32
+classes=1
+num=1
+scale_x_y=2
+"""
+
+
+def test_a_detector_is_trained_and_its_file_is_enough_to_use_it(collection, tmp_path: Path) -> None:
+    (tmp_path / "tiny.cfg").write_text(TINY_DETECTOR)
+    flags = {"task": "detector", "detector.cfg": tmp_path / "tiny.cfg", "detector.input_size": 64}
+    output = run(tmp_path, cache=tmp_path / "images.npz", about="dots of our own", **flags)
+    assert "tiny.cfg, 10 images, 2 steps an epoch, on cpu" in output
+    assert {"ap", "ap50", "ar"} <= set(history(tmp_path)[-1])
+    weights = tmp_path / "run" / "last.safetensors"
+    told = read_metadata(weights)
+    assert told["cfg"] == TINY_DETECTOR
+    assert told["about"] == "dots of our own"
+    assert told["epoch"] == "3 of 3"
+    settings = DetectorSettings(name="darknet", weights=str(weights), confidence=0.0)
+    (found,) = build_detector(settings, Compute.resolve("cpu", "float32")).detect([np.zeros((90, 120, 3), np.uint8)])
+    assert found.xyxy.shape[1] == 4
+    with pytest.raises(DarknetError, match=r"last\.safetensors does not fit .*yolov3|does not fit"):
+        build_detector(settings.model_copy(update={"cfg": str(_other_cfg(tmp_path))}), Compute.resolve("cpu"))
+    assert "80 classes; a person detector has classes=1" in run(
+        tmp_path, code=1, output=tmp_path / "many", **(flags | {"detector.cfg": _other_cfg(tmp_path)})
+    )
+
+
+def _other_cfg(tmp_path: Path) -> Path:
+    path = tmp_path / "other.cfg"
+    path.write_text(TINY_DETECTOR.replace("classes=1", "classes=80").replace("filters=6", "filters=85"))
+    return path
+
+
+def test_what_a_run_shows_on_the_way(collection, tmp_path: Path) -> None:
+    run(tmp_path)
+    picture = cv2.imread(str(tmp_path / "run" / "predictions.jpg"))
+    assert picture.shape == (3 * 320, 4 * 320, 3)  # ten photographs, four in a row
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 7))
+    assert [event.step for event in events.Scalars("epoch/ap")] == [4, 6]
+    assert [event.step for event in events.Images("predictions")] == [4, 6]
+
+
+def test_teachers_and_pseudo_labels(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none")
+    teacher = tmp_path / "run" / "last.safetensors"
+    run(tmp_path, validation="none", output=tmp_path / "taught", **{"pose.teachers": f"{teacher},{teacher}"})
+    plain = history(tmp_path)[0]["loss"]
+    taught = json.loads((tmp_path / "taught" / "history.jsonl").read_text().splitlines()[0])["loss"]
+    assert taught != plain
+    # Of ten people, five keep their labels and five have boxes alone.
+    for annotation in collection["annotations"][:5]:
+        annotation.update(keypoints=[0] * 51, num_keypoints=0)
+    (tmp_path / "train.json").write_text(json.dumps(collection))
+    assert "17 joints, 5 people" in run(tmp_path, validation="none", output=tmp_path / "half")
+    sets = (
+        f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, "
+        f"pseudo_labels: {{weights: {teacher}, least_score: LEAST}}}}]"
+    )
+    for least, people in (("0", 10), ("1", 5)):
+        output = run(tmp_path, validation="none", output=tmp_path / f"least{least}", sets=sets.replace("LEAST", least))
+        assert f"17 joints, {people} people" in output

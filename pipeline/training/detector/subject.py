@@ -20,9 +20,9 @@ from pipeline.evaluation.keypoints import PERSON, evaluate_boxes
 from pipeline.people import Boxes
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.sources import read_coco
-from pipeline.training.annotations import read_pixels
 from pipeline.training.detector.data import ImageSet, People, boxes_of, join, shrink_images
 from pipeline.training.detector.task import DetectorTask
+from pipeline.training.photographs import read_pixels
 from pipeline.training.settings import AnnotatedSet, TrainSettings
 from pipeline.training.subject import Measured
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,15 +14,22 @@ from pipeline.pose.heads import COMBINED_REGRESSED
 from pipeline.training.distributed import over_processes
 from pipeline.training.pose.targets import gaussian_heatmaps, offset_maps, on_heatmap, relative_places
 
+Decode = Literal["argmax", "integral", "combined", "offset"]
 Norm = Literal["sigmoid", "softmax", "divide_sum"]
 
 _AMPLITUDE = 2.0
 _HEATMAP_SHARE, _INTEGRAL_SHARE, _OFFSET_SHARE = 100.0, 0.01, 0.1
 
 
-def heatmap_loss(heatmaps: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """0.5 x mean squared error over all cells of all maps; maps of unknown joints count as right."""
-    return 0.5 * F.mse_loss(heatmaps * known[..., None, None], target * known[..., None, None])
+def heatmap_loss(heatmaps: Tensor, target: Tensor, known: Tensor, foreground: float = 0.0) -> Tensor:
+    """0.5 x mean squared error over all cells of all maps; maps of unknown joints count as right.
+
+    Args:
+        foreground: a cell counts 1 + foreground x target times. Joints are a hundredth of a map: a network that starts
+            from random weights learns for long that maps are empty, unless the joints' cells weigh more.
+    """
+    wrong = (heatmaps - target).square() * known[..., None, None]
+    return 0.5 * (wrong * (1 + foreground * target)).mean()
 
 
 class _Expectation(torch.autograd.Function):
@@ -72,64 +81,57 @@ def offset_loss(offsets: Tensor, target: Tensor, heatmap_target: Tensor, known: 
     return ((offsets - target).abs() * near).sum() / over_processes(near.sum().float()).clamp(min=1)
 
 
-def pose_loss(
-    outputs: list[Tensor],
-    keypoints: Tensor,
-    labelled: Tensor,
-    input_size: tuple[int, int],
-    decode: Literal["argmax", "integral", "combined", "offset"] = "argmax",
-    norm: Norm = "sigmoid",
-    teacher: Tensor | None = None,
-    teacher_share: float = 0.0,
-) -> Tensor:
+@dataclass(frozen=True)
+class PoseLoss:
     """The loss of a batch for a head, summed over a network's intermediate outputs.
 
-    Args:
-        outputs: (B, C, H, W) each, first to last.
-        keypoints: (B, K, 2) x y in pixels of the network's input.
-        labelled: (B, K) bool.
-        input_size: height and width of that input.
-        decode: the head; see `pipeline.pose.heads`.
-        teacher: (B, K, H, W) heatmaps of a better network, learnt from beside the labels, for unlabelled joints too.
-        teacher_share: weight of it; the labels have the rest.
+    Attributes:
+        input_size: height and width of the network's input.
+        decode, norm: the head; see `pipeline.pose.heads`.
+        teacher_share: how much of the loss is the distance from a teacher; the labels have the rest.
+        foreground: see `heatmap_loss`.
     """
-    size = (outputs[0].shape[2], outputs[0].shape[3])
-    target = gaussian_heatmaps(keypoints, labelled, size)
-    known = on_heatmap(keypoints, labelled, size)
-    return torch.stack(
-        [
-            _of_output(o.float(), keypoints, target, known, input_size, decode, norm, teacher, teacher_share)
-            for o in outputs
-        ]
-    ).sum()
 
+    input_size: tuple[int, int]
+    decode: Decode = "argmax"
+    norm: Norm = "sigmoid"
+    teacher_share: float = 0.0
+    foreground: float = 0.0
 
-def _of_output(
-    maps: Tensor,
-    keypoints: Tensor,
-    target: Tensor,
-    known: Tensor,
-    input_size: tuple[int, int],
-    decode: str,
-    norm: Norm,
-    teacher: Tensor | None,
-    teacher_share: float,
-) -> Tensor:
-    k = keypoints.shape[1]
-    if decode == "offset":
-        offsets = offset_loss(maps[:, k:], offset_maps(keypoints, (maps.shape[2], maps.shape[3])), target, known)
-        loss = heatmap_loss(maps[:, :k], target, known) + _OFFSET_SHARE * offsets
-    elif decode == "argmax":
-        loss = heatmap_loss(maps, target, known)
-    else:
-        body = 0 if decode == "integral" else k - COMBINED_REGRESSED[k]
-        places = relative_places(keypoints, input_size)
-        loss = integral_loss(maps[:, body:], places[:, body:], known[:, body:], norm)
-        if decode == "combined":
-            loss = (
-                _HEATMAP_SHARE * heatmap_loss(maps[:, :body], target[:, :body], known[:, :body])
-                + _INTEGRAL_SHARE * loss
-            )
-    if teacher is None:
-        return loss
-    return (1 - teacher_share) * loss + teacher_share * 0.5 * F.mse_loss(maps[:, :k], teacher)
+    def __call__(
+        self, outputs: Sequence[Tensor], keypoints: Tensor, labelled: Tensor, teacher: Tensor | None = None
+    ) -> Tensor:
+        """
+        Args:
+            outputs: (B, C, H, W) each, first to last.
+            keypoints: (B, K, 2) x y in pixels of the network's input.
+            labelled: (B, K) bool.
+            teacher: (B, K, H, W) heatmaps of a better network, learnt from for unlabelled joints too.
+        """
+        size = (outputs[0].shape[2], outputs[0].shape[3])
+        target = gaussian_heatmaps(keypoints, labelled, size)
+        known = on_heatmap(keypoints, labelled, size)
+        losses = []
+        for output in outputs:
+            maps = output.float()
+            loss = self._of_labels(maps, keypoints, target, known)
+            if teacher is not None:
+                taught = 0.5 * F.mse_loss(maps[:, : keypoints.shape[1]], teacher)
+                loss = (1 - self.teacher_share) * loss + self.teacher_share * taught
+            losses.append(loss)
+        return torch.stack(losses).sum()
+
+    def _of_labels(self, maps: Tensor, keypoints: Tensor, target: Tensor, known: Tensor) -> Tensor:
+        k = keypoints.shape[1]
+        if self.decode == "argmax":
+            return heatmap_loss(maps, target, known, self.foreground)
+        if self.decode == "offset":
+            offsets = offset_loss(maps[:, k:], offset_maps(keypoints, (maps.shape[2], maps.shape[3])), target, known)
+            return heatmap_loss(maps[:, :k], target, known, self.foreground) + _OFFSET_SHARE * offsets
+        body = 0 if self.decode == "integral" else k - COMBINED_REGRESSED[k]
+        places = relative_places(keypoints, self.input_size)
+        regressed = integral_loss(maps[:, body:], places[:, body:], known[:, body:], self.norm)
+        if self.decode == "integral":
+            return regressed
+        heatmaps = heatmap_loss(maps[:, :body], target[:, :body], known[:, :body], self.foreground)
+        return _HEATMAP_SHARE * heatmaps + _INTEGRAL_SHARE * regressed

@@ -26,8 +26,9 @@ from pipeline.report.draw import contact_sheet, draw_people
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.sources import read_coco
 from pipeline.suppression import PoseNMS
-from pipeline.training.annotations import read_pixels
+from pipeline.training.photographs import read_pixels
 from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, people_of
+from pipeline.training.pose.losses import PoseLoss
 from pipeline.training.pose.task import PoseTask
 from pipeline.training.settings import AnnotatedSet, PseudoLabels, TrainSettings
 from pipeline.training.subject import Measured
@@ -57,10 +58,9 @@ class PoseSubject:
         network, architecture = _make_network(settings)
         people = read_people(settings)
         s = settings.pose
-        task = PoseTask(
-            people, SKELETONS[s.skeleton], s.input_size, s.augmentation, s.decode, s.norm,
-            [_teacher(weights, s.skeleton, device) for weights in s.teachers], s.teacher_share,
-        )  # fmt: skip
+        loss = PoseLoss(s.input_size, s.decode, s.norm, s.teacher_share, s.foreground)
+        teachers = [_teacher(weights, s.skeleton, device) for weights in s.teachers]
+        task = PoseTask(people, SKELETONS[s.skeleton], s.augmentation, loss, teachers)
         return cls(network, architecture, task, settings)
 
     def __str__(self) -> str:

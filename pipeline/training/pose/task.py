@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from pipeline.skeletons import Skeleton
 from pipeline.training.options import PoseAugmentation
 from pipeline.training.pose.augment import view_of
 from pipeline.training.pose.data import PeopleSet
-from pipeline.training.pose.losses import Norm, pose_loss
+from pipeline.training.pose.losses import PoseLoss
 
 _UPPER_BODY = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist", "face", "hand")
 
@@ -31,27 +30,21 @@ class PoseTask:
         self,
         people: PeopleSet,
         skeleton: Skeleton,
-        input_size: tuple[int, int],
         augmentation: PoseAugmentation,
-        decode: Literal["argmax", "integral", "combined", "offset"] = "argmax",
-        norm: Norm = "sigmoid",
+        loss: PoseLoss,
         teachers: Sequence[Callable[[Tensor], Tensor]] = (),
-        teacher_share: float = 0.5,
     ) -> None:
         """
         Args:
-            input_size: height and width of views.
-            decode, norm: the head that is trained; see `pipeline.pose.heads`.
+            loss: its input size is that of views.
             teachers: inputs (B, 3, H, W) to heatmaps (B, K, H/4, W/4); their mean is learnt from beside the labels.
-            teacher_share: of the loss.
         """
         self.weights = people.weights
         self._people = people
         self._skeleton = skeleton
-        self._input_size = input_size
         self._augmentation = augmentation
-        self._decode, self._norm = decode, norm
-        self._teachers, self._teacher_share = teachers, teacher_share
+        self._loss = loss
+        self._teachers = teachers
         self._upper = np.array([any(part in joint for part in _UPPER_BODY) for joint in skeleton.joints])
 
     def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
@@ -59,8 +52,8 @@ class PoseTask:
         people = self._people
         views = [
             view_of(
-                people.pixels(row), people.boxes[row], people.keypoints[row], people.labelled[row], self._input_size,
-                self._skeleton.mirror, self._upper, self._augmentation, random,
+                people.pixels(row), people.boxes[row], people.keypoints[row], people.labelled[row],
+                self._loss.input_size, self._skeleton.mirror, self._upper, self._augmentation, random,
             )
             for row, random in zip(rows, randoms, strict=True)
         ]  # fmt: skip
@@ -79,9 +72,7 @@ class PoseTask:
         if self._teachers:
             with torch.no_grad():
                 taught = torch.stack([teacher(inputs) for teacher in self._teachers]).mean(dim=0)
-        return pose_loss(
-            outputs, keypoints, labelled, self._input_size, self._decode, self._norm, taught, self._teacher_share
-        )
+        return self._loss(outputs, keypoints, labelled, taught)
 
 
 def network_input(pixels: Tensor) -> Tensor:

@@ -3,7 +3,8 @@ import pytest
 from conftest import gradient
 
 from pipeline.skeletons import SKELETONS
-from pipeline.training.pose.data import AnnotatedPerson, AnnotationError, PeopleSet, cut_people, joint_map, people_of
+from pipeline.training.annotations import AnnotationError
+from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, joint_map, people_of
 
 JOINTS = SKELETONS["coco17"].joints
 
@@ -37,8 +38,9 @@ def test_what_cannot_be_learnt_from_is_left_out() -> None:
     ("entry", "message"),
     [
         (annotation(keypoints=[1.0] * 48), r"a\.json: annotation 7 has 48 keypoint values; 17 joints need 51"),
-        (annotation(bbox=[0, 0, float("nan"), 5]), "annotation 7 has a box or joint that is no number"),
-        (annotation(keypoints=[float("inf"), 1, 2] * 17), "annotation 7 has a box or joint that is no number"),
+        (annotation(bbox=[0, 0, float("nan"), 5]), r"a\.json: annotation 7 has a box that is no number"),
+        (annotation(bbox=[0, 0, 5]), r"annotation 7 has the box \[0, 0, 5\]; expected \[x, y, width, height\]"),
+        (annotation(keypoints=[float("inf"), 1, 2] * 17), "annotation 7 has a joint that is no number"),
     ],
 )
 def test_a_bad_annotation_is_named(entry: dict, message: str) -> None:

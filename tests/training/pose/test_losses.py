@@ -4,7 +4,7 @@ import torch
 
 from pipeline.pose.heads import OffsetHead
 from pipeline.pose.heatmap import decode_integral
-from pipeline.training.pose.losses import expected_places, heatmap_loss, integral_loss, pose_loss
+from pipeline.training.pose.losses import PoseLoss, expected_places, heatmap_loss, integral_loss
 from pipeline.training.pose.targets import gaussian_heatmaps, offset_maps, relative_places
 
 KEYPOINTS = torch.tensor([[[20.0, 30.0], [40.5, 12.25], [70.0, 50.0]], [[5.0, 60.0], [90.0, 90.0], [33.0, 44.0]]])
@@ -20,6 +20,13 @@ def test_heatmap_loss_is_half_the_mean_square_and_blind_to_unlabelled_joints() -
         2 * 2 * 3 * 32 * 24
     )
     torch.testing.assert_close(heatmap_loss(maps, target, LABELLED), expected)
+    weighted = sum(
+        ((1 + 20 * target[n, k]) * (maps[n, k] - target[n, k]) ** 2).sum()
+        for n in range(2)
+        for k in range(3)
+        if LABELLED[n, k]
+    ) / (2 * 2 * 3 * 32 * 24)
+    torch.testing.assert_close(heatmap_loss(maps, target, LABELLED, foreground=20), weighted)
     other = maps.clone()
     other[0, 2] += 100
     torch.testing.assert_close(heatmap_loss(other, target, LABELLED), expected)
@@ -65,7 +72,7 @@ def test_combined_is_a_hundred_heatmaps_and_a_hundredth_of_places() -> None:
     target = gaussian_heatmaps(keypoints, labelled, SIZE)
     body = heatmap_loss(maps[:, :26], target[:, :26], labelled[:, :26])
     rest = integral_loss(maps[:, 26:], relative_places(keypoints, (128, 96))[:, 26:], labelled[:, 26:], "sigmoid")
-    loss = pose_loss([maps], keypoints, labelled, (128, 96), "combined")
+    loss = PoseLoss((128, 96), "combined")([maps], keypoints, labelled)
     torch.testing.assert_close(loss, 100 * body + 0.01 * rest)
 
 
@@ -73,19 +80,19 @@ def test_a_perfect_offset_output_costs_nothing_and_decodes_to_the_joints() -> No
     keypoints = KEYPOINTS[:1]
     labelled = torch.ones(1, 3, dtype=torch.bool)
     maps = torch.cat([gaussian_heatmaps(keypoints, labelled, SIZE), offset_maps(keypoints, SIZE)], dim=1)
-    assert pose_loss([maps], keypoints, labelled, (128, 96), "offset").item() == pytest.approx(0, abs=1e-9)
+    assert PoseLoss((128, 96), "offset")([maps], keypoints, labelled).item() == pytest.approx(0, abs=1e-9)
     from pipeline.pose.heads import Look
 
     found, _ = OffsetHead().decode([Look(maps, np.array([[0.0, 0, 96, 128]]))])
     np.testing.assert_allclose(found[0], keypoints[0], atol=1e-3)
     maps[:, 3:] += 1  # every offset a cell off: 0.1 of it
-    assert pose_loss([maps], keypoints, labelled, (128, 96), "offset").item() == pytest.approx(0.1, rel=1e-4)
+    assert PoseLoss((128, 96), "offset")([maps], keypoints, labelled).item() == pytest.approx(0.1, rel=1e-4)
 
 
 def test_intermediate_outputs_add_up_and_a_teacher_takes_its_share_of_each() -> None:
     torch.manual_seed(0)
     maps, teacher = torch.rand(2, 3, *SIZE), torch.rand(2, 3, *SIZE)
-    one = pose_loss([maps], KEYPOINTS, LABELLED, (128, 96))
-    torch.testing.assert_close(pose_loss([maps, maps], KEYPOINTS, LABELLED, (128, 96)), 2 * one)
-    taught = pose_loss([maps, maps], KEYPOINTS, LABELLED, (128, 96), teacher=teacher, teacher_share=0.25)
+    one = PoseLoss((128, 96))([maps], KEYPOINTS, LABELLED)
+    torch.testing.assert_close(PoseLoss((128, 96))([maps, maps], KEYPOINTS, LABELLED), 2 * one)
+    taught = PoseLoss((128, 96), teacher_share=0.25)([maps, maps], KEYPOINTS, LABELLED, teacher)
     torch.testing.assert_close(taught, 2 * (0.75 * one + 0.25 * 0.5 * ((maps - teacher) ** 2).mean()))

@@ -1,0 +1,30 @@
+"""Annotated photographs, wherever they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.images import ImageRefused, decode_image
+from pipeline.training.annotations import AnnotationError
+
+
+def read_pixels(annotations: str, images: str, image: Mapping[str, Any]) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an annotated image.
+
+    Args:
+        annotations: the file, for the error text.
+        images: folder that its file names are relative to.
+        image: its entry.
+
+    Raises:
+        AnnotationError: the image is missing or broken.
+    """
+    uri = storage.join(images, image["file_name"])
+    try:
+        return decode_image(storage.read_bytes(uri)).pixels
+    except (ImageRefused, OSError) as error:
+        raise AnnotationError(f"{annotations}: image {image['id']}, {uri}: {error}") from None
