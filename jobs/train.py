@@ -43,8 +43,7 @@ def _train_here(run: TrainRun) -> None:
 
     from pipeline.compute import Compute
     from pipeline.training.loop import Step, Trainer
-    from pipeline.training.run import train_run
-    from pipeline.training.subject import subject_of
+    from pipeline.training.run import subject_of, train_run
 
     settings = run.settings
     device = Compute.resolve(settings.compute.device).device
@@ -76,10 +75,9 @@ def _train_together(run: TrainRun) -> None:
 
 
 def _told(line: dict[str, Any]) -> str:
-    measured = "".join(
-        f"  {name} {line[name]:.3f}" for name in ("ap", "ap50", "pck_body") if line.get(name) is not None
-    )
-    return f"epoch {line['epoch']}: loss {line['loss']:.6f}{measured}"
+    shown = {"loss": ".6f", "ap": ".3f", "ap50": ".3f", "pck_body": ".3f"}
+    numbers = [f"{name} {line[name]:{form}}" for name, form in shown.items() if line.get(name) is not None]
+    return f"epoch {line['epoch']}: {'  '.join(numbers)}"
 
 
 if __name__ == "__main__":

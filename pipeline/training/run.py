@@ -100,6 +100,23 @@ class TrainRun:
         return [json.loads(line) for line in storage.read_bytes(path).splitlines()] if storage.exists(path) else []
 
 
+def subject_of(settings: TrainSettings, device: torch.device) -> Subject:
+    """What the settings ask for, its samples read.
+
+    Raises:
+        AnnotationError: annotations or images that cannot be used, named.
+        ValueError, OSError: weights or descriptions that cannot.
+    """
+    # Imported here: neither needs what the other does.
+    if settings.task == "detector":
+        from pipeline.training.detector.subject import DetectorSubject
+
+        return DetectorSubject.from_settings(settings, device)
+    from pipeline.training.pose.subject import PoseSubject
+
+    return PoseSubject.from_settings(settings, device)
+
+
 def train_run(run: TrainRun, subject: Subject, trainer: Trainer, report: Callable[[Step], None]) -> None:
     """Train to the end of the schedule, keeping checkpoints on the way.
 
@@ -113,6 +130,10 @@ def train_run(run: TrainRun, subject: Subject, trainer: Trainer, report: Callabl
     writes = trainer.rank == 0
     best = max((line.get("ap", -1.0) for line in run.history()), default=-1.0)
     with _board(run, trainer) if writes else contextlib.nullcontext() as board:
+        if board is not None and trainer.epoch > max((line["epoch"] for line in run.history()), default=0):
+            # The checkpoint of a whole epoch is there, its line and weights are not: killed in between.
+            entry = {"epoch": trainer.epoch, "learning_rate": trainer.learning_rate(trainer.step - 1)}
+            best = _keep_epoch(run, subject, trainer, entry, best, board)
         while trainer.epoch < settings.optimisation.epochs:
             losses = []
             for step in trainer.train_epoch():
@@ -125,8 +146,8 @@ def train_run(run: TrainRun, subject: Subject, trainer: Trainer, report: Callabl
             if board is not None:
                 entry = {
                     "epoch": trainer.epoch,
-                    "loss": float(np.mean(losses)),
                     "learning_rate": step.learning_rate,
+                    "loss": float(np.mean(losses)),
                 }
                 best = _keep_epoch(run, subject, trainer, entry, best, board)
 

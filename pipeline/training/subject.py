@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from pipeline.training.loop import Task
-from pipeline.training.settings import TrainSettings
 
 
 class Measured(NamedTuple):
@@ -41,20 +39,3 @@ class Subject(Protocol):
     def measure(self, weights: dict[str, Tensor]) -> Measured:
         """How well these weights do on the annotations that are for validation."""
         ...
-
-
-def subject_of(settings: TrainSettings, device: torch.device) -> Subject:
-    """What the settings ask for, its samples read.
-
-    Raises:
-        AnnotationError: annotations or images that cannot be used, named.
-        ValueError, OSError: weights or descriptions that cannot.
-    """
-    # Imported here: neither needs what the other does.
-    if settings.task == "detector":
-        from pipeline.training.detector.subject import DetectorSubject
-
-        return DetectorSubject.from_settings(settings, device)
-    from pipeline.training.pose.subject import PoseSubject
-
-    return PoseSubject.from_settings(settings, device)

@@ -18,9 +18,8 @@ from pipeline.compute import Compute
 from pipeline.config import FleetSettings
 from pipeline.fleet.cluster import connect
 from pipeline.training.loop import Trainer
-from pipeline.training.run import TrainRun, train_run
+from pipeline.training.run import TrainRun, subject_of, train_run
 from pipeline.training.settings import TrainSettings
-from pipeline.training.subject import subject_of
 
 _MAX_FAILURES = 3
 _LOOK_SECONDS = 1.0

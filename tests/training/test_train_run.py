@@ -149,6 +149,35 @@ def test_bad_input_is_named(change, message: str, collection, tmp_path: Path) ->
     assert "train.json" in output
 
 
+def test_a_run_that_a_plain_machine_went_on_with(collection, tmp_path: Path) -> None:
+    """With torch, numpy and OpenCV alone the loop makes the same weights; --resume then measures and keeps them."""
+    cache = tmp_path / "people.npz"
+    run(tmp_path, cache=cache)
+    there = tmp_path / "there"
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.run.TrainRun.note", lambda *_: _interrupt())
+        run(tmp_path, cache=cache, output=there)
+    assert torch.load(there / "checkpoint.pt", weights_only=True)["step"] == 2
+    code = (
+        "import sys\n"
+        "for name in ('ray', 'pydantic', 'fsspec', 'pyarrow', 'safetensors', 'yaml', 'simplejpeg', 'tensorboard'):\n"
+        "    sys.modules[name] = None\n"
+        "import pathlib, runpy\n"
+        "runpy.run_path('infra/train_plain.py')['main'](*map(pathlib.Path, sys.argv[1:]))\n"
+    )
+    plain = subprocess.run(
+        [sys.executable, "-c", code, str(there), str(cache)], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert "epoch 3: loss" in plain.stdout
+    assert "epoch 3: ap" in run(tmp_path, cache=cache, output=there, resume="true")
+    whole, other = (read_state_dict(folder / "last.safetensors") for folder in (tmp_path / "run", there))
+    assert all(torch.equal(tensor, other[key]) for key, tensor in whole.items())
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def test_mistakes_in_flags_are_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "jobs/train.py", "--optimisation.lerning_rate", "1"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
