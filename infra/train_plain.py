@@ -20,8 +20,8 @@ import torch
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from pipeline.training.loop import Task, Trainer  # noqa: E402
-from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation  # noqa: E402
+from pipeline.training.loop import Task, Trainer
+from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
 
 
 def pose(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:

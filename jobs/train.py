@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = parse_settings(argv, __doc__ or "", kind=TrainSettings)
+    settings = parse_settings(argv, __doc__ or "", kind=TrainSettings).with_absolute_paths()
     # Imported here: a mistake in a flag is told before torch is loaded.
     from pipeline.training.loop import TrainingDiverged
     from pipeline.training.run import TrainRun

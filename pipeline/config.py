@@ -8,6 +8,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    overload,
 )
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -217,32 +218,36 @@ _PATHS = {
 _PROJECT = Path(__file__).resolve().parents[1]
 
 
-def absolute_paths(settings: Settings) -> Settings:
-    """The same settings with local paths made absolute, so that they hold in every process and directory.
+@overload
+def absolute_path(path: str) -> str: ...
+@overload
+def absolute_path(path: None) -> None: ...
+def absolute_path(path: str | None) -> str | None:
+    """A local path that holds in every process and directory; URIs, and names in the catalogue of weights, stay.
 
-    A relative path that isn't below the current directory is looked for in the project (its weights and demo). Names in
-    the catalogue of weights stay names.
+    A relative path that isn't below the current directory is looked for in the project (its weights and demo).
     """
+    if path is None or not storage.is_local(path):
+        return path
+    path = path.removeprefix("file://")
+    here = os.path.abspath(os.path.expanduser(path))
+    in_project = str(_PROJECT / path)
+    if path in weights.catalogue() and not os.path.isfile(here):
+        return path
+    return in_project if not os.path.exists(here) and os.path.exists(in_project) else here
 
-    def absolute(path: str | None) -> str | None:
-        if path is None or not storage.is_local(path):
-            return path
-        path = path.removeprefix("file://")
-        here = os.path.abspath(os.path.expanduser(path))
-        in_project = str(_PROJECT / path)
-        if path in weights.catalogue() and not os.path.isfile(here):
-            return path
-        return in_project if not os.path.exists(here) and os.path.exists(in_project) else here
 
+def absolute_paths(settings: Settings) -> Settings:
+    """The same settings with every path as `absolute_path` makes it."""
     changed: dict[str, Any] = {
         section: getattr(settings, section).model_copy(
-            update={name: absolute(getattr(getattr(settings, section), name)) for name in names}
+            update={name: absolute_path(getattr(getattr(settings, section), name)) for name in names}
         )
         for section, names in _PATHS.items()
     }
-    ensemble = [n.model_copy(update={"weights": absolute(n.weights)}) for n in settings.pose.ensemble]
+    ensemble = [n.model_copy(update={"weights": absolute_path(n.weights)}) for n in settings.pose.ensemble]
     changed["pose"] = changed["pose"].model_copy(update={"ensemble": tuple(ensemble)})
-    changed["annotations"] = absolute(settings.annotations)
+    changed["annotations"] = absolute_path(settings.annotations)
     output = settings.output.uri
     if storage.is_local(output):
         output = os.path.abspath(os.path.expanduser(output.removeprefix("file://")))

@@ -9,11 +9,6 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Read when ray is imported. Under `uv run` Ray would start every worker through uv again and copy the project for it;
-# the workers of a local cluster share this environment, and a cluster's nodes have theirs.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 import ray
 
 from pipeline.allocator import bound_allocator

@@ -65,5 +65,7 @@ class _DepthwiseFunction(torch.autograd.Function):
         of_x, of_blocks, _ = torch.ops.aten.convolution_backward(
             gradients[0], x, blocks, None, stride, padding, dilation, False, [0, 0], len(weight) // block, wanted
         )
-        of_weight = None if of_blocks is None else of_blocks[channels, channels % block][:, None]
+        of_weight = None
+        if of_blocks is not None:
+            of_weight = torch.empty_like(weight).copy_(of_blocks[channels, channels % block][:, None])
         return of_x, of_weight, None, None, None, None

@@ -100,7 +100,7 @@ class Trainer:
         self._learner: nn.Module = _Learner(self.network, task, options.bf16)
         if world > 1:
             with_shared_statistics(self.network)
-            self._learner = DistributedDataParallel(self._learner, broadcast_buffers=False)
+            self._learner = DistributedDataParallel(self._learner)
         make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
         decayed = [p for p in network.parameters() if p.ndim > 1]
         plain = [p for p in network.parameters() if p.ndim <= 1]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config import ComputeSettings, PoseName, Section, SkeletonName
+from pipeline.config import ComputeSettings, PoseName, Section, SkeletonName, absolute_path
 from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
 
 
@@ -82,6 +82,30 @@ class TrainSettings(Section):
     )
     validate_every: int = Field(5, ge=1, description="epochs between measurements")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints; one is made after each epoch too")
+
+    def with_absolute_paths(self) -> TrainSettings:
+        """The same settings, for processes in other directories."""
+
+        def of_set(s: AnnotatedSet) -> AnnotatedSet:
+            pseudo = s.pseudo_labels
+            if pseudo is not None:
+                pseudo = pseudo.model_copy(update={"weights": absolute_path(pseudo.weights)})
+            paths = {"annotations": absolute_path(s.annotations), "images": absolute_path(s.images)}
+            return s.model_copy(update={**paths, "pseudo_labels": pseudo})
+
+        teachers = tuple(absolute_path(weights) for weights in self.pose.teachers)
+        pose = {"weights": absolute_path(self.pose.weights), "teachers": teachers}
+        detector = {"weights": absolute_path(self.detector.weights), "cfg": absolute_path(self.detector.cfg)}
+        return self.model_copy(
+            update={
+                "output": absolute_path(self.output),
+                "cache": absolute_path(self.cache),
+                "sets": tuple(of_set(s) for s in self.sets),
+                "validation": None if self.validation is None else of_set(self.validation),
+                "pose": self.pose.model_copy(update=pose),
+                "detector": self.detector.model_copy(update=detector),
+            }
+        )
 
     def problem(self) -> str | None:
         if not self.sets:
