@@ -59,8 +59,8 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        x = input.float()
-        count = torch.tensor([x.numel() / x.shape[1]], device=x.device)
+        x = input if input.dtype == torch.float64 else input.float()
+        count = torch.tensor([x.numel() / x.shape[1]], dtype=x.dtype, device=x.device)
         sums = _Sum.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))
         total = sums[-1]
         mean = sums[:-1] / total
