@@ -1,7 +1,7 @@
 import numpy as np
 
 from pipeline.people import People
-from pipeline.report.draw import draw_people
+from pipeline.report.draw import contact_sheet, draw_boxes, draw_people
 from pipeline.skeletons import SKELETONS
 
 SKELETON = SKELETONS["coco17"]
@@ -36,3 +36,24 @@ def test_unclear_joints_are_left_out_and_far_ones_are_harmless() -> None:
 def test_nobody() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     np.testing.assert_array_equal(draw_people(image, People.empty(17), SKELETON), image)
+
+
+def test_boxes_alone_are_drawn_where_they_are() -> None:
+    image = np.zeros((60, 80, 3), np.uint8)
+    picture = draw_boxes(image, np.float32([[10, 5, 50, 40]]))
+    assert picture[5, 30].min() > 200
+    assert picture[20, 10].min() > 200
+    assert picture[20, 30].max() == 0
+    assert image.max() == 0
+
+
+def test_pictures_of_any_size_share_a_sheet() -> None:
+    red = np.tile(np.uint8([200, 0, 0]), (30, 90, 1))
+    green = np.tile(np.uint8([0, 200, 0]), (300, 100, 1))
+    sheet = contact_sheet([red, green, red], columns=2, side=60)
+    assert sheet.shape == (120, 120, 3)
+    assert sheet[30, 30].tolist() == [200, 0, 0]
+    assert sheet[30, 90].tolist() == [0, 200, 0]
+    assert sheet[90, 30].tolist() == [200, 0, 0]
+    assert sheet[5, 5].tolist() == sheet[90, 90].tolist() == [255, 255, 255]
+    assert contact_sheet([]).shape == (320, 4 * 320, 3)
