@@ -250,7 +250,7 @@ def test_bf16_is_as_good_as_float32_on_photographs() -> None:
             for image, people in zip(truth["images"], found[precision], strict=True)
             for n in range(len(people))
         ]
-        return evaluate_keypoints(results, truth, SKELETONS["coco17"]).ap
+        return evaluate_keypoints(results, truth, SKELETONS["coco17"]).metrics.ap
 
     assert ap("float32") > 0.1
     assert abs(ap("bf16") - ap("float32")) < 0.002

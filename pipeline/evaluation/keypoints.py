@@ -1,17 +1,31 @@
-"""The COCO numbers of keypoints and person boxes, computed by faster-coco-eval, pycocotools' within rounding."""
+"""The COCO numbers of keypoints and person boxes, pycocotools' to the last bit."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 
 from pipeline import storage
+from pipeline.evaluation.curves import Curves, accumulate
+from pipeline.evaluation.matching import (
+    BOX_RULES,
+    KEYPOINT_RULES,
+    Annotated,
+    Found,
+    Matches,
+    Rules,
+    best_first,
+    box_similarity,
+    join,
+    keypoint_similarity,
+    match,
+)
 from pipeline.skeletons import Skeleton
 
 PERSON = 1
@@ -36,10 +50,30 @@ class Metrics:
     ar_m: float
     ar_l: float
 
+    @classmethod
+    def of(cls, curves: Curves) -> Metrics:
+        wanted = (("all", None), ("all", 0.5), ("all", 0.75), ("medium", None), ("large", None))
+        return cls(*(curves.mean(values, *what) for values in (curves.precision, curves.recall) for what in wanted))
+
+
+class Evaluation(NamedTuple):
+    """Numbers, the curves behind them, and what was odd about the results though COCO tolerates it."""
+
+    metrics: Metrics
+    curves: Curves
+    warnings: tuple[str, ...]
+
+
+class Scene(NamedTuple):
+    """An image: who is annotated, and who was found, best first."""
+
+    annotated: Annotated
+    found: Found
+
 
 def evaluate_keypoints(
     results: str | Sequence[Mapping[str, Any]], annotations: str | Mapping[str, Any], skeleton: Skeleton
-) -> Metrics:
+) -> Evaluation:
     """The ten COCO keypoint numbers over all images of the annotations.
 
     Args:
@@ -51,13 +85,12 @@ def evaluate_keypoints(
         ValueError: an entry that cannot be evaluated, named by its number.
     """
     truth, found = _load(annotations), _load(results)
-    _check(found, truth, "keypoints", 3 * len(skeleton))
-    curves = _evaluate(truth, found, "keypoints", list(skeleton.oks_sigmas))
-    measurable = any(not a.get("iscrowd") and a.get("num_keypoints", 0) > 0 for a in truth["annotations"])
-    return _metrics(curves, measurable)
+    warnings = check_results(found, truth, "keypoints", 3 * len(skeleton))
+    scenes = scenes_of(truth, found, KEYPOINT_RULES, len(skeleton))
+    return _evaluation(match_scenes(scenes, KEYPOINT_RULES, np.array(skeleton.oks_sigmas)), KEYPOINT_RULES, warnings)
 
 
-def evaluate_boxes(results: str | Sequence[Mapping[str, Any]], annotations: str | Mapping[str, Any]) -> Metrics:
+def evaluate_boxes(results: str | Sequence[Mapping[str, Any]], annotations: str | Mapping[str, Any]) -> Evaluation:
     """The COCO numbers of person boxes, with at most 100 boxes an image.
 
     Args:
@@ -65,17 +98,24 @@ def evaluate_boxes(results: str | Sequence[Mapping[str, Any]], annotations: str 
         annotations: COCO annotations, or a URI of them.
     """
     truth, found = _load(annotations), _load(results)
-    _check(found, truth, "bbox", 4)
-    curves = _evaluate(truth, found, "bbox", None)
-    return _metrics(curves, any(not a.get("iscrowd") for a in truth["annotations"]))
+    warnings = check_results(found, truth, "bbox", 4)
+    return _evaluation(match_scenes(scenes_of(truth, found, BOX_RULES), BOX_RULES), BOX_RULES, warnings)
 
 
-def _load(source: Any) -> Any:
-    return json.loads(storage.read_bytes(source)) if isinstance(source, str) else source
+def check_results(
+    results: Iterable[Mapping[str, Any]], truth: Mapping[str, Any], key: str, length: int
+) -> tuple[str, ...]:
+    """What is odd about results, in words.
 
+    Args:
+        key: of the values that count, `keypoints` or `bbox`.
+        length: how many of them there have to be.
 
-def _check(results: Iterable[Mapping[str, Any]], truth: Mapping[str, Any], key: str, length: int) -> None:
+    Raises:
+        ValueError: an entry that cannot be evaluated, named by its number.
+    """
     known = {image["id"] for image in truth["images"]}
+    seen: Counter[tuple[Any, ...]] = Counter()
     for number, entry in enumerate(results):
         where = f"results entry {number} (image_id {entry.get('image_id')})"
         if entry.get("image_id") not in known:
@@ -84,50 +124,87 @@ def _check(results: Iterable[Mapping[str, Any]], truth: Mapping[str, Any], key: 
         if values is None or len(values) != length:
             found = "no" if values is None else len(values)
             raise ValueError(f"{where}: {found} values in {key!r}, expected {length}")
-        if not all(math.isfinite(v) for v in (*values, entry.get("score", math.nan))):
+        if "score" not in entry:
+            raise ValueError(f"{where}: no score; average precision needs one for every entry")
+        if not all(math.isfinite(v) for v in (*values, entry["score"])):
             raise ValueError(f"{where}: {key!r} or score is not finite")
+        seen[(entry["image_id"], entry["score"], *values)] += 1
+    twice = sum(count - 1 for count in seen.values())
+    return (f"{twice} results entries are there more than once; COCO counts each as a person found",) if twice else ()
 
 
-def _evaluate(
-    truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str, sigmas: list[float] | None
-) -> _Curves | None:
-    """Match and accumulate; None without results, which cannot be accumulated."""
-    if not found:
-        return None
-    ground = COCO(truth)
-    detections = ground.loadRes([dict(entry) for entry in found])
-    evaluation = COCOeval_faster(ground, detections, kind, kpt_oks_sigmas=sigmas)
-    evaluation.params.catIds = [PERSON]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return _Curves(evaluation)
+def scenes_of(
+    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], rules: Rules, num_joints: int = 0
+) -> list[Scene]:
+    """All images of the annotations, by id.
+
+    Args:
+        num_joints: of the skeleton; 0 to compare boxes.
+    """
+    annotated: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in truth["images"]}
+    found: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in truth["images"]}
+    for entry in truth["annotations"]:
+        if entry.get("category_id", PERSON) == PERSON and entry["image_id"] in annotated:
+            annotated[entry["image_id"]].append(entry)
+    for entry in results:
+        if entry.get("category_id", PERSON) == PERSON:
+            found[entry["image_id"]].append(entry)
+    return [
+        Scene(_annotated(annotated[number], num_joints), _found(found[number], rules.most, num_joints))
+        for number in sorted(annotated)
+    ]
 
 
-class _Curves:
-    """Accumulated precision and recall, averaged as pycocotools does."""
-
-    def __init__(self, evaluation: COCOeval_faster) -> None:
-        self._params = evaluation.params
-        self._precision = np.asarray(evaluation.eval["precision"])  # thresholds, recalls, categories, areas, limits
-        self._recall = np.asarray(evaluation.eval["recall"])  # thresholds, categories, areas, limits
-
-    def mean(self, what: str, area: str = "all", threshold: float | None = None) -> float:
-        """Mean over what the annotations define; -1 where that is nothing."""
-        area_index = self._params.areaRngLbl.index(area)
-        values = self._precision[..., area_index, -1] if what == "precision" else self._recall[..., area_index, -1]
-        if threshold is not None:
-            values = values[np.where(threshold == self._params.iouThrs)[0]]
-        values = values[values > -1]
-        return float(np.mean(values)) if values.size else -1.0
-
-
-def _metrics(curves: _Curves | None, measurable: bool) -> Metrics:
-    if curves is None:
-        return Metrics(*[0.0 if measurable else -1.0] * 10)
-    return Metrics(
-        *(
-            curves.mean(what, area, threshold)
-            for what in ("precision", "recall")
-            for area, threshold in (("all", None), ("all", 0.5), ("all", 0.75), ("medium", None), ("large", None))
-        )
+def _annotated(entries: Sequence[Mapping[str, Any]], num_joints: int) -> Annotated:
+    crowd = np.array([bool(e.get("iscrowd")) for e in entries], bool)
+    nobody = [num_joints > 0 and e.get("num_keypoints", 0) == 0 for e in entries]
+    # Annotations of boxes alone have no keypoints, and are nobody to find in a comparison of poses.
+    none = [0.0] * (3 * num_joints)
+    keypoints = [e.get("keypoints") or none if num_joints else none for e in entries]
+    return Annotated(
+        np.array([e["bbox"] for e in entries], float).reshape(-1, 4),
+        np.array([e["area"] for e in entries], float),
+        crowd,
+        crowd | np.array(nobody, bool),
+        np.array(keypoints, float).reshape(len(entries), num_joints, 3),
     )
+
+
+def _found(entries: Sequence[Mapping[str, Any]], most: int, num_joints: int) -> Found:
+    scores = np.array([e["score"] for e in entries], float)
+    order = best_first(scores, most)
+    entries = [entries[i] for i in order]
+    if num_joints:
+        keypoints = np.array([e["keypoints"] for e in entries], float).reshape(-1, num_joints, 3)[..., :2]
+        # An empty array has no smallest element.
+        first, last = (keypoints.min(axis=1), keypoints.max(axis=1)) if len(entries) else (keypoints[:, 0],) * 2
+        boxes = np.concatenate([first, last - first], axis=1)
+    else:
+        boxes = np.array([e["bbox"] for e in entries], float).reshape(-1, 4)
+        keypoints = np.zeros((len(entries), 0, 2))
+    return Found(boxes, boxes[:, 2] * boxes[:, 3], scores[order], keypoints)
+
+
+def match_scenes(scenes: Sequence[Scene], rules: Rules, sigmas: np.ndarray | None = None) -> Matches:
+    """Match the people of images; those of several groups, joined in order, are those of all.
+
+    Args:
+        sigmas: (K,) to compare keypoints; None for boxes.
+    """
+    parts = []
+    for annotated, found in scenes:
+        if sigmas is None:
+            similarity = box_similarity(annotated, found)
+        else:
+            similarity = keypoint_similarity(annotated, found, sigmas)
+        parts.append(match(annotated, found, similarity, rules))
+    return join(parts, len(rules.areas))
+
+
+def _evaluation(matches: Matches, rules: Rules, warnings: tuple[str, ...]) -> Evaluation:
+    curves = accumulate(matches, list(rules.areas))
+    return Evaluation(Metrics.of(curves), curves, warnings)
+
+
+def _load(source: Any) -> Any:
+    return json.loads(storage.read_bytes(source)) if isinstance(source, str) else source

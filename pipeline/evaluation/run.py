@@ -10,6 +10,7 @@ from pipeline.config import GIVEN
 from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints
 from pipeline.evaluation.results import box_results, keypoint_results
 from pipeline.run import Run
+from pipeline.skeletons import SKELETONS
 from pipeline.sources import CocoIds, read_coco
 from pipeline.tables import read_table, table_skeleton
 
@@ -35,21 +36,53 @@ class RunMetrics:
     images_in_run: int
     complete: bool
     annotations: str
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """For a person to read."""
         text = []
         for name, m in (("keypoints", self.keypoints), ("person boxes", self.boxes)):
             if m is not None:
-                text.append(
-                    f"{name}: AP {m.ap:.3f}  AP50 {m.ap50:.3f}  AP75 {m.ap75:.3f}  APm {m.ap_m:.3f}  APl {m.ap_l:.3f}  "
-                    f"AR {m.ar:.3f}"
-                )
+                text.append(f"{name}: {_told(m)}")
         flip = "flip test" if self.flip_test else "no flip test"
         seen = f"{self.images_in_run} of {self.annotated_images} annotated images in the run"
         whole = "" if self.complete else ", RUN INCOMPLETE"
         text.append(f"measured with {self.detector} boxes, {flip}, {seen}{whole}")
-        return text
+        return [*text, *(f"note: {warning}" for warning in self.warnings)]
+
+
+def _told(m: Metrics) -> str:
+    return (
+        f"AP {m.ap:.3f}  AP50 {m.ap50:.3f}  AP75 {m.ap75:.3f}  APm {m.ap_m:.3f}  APl {m.ap_l:.3f}  "
+        f"AR {m.ar:.3f}  AR50 {m.ar50:.3f}  AR75 {m.ar75:.3f}  ARm {m.ar_m:.3f}  ARl {m.ar_l:.3f}"
+    )
+
+
+def evaluate_file(results: str, annotations: str) -> list[str]:
+    """The numbers of a COCO results file, keypoints or boxes, for a person to read.
+
+    Raises:
+        ValueError: it is no results file, or an entry cannot be evaluated, named by its number.
+    """
+    content = json.loads(storage.read_bytes(results))
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise ValueError(f"{results}: expected a list of COCO results, found {type(content).__name__}")
+    truth = read_coco(annotations)
+    if any("keypoints" in entry for entry in content):
+        joints = len(content[0].get("keypoints", ())) // 3
+        skeleton = next((s for s in SKELETONS.values() if len(s) == joints), None)
+        if skeleton is None:
+            known = ", ".join(f"{name} {len(s)}" for name, s in SKELETONS.items())
+            raise ValueError(f"{results}: entry 0 has {joints} joints; known skeletons: {known}")
+        name, evaluation = f"keypoints ({skeleton.name})", evaluate_keypoints(content, truth, skeleton)
+    else:
+        name, evaluation = "person boxes", evaluate_boxes(content, truth)
+    seen = {entry["image_id"] for entry in content}
+    return [
+        f"{name}: {_told(evaluation.metrics)}",
+        f"measured on {len(truth['images'])} annotated images, of which {len(seen)} have results",
+        *(f"note: {warning}" for warning in evaluation.warnings),
+    ]
 
 
 def evaluate_run(run: Run, annotations: str) -> RunMetrics:
@@ -79,14 +112,15 @@ def evaluate_run(run: Run, annotations: str) -> RunMetrics:
         boxes = evaluate_boxes(list(box_results(run, ids)), truth)
     totals = json.loads(storage.read_bytes(run.path("totals.json")))
     metrics = RunMetrics(
-        keypoints=keypoints,
-        boxes=boxes,
+        keypoints=keypoints.metrics if keypoints else None,
+        boxes=boxes.metrics if boxes else None,
         detector=settings.detector.name,
         flip_test=settings.pose.flip_test,
         annotated_images=len(truth["images"]),
         images_in_run=len(seen),
         complete=totals["complete"],
         annotations=annotations,
+        warnings=keypoints.warnings if keypoints else (),
     )
     storage.write_bytes(run.path("metrics.json"), json.dumps(asdict(metrics), indent=2).encode())
     return metrics

@@ -136,4 +136,4 @@ def test_yolox_nano_finds_the_people_of_the_photographs() -> None:
             results.append(
                 {"image_id": image["id"], "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             )
-    assert evaluate_boxes(results, truth).ap > 0.40
+    assert evaluate_boxes(results, truth).metrics.ap > 0.40

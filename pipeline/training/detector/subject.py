@@ -74,7 +74,7 @@ class DetectorSubject:
                 results.append({"image_id": image["id"], "category_id": PERSON, "bbox": box, "score": score})
             if len(pictures) < _PICTURES:
                 pictures.append(draw_boxes(pixels, boxes.xyxy[boxes.scores >= _SHOWN_SCORE]))
-        metrics = evaluate_boxes(results, truth)
+        metrics = evaluate_boxes(results, truth).metrics
         numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap_m": metrics.ap_m, "ap_l": metrics.ap_l, "ar": metrics.ar}
         return Measured(numbers, contact_sheet(pictures))
 

@@ -173,7 +173,7 @@ def _measure(network: nn.Module, architecture: Architecture, settings: TrainSett
             values = np.column_stack([keypoints, scores]).ravel().tolist()
             results.append({"image_id": image["id"], "category_id": PERSON, "keypoints": values, "score": float(score)})
     everyone = [person for image in images for person in people[image["id"]]]
-    metrics = evaluate_keypoints(results, truth, skeleton)
+    metrics = evaluate_keypoints(results, truth, skeleton).metrics
     true, labelled, boxes = (
         np.array([getattr(p, name) for p in everyone]) for name in ("keypoints", "labelled", "box")
     )

@@ -1,0 +1,79 @@
+"""Time the keypoint evaluation beside pycocotools' in one run, on made-up people, and compare the numbers.
+
+uv run infra/evaluation_speed.py                          5,000 images x 10 people
+uv run infra/evaluation_speed.py --images 500 --people 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import time
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from pipeline.evaluation import evaluate_keypoints
+from pipeline.skeletons import SKELETONS
+
+SKELETON = SKELETONS["coco17"]
+
+
+def made_up(images: int, people: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """People all over each image, and for each of them a pose that is more or less right."""
+    r = np.random.default_rng(0)
+    truth: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    results = []
+    for image in range(1, images + 1):
+        truth["images"].append({"id": image, "file_name": f"{image}.jpg"})
+        for _ in range(people):
+            x, y, w, h = *r.random(2) * 400, *(20 + r.random(2) * 200)
+            joints = np.column_stack([x + r.random(17) * w, y + r.random(17) * h, np.full(17, 2.0)])
+            entry = {"image_id": image, "category_id": 1}
+            truth["annotations"].append(
+                {
+                    **entry, "id": len(results) + 1, "iscrowd": 0, "bbox": [x, y, w, h], "area": w * h * 0.6,
+                    "keypoints": joints.ravel().tolist(), "num_keypoints": 17,
+                }
+            )  # fmt: skip
+            joints[:, :2] += r.normal(0, r.choice([1.0, 5.0, 20.0]), (17, 2))
+            results.append({**entry, "keypoints": joints.ravel().tolist(), "score": float(r.random())})
+    return truth, results
+
+
+def by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground = COCO()
+        ground.dataset = {**truth, "info": {}}
+        ground.createIndex()
+        evaluation = COCOeval(ground, ground.loadRes([dict(entry) for entry in results]), "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--people", type=int, default=10, help="in each image")
+    arguments = parser.parse_args()
+    truth, results = made_up(arguments.images, arguments.people)
+    started = time.perf_counter()
+    ours = list(astuple(evaluate_keypoints(results, truth, SKELETON).metrics))
+    between = time.perf_counter()
+    theirs = by_pycocotools(truth, results)
+    seconds, their_seconds = between - started, time.perf_counter() - between
+    print(f"{arguments.images} images x {arguments.people} people: AP {ours[0]:.4f}")
+    print(f"posemill {seconds:.1f} s   pycocotools {their_seconds:.1f} s   {their_seconds / seconds:.1f} times as fast")
+    print("equal to the last bit" if ours == theirs else f"NOT EQUAL: {ours} and {theirs}")
+    return int(ours != theirs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
