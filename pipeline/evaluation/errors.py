@@ -1,0 +1,198 @@
+"""Why people are missed: what is wrong with each joint and each person, and what repairing it would gain.
+
+Ronchi and Perona, Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation, ICCV 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.evaluation.curves import accumulate
+from pipeline.evaluation.keypoints import Scene
+from pipeline.evaluation.matching import KEYPOINT_RULES, Annotated, Found, Matches, join, keypoint_similarity, match
+from pipeline.skeletons import Skeleton
+
+LEAST_SIMILARITY = 0.1  # from which somebody found is held to be somebody annotated
+GOOD, NEAR = 0.85, 0.5  # similarity of a joint
+JOINT_ERRORS = ("miss", "swap", "inversion", "jitter")
+PERSON_ERRORS = ("score", "background", "missed")
+REPAIRS = (*JOINT_ERRORS, *PERSON_ERRORS)  # in the order in which they are repaired one after another
+
+_GOOD, _UNKNOWN = -1, -2
+_AREAS = {"all": KEYPOINT_RULES.areas["all"]}
+_RULES = KEYPOINT_RULES._replace(areas=_AREAS)
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """What is wrong, and what it costs.
+
+    Attributes:
+        joints: for `good` and each joint error, (K,) how many labelled joints of people who were found are so.
+        ap: average precision as it is.
+        alone: average precision if one kind of error alone were repaired.
+        in_turn: average precision after repairing this kind and all before it in `REPAIRS`; the last is 1.
+        background: how many were found who are nobody.
+        missed: how many people were found by nobody.
+    """
+
+    joints: Mapping[str, np.ndarray]
+    ap: float
+    alone: Mapping[str, float]
+    in_turn: Mapping[str, float]
+    background: int
+    missed: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of all labelled joints of people who were found, how many are good, and wrong in which way; sum 1."""
+        total = sum(int(counts.sum()) for counts in self.joints.values())
+        return {kind: float(counts.sum()) / total if total else 0.0 for kind, counts in self.joints.items()}
+
+
+class Diagnosis(NamedTuple):
+    """What became of each of D people found in an image.
+
+    Attributes:
+        whom: (D,) row of the annotated person; -1 is nobody who counts.
+        wrong: (D, K) index into `JOINT_ERRORS`, -1 for a good joint, -2 for one that isn't labelled or of nobody.
+        similarity: (D,) to that person; 0 for nobody.
+    """
+
+    whom: np.ndarray
+    wrong: np.ndarray
+    similarity: np.ndarray
+
+
+def analyse(scenes: Sequence[Scene], skeleton: Skeleton) -> ErrorAnalysis:
+    """Diagnose all images, and evaluate what repairs would make of them."""
+    sigmas = np.array(skeleton.oks_sigmas)
+    wanted = [(), *((kind,) for kind in REPAIRS), *(REPAIRS[: n + 1] for n in range(1, len(REPAIRS)))]
+    evaluations: dict[tuple[str, ...], list[Matches]] = {kinds: [] for kinds in wanted}
+    counts = np.zeros((len(JOINT_ERRORS) + 1, len(skeleton)), int)
+    background = missed = 0
+    for scene in scenes:
+        diagnosis = diagnose(scene, skeleton)
+        for kind in (_GOOD, *range(len(JOINT_ERRORS))):
+            counts[kind] += (diagnosis.wrong == kind).sum(axis=0)
+        background += int((diagnosis.whom < 0).sum())
+        missed += int((~scene.annotated.ignored).sum()) - int((diagnosis.whom >= 0).sum())
+        for kinds, matches in evaluations.items():
+            matches.append(_match(repaired(scene, diagnosis, kinds), sigmas))
+    ap = {kinds: _average_precision(matches) for kinds, matches in evaluations.items()}
+    return ErrorAnalysis(
+        joints={"good": counts[_GOOD], **{kind: counts[i] for i, kind in enumerate(JOINT_ERRORS)}},
+        ap=ap[()],
+        alone={kind: ap[(kind,)] for kind in REPAIRS},
+        in_turn={kind: ap[REPAIRS[: n + 1]] for n, kind in enumerate(REPAIRS)},
+        background=background,
+        missed=missed,
+    )
+
+
+def diagnose(scene: Scene, skeleton: Skeleton) -> Diagnosis:
+    """Who was found, and what is wrong with their joints.
+
+    The best of those found choose first, and take the most similar person who counts and is free.
+    """
+    annotated, found = scene
+    sigmas = np.array(skeleton.oks_sigmas)
+    similarity = keypoint_similarity(annotated, found, sigmas)
+    whom = np.full(len(found.scores), -1)
+    free = ~annotated.ignored
+    for d, similar in enumerate(similarity):
+        able = np.where(free, similar, 0.0)
+        if able.size and able.max() >= LEAST_SIMILARITY:
+            whom[d] = able.argmax()
+            free[whom[d]] = False
+    wrong = np.full((len(whom), len(skeleton)), _UNKNOWN)
+    of_whom = np.zeros(len(whom))
+    for row in np.flatnonzero(whom >= 0):
+        wrong[row] = _joint_errors(found.keypoints[row], annotated, int(whom[row]), sigmas, skeleton.mirror)
+        of_whom[row] = similarity[row, whom[row]]
+    return Diagnosis(whom, wrong, of_whom)
+
+
+def _joint_errors(
+    keypoints: np.ndarray, annotated: Annotated, person: int, sigmas: np.ndarray, mirror: Sequence[int]
+) -> np.ndarray:
+    """(K,) as in `Diagnosis.wrong`.
+
+    A joint that is not near its own place is an inversion where it is near that of its mirror image, a swap where it is
+    near one of the two of another person (whichever is nearest), and a miss where it is near neither.
+    """
+    joints = annotated.keypoints
+    size = 2 * (annotated.areas[person] + np.spacing(1)) * (2 * sigmas) ** 2
+
+    def near(places: np.ndarray) -> np.ndarray:
+        """(..., K) similarity to places (..., K, 3); 0 where these are not labelled."""
+        squared = ((keypoints - places[..., :2]) ** 2).sum(axis=-1)
+        return np.exp(-squared / size) * (places[..., 2] > 0)
+
+    own, mirrored = near(joints[person]), near(joints[person][mirror])
+    # A joint that is its own mirror image, as the nose, cannot be inverted.
+    mirrored[np.arange(len(sigmas)) == np.array(mirror)] = 0
+    others = np.delete(joints, person, axis=0)
+    swapped = np.concatenate([near(others), near(others[:, mirror]), np.zeros((1, len(sigmas)))]).max(axis=0)
+    kinds = {name: index for index, name in enumerate(JOINT_ERRORS)}
+    wrong = np.full(len(sigmas), kinds["miss"])
+    wrong[(swapped >= NEAR) & (swapped > mirrored)] = kinds["swap"]
+    wrong[(mirrored >= NEAR) & (mirrored >= swapped)] = kinds["inversion"]
+    wrong[own >= NEAR] = kinds["jitter"]
+    wrong[own >= GOOD] = _GOOD
+    wrong[joints[person][:, 2] <= 0] = _UNKNOWN
+    return wrong
+
+
+def repaired(scene: Scene, diagnosis: Diagnosis, kinds: Sequence[str]) -> Scene:
+    """The image without errors of these kinds.
+
+    Joints go to their place, with jitter also good ones, which are a little off; scores become the similarity to whom
+    was found, nobody's 0; those who are nobody go; people whom nobody found no longer have to be.
+    """
+    annotated, found = scene
+    keypoints, scores = found.keypoints.copy(), found.scores
+    similarity = diagnosis.similarity
+    for index, kind in enumerate(JOINT_ERRORS):
+        if kind in kinds:
+            off = (diagnosis.wrong == index) | ((diagnosis.wrong == _GOOD) & (kind == "jitter"))
+            rows, joints = np.nonzero(off)
+            keypoints[rows, joints] = annotated.keypoints[diagnosis.whom[rows], joints, :2]
+    if "score" in kinds:
+        scores = similarity
+    kept = np.flatnonzero(diagnosis.whom >= 0) if "background" in kinds else np.arange(len(scores))
+    order = kept[np.argsort(-scores[kept], kind="stable")]
+    if "missed" in kinds:
+        seen = np.zeros(len(annotated.ignored), bool)
+        seen[diagnosis.whom[diagnosis.whom >= 0]] = True
+        annotated = annotated._replace(ignored=annotated.ignored | ~seen)
+    # Areas of those found stay: they decide only about people of other sizes, who all count here.
+    return Scene(annotated, Found(found.boxes[order], found.areas[order], scores[order], keypoints[order]))
+
+
+def _match(scene: Scene, sigmas: np.ndarray) -> Matches:
+    return match(*scene, keypoint_similarity(*scene, sigmas), _RULES)
+
+
+def _average_precision(matches: list[Matches]) -> float:
+    curves = accumulate(join(matches, len(_AREAS)), list(_AREAS))
+    return curves.mean(curves.precision, "all")
+
+
+def sliced(scenes: Sequence[Scene], skeleton: Skeleton, member: Callable[[Annotated], np.ndarray]) -> tuple[float, int]:
+    """Average precision over some of the people, and how many they are; finding or missing others doesn't count.
+
+    Args:
+        member: (G,) bool for the people of an image.
+    """
+    sigmas = np.array(skeleton.oks_sigmas)
+    matches, people = [], 0
+    for annotated, found in scenes:
+        ignored = annotated.ignored | ~member(annotated)
+        people += int((~ignored).sum())
+        matches.append(_match(Scene(annotated._replace(ignored=ignored), found), sigmas))
+    return _average_precision(matches), people

@@ -1,0 +1,116 @@
+"""The taxonomy on hand-made cases, one of each kind, and what repairs are worth."""
+
+import numpy as np
+import pytest
+from test_keypoints import made_up
+
+from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, analyse, diagnose, sliced
+from pipeline.evaluation.keypoints import Scene, scenes_of
+from pipeline.evaluation.matching import KEYPOINT_RULES, Annotated, Found
+from pipeline.skeletons import SKELETONS
+
+SKELETON = SKELETONS["coco17"]
+SIGMAS = np.array(SKELETON.oks_sigmas)
+LEFT_WRIST, RIGHT_WRIST, NOSE = 9, 10, 0
+AREA = 100.0 * 200
+
+
+def person(x: float) -> np.ndarray:
+    """(17, 3) joints far from each other, all labelled."""
+    return np.array([[x + 400 * (k % 2), 30.0 * k, 2.0] for k in range(17)])
+
+
+def annotated(*people: np.ndarray) -> Annotated:
+    none = np.zeros(len(people), bool)
+    boxes = np.array([[0, 0, 100, 200.0]] * len(people))
+    return Annotated(boxes, np.full(len(people), AREA), none, none, np.array(people))
+
+
+def found(*poses: np.ndarray, scores: list[float] | None = None) -> Found:
+    keypoints = np.array(poses)[..., :2]
+    number = np.array(scores if scores else np.linspace(0.9, 0.5, len(poses)))
+    return Found(np.zeros((len(poses), 4)), np.full(len(poses), AREA), number, keypoints)
+
+
+def at_similarity(joint: int, similarity: float) -> float:
+    """How far away a joint has that similarity, pixels."""
+    return float(np.sqrt(-np.log(similarity) * 2 * AREA) * 2 * SIGMAS[joint])
+
+
+def wrong(pose: np.ndarray, *people: np.ndarray, joint: int = LEFT_WRIST) -> str:
+    number = diagnose(Scene(annotated(*people), found(pose)), SKELETON).wrong[0, joint]
+    return "good" if number == -1 else "unlabelled" if number == -2 else JOINT_ERRORS[number]
+
+
+def moved(joint: int, to: tuple[float, float] | np.ndarray) -> np.ndarray:
+    pose = person(0)
+    pose[joint, :2] = to
+    return pose
+
+
+@pytest.mark.parametrize(
+    ("similarity", "kind"), [(1.0, "good"), (0.86, "good"), (0.84, "jitter"), (0.51, "jitter"), (0.49, "miss")]
+)
+def test_near_joints_are_good_or_jitter(similarity: float, kind: str) -> None:
+    place = person(0)[LEFT_WRIST, :2] - [at_similarity(LEFT_WRIST, similarity), 0]
+    assert wrong(moved(LEFT_WRIST, place), person(0)) == kind
+
+
+def test_on_the_other_side_of_the_same_person_it_is_an_inversion() -> None:
+    assert wrong(moved(LEFT_WRIST, person(0)[RIGHT_WRIST, :2]), person(0)) == "inversion"
+    assert wrong(moved(NOSE, person(0)[5, :2]), person(0), joint=NOSE) == "miss"  # a nose has no other side
+
+
+def test_on_another_person_it_is_a_swap() -> None:
+    other = person(2000)
+    for joint in (LEFT_WRIST, RIGHT_WRIST):
+        assert wrong(moved(LEFT_WRIST, other[joint, :2]), person(0), other) == "swap"
+    assert wrong(moved(LEFT_WRIST, other[NOSE, :2]), person(0), other) == "miss"
+
+
+def test_a_joint_that_nobody_labelled_is_not_wrong() -> None:
+    truth = person(0)
+    truth[LEFT_WRIST] = 0
+    assert wrong(moved(LEFT_WRIST, (5000, 5000)), truth) == "unlabelled"
+
+
+def test_people_who_are_nobody_and_people_whom_nobody_found() -> None:
+    nobody = person(0)
+    nobody[:, :2] += 50_000
+    analysis = analyse([Scene(annotated(person(0), person(9000)), found(person(0), nobody))], SKELETON)
+    assert (analysis.background, analysis.missed) == (1, 1)
+    assert analysis.shares["good"] == 1
+    assert analysis.alone["missed"] == pytest.approx(1)
+    assert analysis.alone["background"] == pytest.approx(analysis.ap)
+
+
+def test_a_worse_pose_with_a_better_score_is_a_scoring_error() -> None:
+    nobody = person(0)
+    nobody[:, :2] += 50_000
+    scene = Scene(annotated(person(0)), found(nobody, person(0), scores=[0.9, 0.8]))
+    analysis = analyse([scene], SKELETON)
+    assert analysis.ap == pytest.approx(0.5)
+    assert analysis.alone["score"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shares_add_up_and_repairing_everything_is_perfect(seed: int) -> None:
+    truth, poses, _ = made_up(seed)
+    analysis = analyse(scenes_of(truth, poses, KEYPOINT_RULES, 17), SKELETON)
+    assert sum(analysis.shares.values()) == pytest.approx(1)
+    assert list(analysis.in_turn) == list(REPAIRS)
+    assert analysis.in_turn["missed"] == pytest.approx(1)
+    turns = [analysis.ap, *analysis.in_turn.values()]
+    assert turns[0] < turns[-1]
+    labelled = sum(int(counts.sum()) for counts in analysis.joints.values())
+    assert labelled == sum(int(counts) for counts in np.sum(list(analysis.joints.values()), axis=0))
+
+
+def test_slices_count_their_own_people_alone() -> None:
+    far = person(9000)
+    scenes = [Scene(annotated(person(0), far), found(person(0)))]
+    assert sliced(scenes, SKELETON, lambda a: np.ones(len(a.areas), bool))[1] == 2
+    seen, people = sliced(scenes, SKELETON, lambda a: a.keypoints[:, 0, 0] < 5000)
+    assert (seen, people) == (pytest.approx(1), 1)
+    assert sliced(scenes, SKELETON, lambda a: a.keypoints[:, 0, 0] > 5000) == (0.0, 1)
+    assert sliced(scenes, SKELETON, lambda a: np.zeros(len(a.areas), bool)) == (-1.0, 0)
