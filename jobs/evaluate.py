@@ -2,7 +2,7 @@
 
   uv run jobs/evaluate.py out/run1
   uv run jobs/evaluate.py out/run1 --annotations person_keypoints_val2017.json
-  uv run jobs/evaluate.py results.json --annotations person_keypoints_val2017.json
+  uv run jobs/evaluate.py results.json --annotations person_keypoints_val2017.json --why
 
 A run needs its tables: jobs/reduce.py builds them, with --allow-partial also those of a run that is not finished.
 Exit code: 0 evaluated, 1 the annotations don't fit the run, 2 nothing to evaluate.
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import storage
-from pipeline.evaluation import evaluate_file, evaluate_run
+from pipeline.evaluation import evaluate_file, evaluate_run, explain_run
 from pipeline.run import Run
 
 
@@ -23,9 +23,10 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="run directory, or COCO results .json, local or on object storage")
     parser.add_argument("--annotations", help="COCO annotations; by default those that the run was started with")
+    parser.add_argument("--why", action="store_true", help="also what is wrong, and what repairing it would gain")
     arguments = parser.parse_args(argv)
     if arguments.run.endswith(".json"):
-        return _evaluate_file(arguments.run, arguments.annotations)
+        return _evaluate_file(arguments.run, arguments.annotations, arguments.why)
     try:
         run = Run.open(arguments.run)
     except ValueError as error:
@@ -40,19 +41,20 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         metrics = evaluate_run(run, annotations)
+        errors = explain_run(run, annotations) if arguments.why else []
     except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
-    print("\n".join([*metrics.lines(), f"written to {run.path('metrics.json')}"]))
+    print("\n".join([*metrics.lines(), *errors, f"written to {run.path('metrics.json')}"]))
     return 0
 
 
-def _evaluate_file(results: str, annotations: str | None) -> int:
+def _evaluate_file(results: str, annotations: str | None, why: bool) -> int:
     if annotations is None:
         print(f"evaluate: {results} needs annotations beside it; name them with --annotations", file=sys.stderr)
         return 2
     try:
-        print("\n".join(evaluate_file(results, annotations)))
+        print("\n".join(evaluate_file(results, annotations, why)))
     except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1

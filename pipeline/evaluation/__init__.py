@@ -1,7 +1,7 @@
 """How good the tables are: numbers against COCO annotations."""
 
 from pipeline.evaluation.keypoints import Evaluation, Metrics, evaluate_boxes, evaluate_keypoints
-from pipeline.evaluation.run import RunMetrics, evaluate_file, evaluate_run
+from pipeline.evaluation.run import RunMetrics, evaluate_file, evaluate_run, explain_run
 
 __all__ = [
     "Evaluation",
@@ -11,4 +11,5 @@ __all__ = [
     "evaluate_file",
     "evaluate_keypoints",
     "evaluate_run",
+    "explain_run",
 ]

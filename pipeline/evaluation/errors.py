@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,6 +52,26 @@ class ErrorAnalysis:
         """Of all labelled joints of people who were found, how many are good, and wrong in which way; sum 1."""
         total = sum(int(counts.sum()) for counts in self.joints.values())
         return {kind: float(counts.sum()) / total if total else 0.0 for kind, counts in self.joints.items()}
+
+    def lines(self) -> list[str]:
+        """For a person to read."""
+        shares = ", ".join(f"{kind} {share:.1%}" for kind, share in self.shares.items())
+        alone = ", ".join(f"{kind} {ap - self.ap:+.3f}" for kind, ap in self.alone.items())
+        turns = ", ".join(f"{kind} {ap:.3f}" for kind, ap in self.in_turn.items())
+        return [
+            f"joints of people who were found: {shares}",
+            f"found who are nobody {self.background}, people whom nobody found {self.missed}",
+            f"AP gained by repairing one kind alone: {alone}",
+            f"AP after repairing one after another: {turns}",
+        ]
+
+    def to_json(self, skeleton: Skeleton) -> dict[str, Any]:
+        """As plain values, joints by name."""
+        joints = {
+            kind: dict(zip(skeleton.joints, counts.tolist(), strict=True)) for kind, counts in self.joints.items()
+        }
+        told = {name: getattr(self, name) for name in ("shares", "ap", "alone", "in_turn", "background", "missed")}
+        return {"joints": joints, **told}
 
 
 class Diagnosis(NamedTuple):

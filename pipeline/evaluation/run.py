@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pipeline import storage
 from pipeline.config import GIVEN
-from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints
+from pipeline.evaluation.errors import ErrorAnalysis, analyse
+from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints, scenes_of
+from pipeline.evaluation.matching import KEYPOINT_RULES
 from pipeline.evaluation.results import box_results, keypoint_results
 from pipeline.run import Run
-from pipeline.skeletons import SKELETONS
+from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.sources import CocoIds, read_coco
 from pipeline.tables import read_table, table_skeleton
 
@@ -58,8 +61,8 @@ def _told(m: Metrics) -> str:
     )
 
 
-def evaluate_file(results: str, annotations: str) -> list[str]:
-    """The numbers of a COCO results file, keypoints or boxes, for a person to read.
+def evaluate_file(results: str, annotations: str, why: bool = False) -> list[str]:
+    """The numbers of a COCO results file, keypoints or boxes, for a person to read; with `why` also what is wrong.
 
     Raises:
         ValueError: it is no results file, or an entry cannot be evaluated, named by its number.
@@ -75,14 +78,35 @@ def evaluate_file(results: str, annotations: str) -> list[str]:
             known = ", ".join(f"{name} {len(s)}" for name, s in SKELETONS.items())
             raise ValueError(f"{results}: entry 0 has {joints} joints; known skeletons: {known}")
         name, evaluation = f"keypoints ({skeleton.name})", evaluate_keypoints(content, truth, skeleton)
+        errors = _errors(content, truth, skeleton).lines() if why else []
     else:
-        name, evaluation = "person boxes", evaluate_boxes(content, truth)
+        name, evaluation, errors = "person boxes", evaluate_boxes(content, truth), []
     seen = {entry["image_id"] for entry in content}
     return [
         f"{name}: {_told(evaluation.metrics)}",
         f"measured on {len(truth['images'])} annotated images, of which {len(seen)} have results",
         *(f"note: {warning}" for warning in evaluation.warnings),
+        *errors,
     ]
+
+
+def explain_run(run: Run, annotations: str) -> list[str]:
+    """What is wrong with the people of a reduced run, for a person to read; also written to `errors.json`.
+
+    Raises:
+        ValueError: the annotations have no keypoints.
+    """
+    truth = read_coco(annotations)
+    if not any("keypoints" in a for a in truth["annotations"]):
+        raise ValueError(f"{annotations} has no keypoints; what is wrong with joints cannot be told")
+    skeleton = table_skeleton(run.uri)
+    errors = _errors(list(keypoint_results(run, CocoIds(truth["images"]))), truth, skeleton)
+    storage.write_bytes(run.path("errors.json"), json.dumps(errors.to_json(skeleton), indent=2).encode())
+    return errors.lines()
+
+
+def _errors(results: list[dict[str, Any]], truth: dict[str, Any], skeleton: Skeleton) -> ErrorAnalysis:
+    return analyse(scenes_of(truth, results, KEYPOINT_RULES, len(skeleton)), skeleton)
 
 
 def evaluate_run(run: Run, annotations: str) -> RunMetrics:

@@ -17,7 +17,7 @@ def files(tmp_path: Path) -> tuple[Path, list[dict], list[dict], dict]:
 
 def evaluate(folder: Path, results: object, capsys, code: int = 0) -> str:
     (folder / "results.json").write_text(json.dumps(results))
-    assert main([str(folder / "results.json"), "--annotations", str(folder / "truth.json")]) == code
+    assert main([str(folder / "results.json"), "--annotations", str(folder / "truth.json"), "--why"]) == code
     captured = capsys.readouterr()
     return captured.out + captured.err
 
@@ -29,6 +29,9 @@ def test_keypoints_and_boxes_of_any_tool(files, capsys) -> None:
     assert f"keypoints (coco17): AP {expected.ap:.3f}"[:25] in output
     assert "measured on 12 annotated images" in output
     assert "note: 1 results entries are there more than once" in output
+    assert "joints of people who were found: good " in output
+    assert "AP after repairing one after another: miss " in output
+    assert "missed 1.000" in output
     assert "person boxes: AP" in evaluate(folder, boxes, capsys)
 
 
