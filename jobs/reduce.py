@@ -2,6 +2,7 @@
 
   uv run jobs/reduce.py out/run1
   uv run jobs/reduce.py out/run1 --allow-partial
+  uv run jobs/reduce.py out/run1 --export cvat --export yolo
 
 Exit code: 0 the tables are built, 1 shards are missing or damaged, 2 not a run directory.
 """
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.evaluation.results import write_coco_results
+from pipeline.exports import EXPORTS, export
 from pipeline.fleet import IncompleteRun, connect, reduce_run
 from pipeline.report.summary import summary
 from pipeline.run import Run, RunRefused
@@ -24,11 +26,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--allow-partial", action="store_true", help="build tables although shards are missing; totals.json says so"
     )
+    parser.add_argument(
+        "--export", action="append", default=[], choices=list(EXPORTS), help="also write a format of other tools"
+    )
     arguments = parser.parse_args(argv)
     try:
         run = Run.open(arguments.run)
         with connect(run.settings.fleet):
             reduction = reduce_run(run, arguments.allow_partial)
+        exported = [export(run, name) for name in arguments.export]
     except RunRefused as error:
         print(f"reduce: {error}", file=sys.stderr)
         return 2
@@ -38,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
     print("\n".join(summary(run, reduction)))
     if reduction.totals.with_coco_id:
         print(f"results:   {write_coco_results(run)}")
+    for uri in exported:
+        print(f"exported:  {uri}")
     return 0
 
 
