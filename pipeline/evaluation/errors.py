@@ -5,6 +5,7 @@ Ronchi and Perona, Benchmarking and Error Diagnosis in Multi-Instance Pose Estim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from pipeline.evaluation.curves import accumulate
 from pipeline.evaluation.keypoints import Scene
 from pipeline.evaluation.matching import KEYPOINT_RULES, Annotated, Found, Matches, join, keypoint_similarity, match
+from pipeline.evaluation.pck import Pck, has_torso, pck, torso_lengths
 from pipeline.skeletons import Skeleton
 
 LEAST_SIMILARITY = 0.1  # from which somebody found is held to be somebody annotated
@@ -38,6 +40,8 @@ class ErrorAnalysis:
         in_turn: average precision after repairing this kind and all before it in `REPAIRS`; the last is 1.
         background: how many were found who are nobody.
         missed: how many people were found by nobody.
+        pck: by what a joint may be off: within a tenth of the box's longer side, within a fifth of the torso; joints of
+            people whom nobody found are wrong.
     """
 
     joints: Mapping[str, np.ndarray]
@@ -46,6 +50,7 @@ class ErrorAnalysis:
     in_turn: Mapping[str, float]
     background: int
     missed: int
+    pck: Mapping[str, Pck]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -63,6 +68,7 @@ class ErrorAnalysis:
             f"found who are nobody {self.background}, people whom nobody found {self.missed}",
             f"AP gained by repairing one kind alone: {alone}",
             f"AP after repairing one after another: {turns}",
+            *(f"PCK below the head, {length}: {p.body:.3f} of {p.people} people" for length, p in self.pck.items()),
         ]
 
     def to_json(self, skeleton: Skeleton) -> dict[str, Any]:
@@ -71,7 +77,20 @@ class ErrorAnalysis:
             kind: dict(zip(skeleton.joints, counts.tolist(), strict=True)) for kind, counts in self.joints.items()
         }
         told = {name: getattr(self, name) for name in ("shares", "ap", "alone", "in_turn", "background", "missed")}
-        return {"joints": joints, **told}
+        correct = {
+            length: {
+                "body": _or_none(p.body),
+                "people": p.people,
+                "joints": {j: _or_none(v) for j, v in p.joints.items()},
+            }
+            for length, p in self.pck.items()
+        }
+        return {"joints": joints, **told, "pck": correct}
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no word for what isn't a number."""
+    return None if math.isnan(value) else value
 
 
 class Diagnosis(NamedTuple):
@@ -95,8 +114,8 @@ def analyse(scenes: Sequence[Scene], skeleton: Skeleton) -> ErrorAnalysis:
     evaluations: dict[tuple[str, ...], list[Matches]] = {kinds: [] for kinds in wanted}
     counts = np.zeros((len(JOINT_ERRORS) + 1, len(skeleton)), int)
     background = missed = 0
-    for scene in scenes:
-        diagnosis = diagnose(scene, skeleton)
+    diagnoses = [diagnose(scene, skeleton) for scene in scenes]
+    for scene, diagnosis in zip(scenes, diagnoses, strict=True):
         for kind in (_GOOD, *range(len(JOINT_ERRORS))):
             counts[kind] += (diagnosis.wrong == kind).sum(axis=0)
         background += int((diagnosis.whom < 0).sum())
@@ -111,7 +130,28 @@ def analyse(scenes: Sequence[Scene], skeleton: Skeleton) -> ErrorAnalysis:
         in_turn={kind: ap[REPAIRS[: n + 1]] for n, kind in enumerate(REPAIRS)},
         background=background,
         missed=missed,
+        pck=_pck(scenes, diagnoses, skeleton),
     )
+
+
+def _pck(scenes: Sequence[Scene], diagnoses: Sequence[Diagnosis], skeleton: Skeleton) -> dict[str, Pck]:
+    found, true, boxes = [], [], []
+    for (annotated, people), diagnosis in zip(scenes, diagnoses, strict=True):
+        poses = np.full((len(annotated.areas), len(skeleton), 2), np.inf)
+        seen = diagnosis.whom >= 0
+        poses[diagnosis.whom[seen]] = people.keypoints[seen]
+        counts = ~annotated.ignored
+        found.append(poses[counts])
+        true.append(annotated.keypoints[counts])
+        boxes.append(annotated.boxes[counts])
+    poses, joints = np.concatenate(found), np.concatenate(true)
+    places, labelled = joints[..., :2], joints[..., 2] > 0
+    box = np.concatenate(boxes)[:, 2:].max(axis=1)
+    results = {"a tenth of the box": pck(poses, places, labelled, box, skeleton)}
+    if has_torso(skeleton):
+        torso = torso_lengths(places, labelled, skeleton)
+        results["a fifth of the torso"] = pck(poses, places, labelled, torso, skeleton, 0.2, least_length_px=0)
+    return results
 
 
 def diagnose(scene: Scene, skeleton: Skeleton) -> Diagnosis:

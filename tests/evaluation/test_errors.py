@@ -82,6 +82,8 @@ def test_people_who_are_nobody_and_people_whom_nobody_found() -> None:
     assert analysis.shares["good"] == 1
     assert analysis.alone["missed"] == pytest.approx(1)
     assert analysis.alone["background"] == pytest.approx(analysis.ap)
+    assert analysis.pck["a tenth of the box"].body == 0.5  # one of two people
+    assert analysis.pck["a fifth of the torso"].people == 2
 
 
 def test_a_worse_pose_with_a_better_score_is_a_scoring_error() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.pck import pck
+from pipeline.evaluation.pck import box_lengths, has_torso, pck, torso_lengths
 from pipeline.skeletons import SKELETONS
 
 SKELETON = SKELETONS["coco17"]
@@ -16,7 +16,7 @@ def test_shares_by_hand() -> None:
     labelled = np.ones((3, 17), bool)
     labelled[1, 15] = False  # the left ankle
     boxes = np.array([[0, 0, 40, 100], [0, 0, 100, 40], [0, 0, 30, 30]], float)  # the third is too small
-    result = pck(found, true, labelled, boxes, SKELETON)
+    result = pck(found, true, labelled, box_lengths(boxes), SKELETON)
     assert result.people == 2
     assert result.joints["left_wrist"] == 0.5
     assert result.joints["nose"] == 0.5
@@ -28,12 +28,30 @@ def test_people_with_few_labels_are_not_counted() -> None:
     labelled = np.zeros((1, 17), bool)
     labelled[0, :7] = True
     poses, boxes = np.zeros((1, 17, 2)), np.array([[0, 0, 90, 90.0]])
-    result = pck(poses, poses, labelled, boxes, SKELETON)
+    result = pck(poses, poses, labelled, box_lengths(boxes), SKELETON)
     assert result.people == 0
     assert np.isnan(result.body)
-    assert pck(poses, poses, labelled, boxes, SKELETON, least_joints=7).body == 1.0
+    assert pck(poses, poses, labelled, box_lengths(boxes), SKELETON, least_joints=7).body == 1.0
 
 
 def test_nobody() -> None:
-    nobody = pck(np.zeros((0, 17, 2)), np.zeros((0, 17, 2)), np.zeros((0, 17), bool), np.zeros((0, 4)), SKELETON)
+    nobody = pck(np.zeros((0, 17, 2)), np.zeros((0, 17, 2)), np.zeros((0, 17), bool), np.zeros(0), SKELETON)
     assert nobody.people == 0
+
+
+def test_of_the_torso() -> None:
+    true = np.zeros((2, 17, 2))
+    true[:, 12] = (30, 40)  # the right hip, 50 pixels from the left shoulder
+    labelled = np.ones((2, 17), bool)
+    labelled[1, 5] = False
+    lengths = torso_lengths(true, labelled, SKELETON)
+    assert lengths[0] == 50
+    assert np.isnan(lengths[1])
+    found = true.copy()
+    found[0, 9] = (9.9, 0)
+    found[0, 10] = (10.1, 0)
+    result = pck(found, true, labelled, lengths, SKELETON, threshold=0.2)
+    assert result.people == 1
+    assert (result.joints["left_wrist"], result.joints["right_wrist"]) == (1.0, 0.0)
+    assert has_torso(SKELETON)
+    assert not has_torso(SKELETONS["hand21"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import SHARED, needs_people
 
-from pipeline.evaluation.pck import pck
+from pipeline.evaluation.pck import box_lengths, pck
 from pipeline.images import decode_image
 from pipeline.pose import build_pose_model
 from pipeline.pose.heatmap import decode_argmax
@@ -54,7 +54,7 @@ def test_sixteen_people_are_learnt_by_heart() -> None:
         heatmaps = network(network_input(torch.from_numpy(pixels)))
     covered = np.tile(np.float32([0, 0, SIZE[1], SIZE[0]]), (PEOPLE, 1))
     found, _ = decode_argmax(heatmaps, covered)
-    correct = pck(found, true, labelled, covered, SKELETON)
+    correct = pck(found, true, labelled, box_lengths(covered), SKELETON)
     assert correct.people == PEOPLE
     assert correct.body == 1.0
     assert np.nanmin(list(correct.joints.values())) == 1.0

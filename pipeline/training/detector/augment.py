@@ -81,11 +81,10 @@ def _place(
     # Pixel centres: the first pixel covers 0..1 in box coordinates, so its centre is at a half.
     shift = offset + (scale - 1) / 2 - [left, top]
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    size = (right - left, bottom - top)
     cv2.warpAffine(
-        pixels, matrix, size, dst=view[top:bottom, left:right], flags=cv2.INTER_LINEAR,
+        pixels, matrix, (right - left, bottom - top), dst=view[top:bottom, left:right], flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT, borderValue=(DARKNET.pad_value,) * 3,
-    ) if min(size) > 0 else None  # fmt: skip
+    )  # fmt: skip
     return _seen(People(*(boxes * scale + np.tile(offset, 2) for boxes in people)), area)
 
 

@@ -16,7 +16,7 @@ from pipeline.checkpoints import read_state_dict
 from pipeline.compute import Compute
 from pipeline.config import PoseSettings
 from pipeline.evaluation.keypoints import PERSON, evaluate_keypoints
-from pipeline.evaluation.pck import pck
+from pipeline.evaluation.pck import box_lengths, pck
 from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
 from pipeline.pose.crop import CropRule
@@ -177,7 +177,7 @@ def _measure(network: nn.Module, architecture: Architecture, settings: TrainSett
     true, labelled, boxes = (
         np.array([getattr(p, name) for p in everyone]) for name in ("keypoints", "labelled", "box")
     )
-    correct = pck(np.concatenate(found), true, labelled, boxes, skeleton)
+    correct = pck(np.concatenate(found), true, labelled, box_lengths(boxes), skeleton)
     joints = {f"pck/{joint}": share for joint, share in correct.joints.items()}
     numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ar": metrics.ar, "pck_body": correct.body, **joints}
     return Measured(numbers, contact_sheet(pictures))
