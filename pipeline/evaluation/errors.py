@@ -6,7 +6,7 @@ Ronchi and Perona, Benchmarking and Error Diagnosis in Multi-Instance Pose Estim
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -121,8 +121,8 @@ def analyse(scenes: Sequence[Scene], skeleton: Skeleton) -> ErrorAnalysis:
         background += int((diagnosis.whom < 0).sum())
         missed += int((~scene.annotated.ignored).sum()) - int((diagnosis.whom >= 0).sum())
         for kinds, matches in evaluations.items():
-            matches.append(_match(repaired(scene, diagnosis, kinds), sigmas))
-    ap = {kinds: _average_precision(matches) for kinds, matches in evaluations.items()}
+            matches.append(match_all_sizes(repaired(scene, diagnosis, kinds), sigmas))
+    ap = {kinds: average_precision(matches) for kinds, matches in evaluations.items()}
     return ErrorAnalysis(
         joints={"good": counts[_GOOD], **{kind: counts[i] for i, kind in enumerate(JOINT_ERRORS)}},
         ap=ap[()],
@@ -234,25 +234,12 @@ def repaired(scene: Scene, diagnosis: Diagnosis, kinds: Sequence[str]) -> Scene:
     return Scene(annotated, Found(found.boxes[order], found.areas[order], scores[order], keypoints[order]))
 
 
-def _match(scene: Scene, sigmas: np.ndarray) -> Matches:
+def match_all_sizes(scene: Scene, sigmas: np.ndarray) -> Matches:
+    """Matches over people of any size, for `average_precision`."""
     return match(*scene, keypoint_similarity(*scene, sigmas), _RULES)
 
 
-def _average_precision(matches: list[Matches]) -> float:
+def average_precision(matches: list[Matches]) -> float:
+    """COCO's AP of what `match_all_sizes` gave for each image."""
     curves = accumulate(join(matches, len(_AREAS)), list(_AREAS))
     return curves.mean(curves.precision, "all")
-
-
-def sliced(scenes: Sequence[Scene], skeleton: Skeleton, member: Callable[[Annotated], np.ndarray]) -> tuple[float, int]:
-    """Average precision over some of the people, and how many they are; finding or missing others doesn't count.
-
-    Args:
-        member: (G,) bool for the people of an image.
-    """
-    sigmas = np.array(skeleton.oks_sigmas)
-    matches, people = [], 0
-    for annotated, found in scenes:
-        ignored = annotated.ignored | ~member(annotated)
-        people += int((~ignored).sum())
-        matches.append(_match(Scene(annotated._replace(ignored=ignored), found), sigmas))
-    return _average_precision(matches), people

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.config import GIVEN
+from pipeline.evaluation import slices
 from pipeline.evaluation.errors import ErrorAnalysis, analyse
 from pipeline.evaluation.keypoints import Metrics, evaluate_boxes, evaluate_keypoints, scenes_of
 from pipeline.evaluation.matching import KEYPOINT_RULES
@@ -71,6 +72,7 @@ def evaluate_file(results: str, annotations: str, why: bool = False) -> list[str
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise ValueError(f"{results}: expected a list of COCO results, found {type(content).__name__}")
     truth = read_coco(annotations)
+    errors: list[str] = []
     if any("keypoints" in entry for entry in content):
         joints = len(content[0].get("keypoints", ())) // 3
         skeleton = next((s for s in SKELETONS.values() if len(s) == joints), None)
@@ -78,9 +80,11 @@ def evaluate_file(results: str, annotations: str, why: bool = False) -> list[str
             known = ", ".join(f"{name} {len(s)}" for name, s in SKELETONS.items())
             raise ValueError(f"{results}: entry 0 has {joints} joints; known skeletons: {known}")
         name, evaluation = f"keypoints ({skeleton.name})", evaluate_keypoints(content, truth, skeleton)
-        errors = _errors(content, truth, skeleton).lines() if why else []
+        if why:
+            analysis, parts = _why(content, truth, skeleton)
+            errors = [*analysis.lines(), *slices.lines(parts)]
     else:
-        name, evaluation, errors = "person boxes", evaluate_boxes(content, truth), []
+        name, evaluation = "person boxes", evaluate_boxes(content, truth)
     seen = {entry["image_id"] for entry in content}
     return [
         f"{name}: {_told(evaluation.metrics)}",
@@ -100,13 +104,17 @@ def explain_run(run: Run, annotations: str) -> list[str]:
     if not any("keypoints" in a for a in truth["annotations"]):
         raise ValueError(f"{annotations} has no keypoints; what is wrong with joints cannot be told")
     skeleton = table_skeleton(run.uri)
-    errors = _errors(list(keypoint_results(run, CocoIds(truth["images"]))), truth, skeleton)
-    storage.write_bytes(run.path("errors.json"), json.dumps(errors.to_json(skeleton), indent=2).encode())
-    return errors.lines()
+    errors, parts = _why(list(keypoint_results(run, CocoIds(truth["images"]))), truth, skeleton)
+    told = errors.to_json(skeleton) | {"slices": [s._asdict() for s in parts]}
+    storage.write_bytes(run.path("errors.json"), json.dumps(told, indent=2).encode())
+    return [*errors.lines(), *slices.lines(parts)]
 
 
-def _errors(results: list[dict[str, Any]], truth: dict[str, Any], skeleton: Skeleton) -> ErrorAnalysis:
-    return analyse(scenes_of(truth, results, KEYPOINT_RULES, len(skeleton)), skeleton)
+def _why(
+    results: list[dict[str, Any]], truth: dict[str, Any], skeleton: Skeleton
+) -> tuple[ErrorAnalysis, list[slices.Slice]]:
+    scenes = scenes_of(truth, results, KEYPOINT_RULES, len(skeleton))
+    return analyse(scenes, skeleton), slices.slices(scenes, skeleton)
 
 
 def evaluate_run(run: Run, annotations: str) -> RunMetrics:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_keypoints import made_up
 
-from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, analyse, diagnose, sliced
+from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, analyse, diagnose
 from pipeline.evaluation.keypoints import Scene, scenes_of
 from pipeline.evaluation.matching import KEYPOINT_RULES, Annotated, Found
 from pipeline.skeletons import SKELETONS
@@ -106,13 +106,3 @@ def test_shares_add_up_and_repairing_everything_is_perfect(seed: int) -> None:
     assert turns[0] < turns[-1]
     labelled = sum(int(counts.sum()) for counts in analysis.joints.values())
     assert labelled == sum(int(counts) for counts in np.sum(list(analysis.joints.values()), axis=0))
-
-
-def test_slices_count_their_own_people_alone() -> None:
-    far = person(9000)
-    scenes = [Scene(annotated(person(0), far), found(person(0)))]
-    assert sliced(scenes, SKELETON, lambda a: np.ones(len(a.areas), bool))[1] == 2
-    seen, people = sliced(scenes, SKELETON, lambda a: a.keypoints[:, 0, 0] < 5000)
-    assert (seen, people) == (pytest.approx(1), 1)
-    assert sliced(scenes, SKELETON, lambda a: a.keypoints[:, 0, 0] > 5000) == (0.0, 1)
-    assert sliced(scenes, SKELETON, lambda a: np.zeros(len(a.areas), bool)) == (-1.0, 0)
