@@ -16,7 +16,7 @@ from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
 from pipeline.skeletons import SKELETONS
 
-STARTER = str(PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors")
+SHIPPED = str(PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors")
 
 
 def demo_image(name: str) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_people_of_many_images_share_batches_and_change_nothing(annotator: Annot
 
 
 def test_poses_lie_on_the_people(annotator: Annotator) -> None:
-    """The starter network is weak, but a face it finds is where the face is."""
+    """The shipped network is small, but a face it finds is where the face is."""
     (people,) = annotator.annotate(
         [demo_image("eileen_collins.jpg")], [Boxes(np.array([[22, 15, 440, 512]]), np.ones(1))]
     )
@@ -104,8 +104,8 @@ def with_poses(pose: dict, **sections: dict) -> Annotator:
     "pose",
     [
         {"scales": [1.0, 1.25]},
-        {"ensemble": [{"weights": STARTER, "input_size": [384, 288]}]},
-        {"ensemble": [{"weights": STARTER, "input_size": [320, 256]}], "scales": [1.0, 0.9], "flip_test": True},
+        {"ensemble": [{"weights": SHIPPED, "input_size": [384, 288]}]},
+        {"ensemble": [{"weights": SHIPPED, "input_size": [320, 256]}], "scales": [1.0, 0.9], "flip_test": True},
     ],
     ids=["scales", "networks", "all"],
 )
@@ -121,7 +121,7 @@ def test_averages_over_scales_and_networks_stay_on_the_person(pose: dict) -> Non
 
 def test_neighbours_change_nothing_in_an_ensemble_of_other_shapes_and_scales() -> None:
     """Wide and tall people are cut alike or not by a 4:3 and a 5:4 network; whose frame counts may not turn on that."""
-    pose = {"ensemble": [{"weights": STARTER, "input_size": [320, 256]}], "scales": [0.9, 1.1], "batch": 2}
+    pose = {"ensemble": [{"weights": SHIPPED, "input_size": [320, 256]}], "scales": [0.9, 1.1], "batch": 2}
     annotator = with_poses(pose, suppression={"kind": "none"})
     image = demo_image("group.jpg")
     wide, tall = [100.0, 100, 500, 300], [600.0, 50, 700, 600]
@@ -135,7 +135,7 @@ def test_an_ensemble_of_one_network_with_itself_is_that_network() -> None:
     image = demo_image("grace_hopper.jpg")
     box = Boxes(np.array([[17, 22, 512, 600]]), np.ones(1))
     (alone,) = with_poses({}).annotate([image], [box])
-    (twice,) = with_poses({"ensemble": [{"weights": STARTER}]}).annotate([image], [box])
+    (twice,) = with_poses({"ensemble": [{"weights": SHIPPED}]}).annotate([image], [box])
     assert_same(alone, twice)
 
 

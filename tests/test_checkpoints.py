@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 from pipeline.checkpoints import load_weights, read_state_dict
 from pipeline.pose import build_pose_model
 
-STARTER = PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors"
+SHIPPED = PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors"
 
 
 def test_shipped_weights_fit_their_network() -> None:
     network = build_pose_model("fastpose_mobile_small")
-    load_weights(network, str(STARTER), "pose.name fastpose_mobile_small")
+    load_weights(network, str(SHIPPED), "pose.name fastpose_mobile_small")
     assert network.conv_out.weight.dtype == torch.float32
 
 
@@ -32,9 +32,9 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(
         ValueError, match=r"does not fit pose: 2 of another shape \(conv_out\.weight is \[17, 128, 3, 3\]"
     ):
-        load_weights(network, str(STARTER), "pose")
+        load_weights(network, str(SHIPPED), "pose")
     with pytest.raises(ValueError, match=r"missing \(.*\.\.\.\); \d+ unknown \(preact\.features"):
-        load_weights(build_pose_model("fastpose_r50"), str(STARTER), "pose")
+        load_weights(build_pose_model("fastpose_r50"), str(SHIPPED), "pose")
 
 
 class _Attack:

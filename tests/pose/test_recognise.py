@@ -10,7 +10,7 @@ from pipeline.pose import build_pose_model
 from pipeline.pose.networks.recognise import Architecture, load_pose_network, recognise
 
 STATE_DICTS = SHARED / "reference" / "state_dicts.json"
-STARTER = PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors"
+SHIPPED = PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors"
 OUT_OF_SCOPE = ("hardnet", "smpl", "backbone_only")  # the last has no head: tests/pose/test_networks.py
 
 
@@ -78,15 +78,15 @@ def test_our_own_networks_are_recognised_with_their_options(name: str, options: 
 
 
 def test_loading_fills_the_network() -> None:
-    state = read_state_dict(STARTER)
-    network, architecture = load_pose_network(state, str(STARTER))
+    state = read_state_dict(SHIPPED)
+    network, architecture = load_pose_network(state, str(SHIPPED))
     assert architecture == Architecture("fastpose_mobile_small")
     assert torch.equal(network.conv_out.weight, state["conv_out.weight"].float())
 
 
 def test_another_network_than_named_is_refused_with_what_to_pass() -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        load_pose_network(read_state_dict(STARTER), "w.safetensors", "fastpose_r50")
+        load_pose_network(read_state_dict(SHIPPED), "w.safetensors", "fastpose_r50")
     text = str(error.value)
     assert "w.safetensors is fastpose_mobile_small with 17 joints, not pose.name fastpose_r50" in text
     assert "missing (preact.conv1.weight" in text
@@ -94,7 +94,7 @@ def test_another_network_than_named_is_refused_with_what_to_pass() -> None:
 
 
 def test_a_checkpoint_that_nearly_fits_is_explained() -> None:
-    state = read_state_dict(STARTER)
+    state = read_state_dict(SHIPPED)
     state["extra"] = torch.zeros(1)
     del state["duc1.bn.bias"]
     with pytest.raises(ValueError) as error:  # noqa: PT011
@@ -128,12 +128,12 @@ def test_a_network_that_cannot_have_so_many_joints_is_refused_in_words() -> None
 
 
 def test_what_data_parallel_puts_before_names_is_taken_off() -> None:
-    state = {f"module.{key}": tensor for key, tensor in read_state_dict(STARTER).items()}
+    state = {f"module.{key}": tensor for key, tensor in read_state_dict(SHIPPED).items()}
     assert load_pose_network(state, "w.pth")[1].name == "fastpose_mobile_small"
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
-    state = read_state_dict(STARTER)
+    state = read_state_dict(SHIPPED)
     state["duc1.bn.bias"] = torch.full_like(state["duc1.bn.bias"], torch.nan)
     with pytest.raises(ValueError, match=r"w\.pth: duc1\.bn\.bias is not finite"):
         load_pose_network(state, "w.pth")
