@@ -5,6 +5,7 @@ It runs wherever torch, numpy and OpenCV are. What is learnt is a `Task`: a pose
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from pipeline.training.distributed import with_shared_statistics
 from pipeline.training.options import Optimisation
 
 _PREFETCH = 4  # batches made ahead of the network
+_SETTLING = 20  # batches that BatchNorm's final statistics are measured on
 
 
 class TrainingDiverged(RuntimeError):
@@ -64,7 +66,7 @@ class Trainer:
 
     Attributes:
         network: what is trained.
-        averaged: its exponential moving average, what is kept in the end.
+        averaged: its exponential moving average.
         step: steps made.
         steps_per_epoch: of this task and batch.
         rank: of this process; 0 writes.
@@ -174,6 +176,24 @@ class Trainer:
                 self.averaged[key].lerp_(tensor, 1 - decay)
             else:
                 self.averaged[key].copy_(tensor)
+
+    def settled(self) -> dict[str, Tensor]:
+        """The averaged weights, with BatchNorm's statistics measured on coming views: what is kept in the end.
+
+        Statistics that were averaged on the way lag behind the weights, and are far off in a short run (Wu and Johnson,
+        Rethinking "Batch" in BatchNorm, 2021). With several processes all of them have to call this.
+        """
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self.averaged)
+        network.train()
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.reset_running_stats()
+                norm.momentum = None  # the plain mean of what is seen from here on
+        with torch.no_grad():
+            for views in self._batches(range(self.step, self.step + min(_SETTLING, self.steps_per_epoch))):
+                self._task.loss(network, views, self.options.bf16)
+        return network.state_dict()
 
     def _batches(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
         """Batches of these steps, made ahead in threads; a step's samples and views depend on seed and step alone."""

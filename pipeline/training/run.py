@@ -129,11 +129,18 @@ def train_run(run: TrainRun, subject: Subject, trainer: Trainer, report: Callabl
     run.go_on(trainer)
     writes = trainer.rank == 0
     best = max((line.get("ap", -1.0) for line in run.history()), default=-1.0)
+    noted = max((line["epoch"] for line in run.history()), default=0)
     with _board(run, trainer) if writes else contextlib.nullcontext() as board:
-        if board is not None and trainer.epoch > max((line["epoch"] for line in run.history()), default=0):
+
+        def end_epoch(entry: dict[str, Any]) -> None:
+            nonlocal best
+            weights = trainer.settled()
+            if board is not None:
+                best = _keep_epoch(run, subject, trainer, weights, {"epoch": trainer.epoch, **entry}, best, board)
+
+        if trainer.epoch > noted:
             # The checkpoint of a whole epoch is there, its line and weights are not: killed in between.
-            entry = {"epoch": trainer.epoch, "learning_rate": trainer.learning_rate(trainer.step - 1)}
-            best = _keep_epoch(run, subject, trainer, entry, best, board)
+            end_epoch({"learning_rate": trainer.learning_rate(trainer.step - 1)})
         while trainer.epoch < settings.optimisation.epochs:
             losses = []
             for step in trainer.train_epoch():
@@ -143,17 +150,17 @@ def train_run(run: TrainRun, subject: Subject, trainer: Trainer, report: Callabl
                     board.add_scalar("loss", step.loss, step.step)
                 if writes and step.step % settings.checkpoint_every == 0:
                     run.keep(trainer)
-            if board is not None:
-                entry = {
-                    "epoch": trainer.epoch,
-                    "learning_rate": step.learning_rate,
-                    "loss": float(np.mean(losses)),
-                }
-                best = _keep_epoch(run, subject, trainer, entry, best, board)
+            end_epoch({"learning_rate": step.learning_rate, "loss": float(np.mean(losses))})
 
 
 def _keep_epoch(
-    run: TrainRun, subject: Subject, trainer: Trainer, entry: dict[str, Any], best: float, board: Any
+    run: TrainRun,
+    subject: Subject,
+    trainer: Trainer,
+    weights: dict[str, Tensor],
+    entry: dict[str, Any],
+    best: float,
+    board: Any,
 ) -> float:
     """Measure where it is time, and write down the epoch; returns the best average precision so far."""
     settings = run.settings
@@ -161,15 +168,15 @@ def _keep_epoch(
     if settings.validation is not None and (
         trainer.epoch % settings.validate_every == 0 or trainer.epoch == settings.optimisation.epochs
     ):
-        measured = subject.measure(trainer.averaged)
+        measured = subject.measure(weights)
         entry |= measured.numbers
         storage.write_bytes(run.path("predictions.jpg"), encode_picture(measured.picture))
         board.add_image("predictions", measured.picture, trainer.step, dataformats="HWC")
         metadata |= {"validation_ap": f"{entry['ap']:.4f}"}
         if entry["ap"] > best:
             best = entry["ap"]
-            run.keep_weights("best.safetensors", trainer.averaged, metadata)
-    run.keep_weights("last.safetensors", trainer.averaged, metadata)
+            run.keep_weights("best.safetensors", weights, metadata)
+    run.keep_weights("last.safetensors", weights, metadata)
     for name, value in entry.items():
         board.add_scalar(name if name == "learning_rate" or "/" in name else f"epoch/{name}", value, trainer.step)
     run.note({key: None if isinstance(value, float) and math.isnan(value) else value for key, value in entry.items()})

@@ -13,7 +13,7 @@ from pipeline.training.loop import Trainer, TrainingDiverged
 from pipeline.training.options import NO_POSE_AUGMENTATION, Optimisation, PoseAugmentation
 from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people
 from pipeline.training.pose.losses import PoseLoss
-from pipeline.training.pose.task import PoseTask
+from pipeline.training.pose.task import PoseTask, network_input
 
 SKELETON = SKELETONS["mpii16"]
 OPTIONS = Optimisation(batch=4, epochs=2, bf16=False, warm_up=0.5)
@@ -120,6 +120,26 @@ def test_the_average_follows_the_weights() -> None:
     moved = averaging.network.state_dict()[name]
     decay = 1 / 10  # of the first step, whatever is asked for later
     torch.testing.assert_close(averaging.averaged[name], decay * start + (1 - decay) * moved)
+
+
+def test_kept_weights_have_statistics_of_their_own() -> None:
+    """After few steps BatchNorm's running statistics are far from the weights'; those that are kept are not."""
+    learning = trainer(dataclasses.replace(OPTIONS, batch=12), augmentation=NO_POSE_AUGMENTATION)
+    list(learning.train_epoch())
+    settled = learning.settled()
+    network, views = learning.network, next(learning._batches(range(1)))
+    differences = []
+    for weights in (learning.averaged, settled):
+        network.load_state_dict(weights)
+        outputs = []
+        for mode in (True, False):
+            network.train(mode)
+            with torch.no_grad():
+                outputs.append(network(network_input(views[0])))
+        differences.append((outputs[0] - outputs[1]).abs().mean().item())
+    assert differences[1] < differences[0] / 5
+    parameters = {name for name, _ in network.named_parameters()}
+    assert all(torch.equal(settled[name], learning.averaged[name]) for name in parameters)
 
 
 def test_the_loop_needs_torch_numpy_and_opencv_alone() -> None:

@@ -43,11 +43,11 @@ def test_sixteen_people_are_learnt_by_heart() -> None:
     torch.manual_seed(0)
     network = build_pose_model("fastpose_mobile_small", len(SKELETON))
     task = PoseTask(people, SKELETON, NO_POSE_AUGMENTATION, PoseLoss(SIZE, foreground=20.0))
-    options = Optimisation(batch=PEOPLE, epochs=250, learning_rate=1e-3, ema=0.99)
+    options = Optimisation(batch=PEOPLE, epochs=120, learning_rate=1e-3, ema=0.99)
     trainer = Trainer(network, task, options, torch.device("cpu"))
     while trainer.epoch < options.epochs:
         list(trainer.train_epoch())
-    network.load_state_dict(trainer.averaged)
+    network.load_state_dict(trainer.settled())
     network.eval()
     pixels, true, labelled = task.views(range(PEOPLE), [np.random.default_rng(0)] * PEOPLE)
     with torch.inference_mode():
