@@ -54,7 +54,8 @@ class TrainRun:
             TrainingRefused: there is a run already, or none to go on with, or one with other settings.
         """
         run = cls(settings.output, settings)
-        told = settings.model_dump(mode="json", exclude=_PER_START)
+        other = {"pose": "detector", "detector": "pose"}[settings.task]
+        told = settings.model_dump(mode="json", exclude=_PER_START | {other})
         exists = storage.exists(run.path("train.json"))
         if exists and not settings.resume:
             raise TrainingRefused(f"{run.uri} holds a training run; --resume goes on with it, or name another --output")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROJECT, encode
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jobs.train import main
@@ -270,10 +271,14 @@ def test_teachers_and_pseudo_labels(collection, tmp_path: Path) -> None:
         annotation.update(keypoints=[0] * 51, num_keypoints=0)
     (tmp_path / "train.json").write_text(json.dumps(collection))
     assert "17 joints, 5 people" in run(tmp_path, validation="none", output=tmp_path / "half")
-    sets = (
-        f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, "
-        f"pseudo_labels: {{weights: {teacher}, least_score: LEAST}}}}]"
-    )
-    for least, people in (("0", 10), ("1", 5)):
-        output = run(tmp_path, validation="none", output=tmp_path / f"least{least}", sets=sets.replace("LEAST", least))
+    for sure, people in ((0.4, 5), (0.6, 10)):
+        state = read_state_dict(teacher)
+        state["conv_out.weight"].zero_()
+        state["conv_out.bias"].fill_(sure)
+        save_file(state, tmp_path / "sure.safetensors")
+        sets = (
+            f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, "
+            f"pseudo_labels: {{weights: {tmp_path / 'sure.safetensors'}, least_score: 0.5}}}}]"
+        )
+        output = run(tmp_path, validation="none", output=tmp_path / f"sure{sure}", sets=sets)
         assert f"17 joints, {people} people" in output
