@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from pipeline import storage
-from pipeline.detectors.letterbox import LetterboxStyle, letterbox
 from pipeline.images import decode_image
 from pipeline.people import People
 from pipeline.run import Run
@@ -25,7 +24,6 @@ _FINE = ("face_", "_hand_")  # many and close together: drawn thin
 _LEAST_KEYPOINT_SCORE = 0.2
 _JPEG_QUALITY = 92
 _PAPER = 255
-_CELL = LetterboxStyle(_PAPER, True, cv2.INTER_AREA)
 
 
 def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.ndarray:
@@ -66,8 +64,12 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 4, side: int = 
     rows = max(1, math.ceil(len(pictures) / columns))
     sheet = np.full((rows * side, columns * side, 3), _PAPER, np.uint8)
     for place, picture in enumerate(pictures):
+        scale = side / max(picture.shape[:2])
+        height, width = (max(1, int(length * scale)) for length in picture.shape[:2])
         row, column = divmod(place, columns)
-        letterbox(picture, sheet[row * side : (row + 1) * side, column * side : (column + 1) * side], _CELL)
+        top, left = row * side + (side - height) // 2, column * side + (side - width) // 2
+        shrunk = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        sheet[top : top + height, left : left + width] = shrunk
     return sheet
 
 
