@@ -68,7 +68,7 @@ def _train_here(run: TrainRun) -> None:
 
 
 def _train_together(run: TrainRun) -> None:
-    from pipeline.training.workers import train_on_ray
+    from pipeline.training.ray_train import train_on_ray
 
     print(f"{run.settings.workers} workers", flush=True)
     train_on_ray(run, lambda line: print(_told(line), flush=True))
