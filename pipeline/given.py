@@ -50,7 +50,7 @@ class Given:
             raise ValueError(
                 f"detector.boxes {boxes_uri} holds results by image id; give annotations: they tie ids to file names"
             )
-        return cls(CocoIds(read_coco(ids_uri)["images"]) if ids_uri else None, boxes)
+        return cls(CocoIds((i["file_name"], i["id"]) for i in read_coco(ids_uri)["images"]) if ids_uri else None, boxes)
 
     def coco_id(self, key: str) -> int | None:
         """The COCO id of the image with this key, where it is known."""

@@ -36,6 +36,17 @@ class Skeleton:
             order[left], order[right] = right, left
         return order
 
+    @property
+    def parts(self) -> dict[str, list[int]]:
+        """Joints of body, feet, face and hands, in that order, without parts that it lacks."""
+        found: dict[str, list[int]] = {part: [] for part in ("body", "feet", "face", "hands")}
+        for index, joint in enumerate(self.joints):
+            feet = joint.endswith(("_toe", "_heel"))
+            found["hands" if "_hand_" in joint else "face" if "face" in joint else "feet" if feet else "body"].append(
+                index
+            )
+        return {part: joints for part, joints in found.items() if joints}
+
 
 _BODY = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

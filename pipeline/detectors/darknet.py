@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ _ACTIVATIONS: dict[str, Any] = {
     "linear": nn.Identity,
     "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
     "mish": lambda: nn.Mish(inplace=True),
     "swish": lambda: nn.SiLU(inplace=True),
     "logistic": nn.Sigmoid,
@@ -127,6 +129,20 @@ class Darknet(nn.Module):
             (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
         ]
         self._kept = {source for i, s in enumerate(sections) for source in _sources(i, s)}
+
+    @classmethod
+    def from_files(cls, cfg_path: str | Path, weights_path: str | Path) -> Darknet:
+        """A trained network from local files of Darknet's own: description and .weights.
+
+        Raises:
+            DarknetError: a file that cannot be used, named.
+        """
+        try:
+            network = cls(Path(cfg_path).read_text())
+            network.load_darknet_weights(Path(weights_path).read_bytes())
+        except DarknetError as error:
+            raise DarknetError(f"{cfg_path} with {weights_path}: {error}") from None
+        return network
 
     def outputs(self) -> Iterator[tuple[nn.Conv2d, Yolo]]:
         """Each yolo layer with the convolution that it reads."""

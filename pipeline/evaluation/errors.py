@@ -8,14 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.evaluation.curves import accumulate
-from pipeline.evaluation.keypoints import Scene
-from pipeline.evaluation.matching import KEYPOINT_RULES, Annotated, Found, Matches, join, keypoint_similarity, match
+from pipeline.evaluation.matching import (
+    KEYPOINT_RULES,
+    Annotated,
+    Found,
+    Matches,
+    by_area,
+    join,
+    keypoint_similarity,
+    match,
+)
 from pipeline.evaluation.pck import Pck, has_torso, pck, torso_lengths
+from pipeline.evaluation.scenes import Scene, Scenes
 from pipeline.skeletons import Skeleton
 
 LEAST_SIMILARITY = 0.1  # from which somebody found is held to be somebody annotated
@@ -25,8 +36,14 @@ PERSON_ERRORS = ("score", "background", "missed")
 REPAIRS = (*JOINT_ERRORS, *PERSON_ERRORS)  # in the order in which they are repaired one after another
 
 _GOOD, _UNKNOWN = -1, -2
-_AREAS = {"all": KEYPOINT_RULES.areas["all"]}
-_RULES = KEYPOINT_RULES._replace(areas=_AREAS)
+_ALL_SIZES = KEYPOINT_RULES._replace(areas={"all": KEYPOINT_RULES.areas["all"]})
+# In the order in which they are evaluated: as it is, each repair alone, then one after another.
+_REPAIRED: tuple[tuple[str, ...], ...] = (
+    (),
+    *((kind,) for kind in REPAIRS),
+    *(REPAIRS[: n + 1] for n in range(1, len(REPAIRS))),
+)
+SCORE_STEPS = np.linspace(0, 1, 21)  # of the scores of joints, for their calibration
 
 
 @dataclass(frozen=True)
@@ -40,8 +57,11 @@ class ErrorAnalysis:
         in_turn: average precision after repairing this kind and all before it in `REPAIRS`; the last is 1.
         background: how many were found who are nobody.
         missed: how many people were found by nobody.
-        pck: by what a joint may be off: within a tenth of the box's longer side, within a fifth of the torso; joints of
-            people whom nobody found are wrong.
+        pck: by what a joint may be off: within a tenth of the box's longer side, half the head segment, a fifth of the
+            torso; joints of people whom nobody found are wrong.
+        calibration: (20, 3) of joints of people who were found, by steps of their scores in `SCORE_STEPS`: near their
+            place (good or jitter), elsewhere, not labelled.
+        images: what became of each image, by name of the column.
     """
 
     joints: Mapping[str, np.ndarray]
@@ -51,6 +71,8 @@ class ErrorAnalysis:
     background: int
     missed: int
     pck: Mapping[str, Pck]
+    calibration: np.ndarray
+    images: Mapping[str, np.ndarray]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -85,7 +107,8 @@ class ErrorAnalysis:
             }
             for length, p in self.pck.items()
         }
-        return {"joints": joints, **told, "pck": correct}
+        steps = {"steps": SCORE_STEPS.round(2).tolist(), "near_elsewhere_unlabelled": self.calibration.tolist()}
+        return {"joints": joints, **told, "pck": correct, "calibration": steps}
 
 
 def _or_none(value: float) -> float | None:
@@ -107,47 +130,101 @@ class Diagnosis(NamedTuple):
     similarity: np.ndarray
 
 
-def analyse(scenes: Sequence[Scene], skeleton: Skeleton) -> ErrorAnalysis:
-    """Diagnose all images, and evaluate what repairs would make of them."""
+class ErrorCounts(NamedTuple):
+    """What `ErrorAnalysis` is made of, for some images; those of groups of images join in their order.
+
+    Attributes:
+        matches: for each of the repairs that are evaluated.
+        joints: (5, K) the errors in the order of `JOINT_ERRORS`, then good joints.
+    """
+
+    matches: tuple[Matches, ...]
+    joints: np.ndarray
+    pck: Mapping[str, Pck]
+    calibration: np.ndarray
+    images: Mapping[str, np.ndarray]
+
+
+def count_errors(scenes: Scenes, skeleton: Skeleton) -> ErrorCounts:
+    """Diagnose images, and match what repairs would make of them."""
     sigmas = np.array(skeleton.oks_sigmas)
-    wanted = [(), *((kind,) for kind in REPAIRS), *(REPAIRS[: n + 1] for n in range(1, len(REPAIRS)))]
-    evaluations: dict[tuple[str, ...], list[Matches]] = {kinds: [] for kinds in wanted}
-    counts = np.zeros((len(JOINT_ERRORS) + 1, len(skeleton)), int)
-    background = missed = 0
-    diagnoses = [diagnose(scene, skeleton) for scene in scenes]
-    for scene, diagnosis in zip(scenes, diagnoses, strict=True):
-        for kind in (_GOOD, *range(len(JOINT_ERRORS))):
-            counts[kind] += (diagnosis.wrong == kind).sum(axis=0)
-        background += int((diagnosis.whom < 0).sum())
-        missed += int((~scene.annotated.ignored).sum()) - int((diagnosis.whom >= 0).sum())
-        for kinds, matches in evaluations.items():
-            matches.append(match_all_sizes(repaired(scene, diagnosis, kinds), sigmas))
-    ap = {kinds: average_precision(matches) for kinds, matches in evaluations.items()}
-    return ErrorAnalysis(
-        joints={"good": counts[_GOOD], **{kind: counts[i] for i, kind in enumerate(JOINT_ERRORS)}},
-        ap=ap[()],
-        alone={kind: ap[(kind,)] for kind in REPAIRS},
-        in_turn={kind: ap[REPAIRS[: n + 1]] for n, kind in enumerate(REPAIRS)},
-        background=background,
-        missed=missed,
-        pck=_pck(scenes, diagnoses, skeleton),
+    matches: list[list[Matches]] = [[] for _ in _REPAIRED]
+    joints = np.zeros((len(JOINT_ERRORS) + 1, len(skeleton)), int)
+    calibration = np.zeros((len(SCORE_STEPS) - 1, 3), int)
+    poses = np.full((len(scenes.annotated.areas), len(skeleton), 2), np.inf)
+    rows = []
+    for start, scene in zip(scenes.annotated_starts, scenes, strict=False):
+        diagnosis = diagnose(scene, skeleton)
+        for kind in range(_GOOD, len(JOINT_ERRORS)):
+            joints[kind] += (diagnosis.wrong == kind).sum(axis=0)
+        for kinds, matched in zip(_REPAIRED, matches, strict=True):
+            matched.append(_match(repaired(scene, diagnosis, kinds), sigmas))
+        somebody = diagnosis.whom >= 0
+        poses[start + diagnosis.whom[somebody]] = scene.found.keypoints[somebody]
+        calibration += _calibration(scene.found.keypoint_scores[somebody], diagnosis.wrong[somebody])
+        rows.append(_image_row(scene, diagnosis))
+    images = {"image_id": scenes.ids, **dict(zip(_IMAGE_COLUMNS, np.array(rows).T, strict=True))}
+    return ErrorCounts(tuple(map(join, matches)), joints, _pck(scenes.annotated, poses, skeleton), calibration, images)
+
+
+def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
+    """Of several groups of images, in their order."""
+    return ErrorCounts(
+        tuple(join(matches) for matches in zip(*(part.matches for part in parts), strict=True)),
+        np.sum([part.joints for part in parts], axis=0),
+        {length: reduce(add, (part.pck[length] for part in parts)) for length in parts[0].pck},
+        np.sum([part.calibration for part in parts], axis=0),
+        {name: np.concatenate([part.images[name] for part in parts]) for name in parts[0].images},
     )
 
 
-def _pck(scenes: Sequence[Scene], diagnoses: Sequence[Diagnosis], skeleton: Skeleton) -> dict[str, Pck]:
-    found, true, boxes = [], [], []
-    for (annotated, people), diagnosis in zip(scenes, diagnoses, strict=True):
-        poses = np.full((len(annotated.areas), len(skeleton), 2), np.inf)
-        seen = diagnosis.whom >= 0
-        poses[diagnosis.whom[seen]] = people.keypoints[seen]
-        counts = ~annotated.ignored
-        found.append(poses[counts])
-        true.append(annotated.keypoints[counts])
-        boxes.append(annotated.boxes[counts])
-    poses, joints = np.concatenate(found), np.concatenate(true)
+def analyse(counts: ErrorCounts) -> ErrorAnalysis:
+    """The analysis of all images' counts."""
+    ap = {kinds: _average_precision(matches) for kinds, matches in zip(_REPAIRED, counts.matches, strict=True)}
+    return ErrorAnalysis(
+        joints={"good": counts.joints[_GOOD], **{kind: counts.joints[i] for i, kind in enumerate(JOINT_ERRORS)}},
+        ap=ap[()],
+        alone={kind: ap[(kind,)] for kind in REPAIRS},
+        in_turn={kind: ap[REPAIRS[: n + 1]] for n, kind in enumerate(REPAIRS)},
+        background=int(counts.images["background"].sum()),
+        missed=int(counts.images["missed"].sum()),
+        pck={length: correct for length, correct in counts.pck.items() if correct.people},
+        calibration=counts.calibration,
+        images=counts.images,
+    )
+
+
+_IMAGE_COLUMNS = ("annotated", "found", "missed", "background", "similarity", *JOINT_ERRORS)
+
+
+def _image_row(scene: Scene, diagnosis: Diagnosis) -> tuple[float, ...]:
+    """As `_IMAGE_COLUMNS`: people annotated, found, missed and nobody, mean similarity to whom was found (NaN without
+    anybody), wrong joints by kind."""
+    somebody = diagnosis.whom >= 0
+    people = int((~scene.annotated.ignored).sum())
+    similarity = float(diagnosis.similarity[somebody].mean()) if somebody.any() else float("nan")
+    wrong = [int((diagnosis.wrong == kind).sum()) for kind in range(len(JOINT_ERRORS))]
+    return (people, len(somebody), people - int(somebody.sum()), int((~somebody).sum()), similarity, *wrong)
+
+
+def _calibration(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """(20, 3) as `ErrorAnalysis.calibration`, of joints (D, K)."""
+    near = (wrong == _GOOD) | (wrong == JOINT_ERRORS.index("jitter"))
+    unlabelled = wrong == _UNKNOWN
+    clipped = np.clip(scores, 0, 1)
+    kinds = (near, ~near & ~unlabelled, unlabelled)
+    return np.stack([np.histogram(clipped[kind], SCORE_STEPS)[0] for kind in kinds], axis=1)
+
+
+def _pck(annotated: Annotated, poses: np.ndarray, skeleton: Skeleton) -> dict[str, Pck]:
+    counts = ~annotated.ignored
+    joints, poses = annotated.keypoints[counts], poses[counts]
     places, labelled = joints[..., :2], joints[..., 2] > 0
-    box = np.concatenate(boxes)[:, 2:].max(axis=1)
-    results = {"a tenth of the box": pck(poses, places, labelled, box, skeleton)}
+    box, heads = annotated.boxes[counts, 2:].max(axis=1), annotated.heads[counts]
+    results = {
+        "a tenth of the box": pck(poses, places, labelled, box, skeleton),
+        "half the head segment": pck(poses, places, labelled, heads, skeleton, 0.5, least_joints=1, least_length_px=0),
+    }
     if has_torso(skeleton):
         torso = torso_lengths(places, labelled, skeleton)
         results["a fifth of the torso"] = pck(poses, places, labelled, torso, skeleton, 0.2, least_length_px=0)
@@ -231,15 +308,16 @@ def repaired(scene: Scene, diagnosis: Diagnosis, kinds: Sequence[str]) -> Scene:
         seen[diagnosis.whom[diagnosis.whom >= 0]] = True
         annotated = annotated._replace(ignored=annotated.ignored | ~seen)
     # Areas of those found stay: they decide only about people of other sizes, who all count here.
-    return Scene(annotated, Found(found.boxes[order], found.areas[order], scores[order], keypoints[order]))
+    changed = Found(found.boxes, found.areas, scores, keypoints, found.keypoint_scores)
+    return Scene(annotated, Found(*(column[order] for column in changed)))
 
 
-def match_all_sizes(scene: Scene, sigmas: np.ndarray) -> Matches:
-    """Matches over people of any size, for `average_precision`."""
-    return match(*scene, keypoint_similarity(*scene, sigmas), _RULES)
+def _match(scene: Scene, sigmas: np.ndarray) -> Matches:
+    annotated, found = scene
+    similarity = keypoint_similarity(annotated, found, sigmas)
+    return match(annotated.crowd, found.scores, similarity, by_area(annotated, found, _ALL_SIZES))
 
 
-def average_precision(matches: list[Matches]) -> float:
-    """COCO's AP of what `match_all_sizes` gave for each image."""
-    curves = accumulate(join(matches, len(_AREAS)), list(_AREAS))
+def _average_precision(matches: Matches) -> float:
+    curves = accumulate(matches, ["all"])
     return curves.mean(curves.precision, "all")

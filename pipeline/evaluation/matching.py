@@ -43,6 +43,7 @@ class Annotated(NamedTuple):
         crowd: (G,) bool: a region with more than one person, which any number of those found may match.
         ignored: (G,) bool: neither finding them nor missing them counts.
         keypoints: (G, K, 3) x y v; K is 0 for boxes.
+        heads: (G,) length of the head segment, pixels; NaN where it isn't annotated.
     """
 
     boxes: np.ndarray
@@ -50,6 +51,7 @@ class Annotated(NamedTuple):
     crowd: np.ndarray
     ignored: np.ndarray
     keypoints: np.ndarray
+    heads: np.ndarray
 
 
 class Found(NamedTuple):
@@ -60,12 +62,26 @@ class Found(NamedTuple):
         areas: (D,) square pixels.
         scores: (D,).
         keypoints: (D, K, 2) x y; K is 0 for boxes.
+        keypoint_scores: (D, K).
     """
 
     boxes: np.ndarray
     areas: np.ndarray
     scores: np.ndarray
     keypoints: np.ndarray
+    keypoint_scores: np.ndarray
+
+
+class Questions(NamedTuple):
+    """Whom A numbers are about.
+
+    Attributes:
+        ignored: (A, G) bool: neither finding them nor missing them counts.
+        aside: (A, D) bool: those found who don't count if they are nobody.
+    """
+
+    ignored: np.ndarray
+    aside: np.ndarray
 
 
 class Matches(NamedTuple):
@@ -73,7 +89,7 @@ class Matches(NamedTuple):
 
     Attributes:
         scores: (N,).
-        matched: (A, N) uint16, for each range of areas: bit t is set where somebody matches at threshold t.
+        matched: (A, N) uint16, for each question: bit t is set where somebody matches at threshold t.
         ignored: (A, N) uint16: bit t is set where that counts neither way.
         people: (A,) how many annotated people there are to find.
     """
@@ -82,6 +98,10 @@ class Matches(NamedTuple):
     matched: np.ndarray
     ignored: np.ndarray
     people: np.ndarray
+
+    def of(self, questions: slice) -> Matches:
+        """Of some of the questions."""
+        return Matches(self.scores, self.matched[questions], self.ignored[questions], self.people[questions])
 
 
 def keypoint_similarity(annotated: Annotated, found: Found, sigmas: np.ndarray) -> np.ndarray:
@@ -120,31 +140,33 @@ def box_similarity(annotated: Annotated, found: Found) -> np.ndarray:
     return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
 
 
-def best_first(scores: np.ndarray, most: int) -> np.ndarray:
-    """Rows of the best scores; equal ones in their order."""
-    return np.argsort(-scores, kind="stable")[:most]
+def by_area(annotated: Annotated, found: Found, rules: Rules) -> Questions:
+    """A question for each range of areas."""
+    ranges = np.array(list(rules.areas.values()))[:, :, None]
+    outside = (annotated.areas < ranges[:, 0]) | (annotated.areas > ranges[:, 1])
+    odd = (found.areas < ranges[:, 0]) | (found.areas > ranges[:, 1])
+    return Questions(outside | annotated.ignored, odd)
 
 
-def match(annotated: Annotated, found: Found, similarity: np.ndarray, rules: Rules) -> Matches:
+def match(crowd: np.ndarray, scores: np.ndarray, similarity: np.ndarray, questions: Questions) -> Matches:
     """Match the people of an image, the best of those found choosing first.
 
     Args:
-        found: best first, at most `rules.most`.
+        crowd: (G,) of those annotated.
+        scores: (D,) of those found, best first.
         similarity: (D, G).
+        questions: asked all at once.
     """
-    ranges = np.array(list(rules.areas.values()))[:, :, None]
-    outside = (annotated.areas < ranges[:, 0]) | (annotated.areas > ranges[:, 1])
-    ignored = outside | annotated.ignored  # (A, G)
-    shape = (len(ranges), len(THRESHOLDS), len(found.scores))
+    ignored, aside = questions
+    shape = (len(ignored), len(THRESHOLDS), len(scores))
     matched, counts_not = np.zeros(shape, bool), np.zeros(shape, bool)
-    if len(annotated.areas):
-        free = np.ones((len(ranges), len(THRESHOLDS), len(annotated.areas)), bool)
+    if len(crowd):
+        free = np.ones((len(ignored), len(THRESHOLDS), len(crowd)), bool)
         for d, similar in enumerate(similarity):
             if similar.max() >= THRESHOLDS[0]:
-                _choose(similar, free, annotated.crowd, ignored, matched[..., d], counts_not[..., d])
-    odd = (found.areas < ranges[:, 0]) | (found.areas > ranges[:, 1])  # (A, D)
-    counts_not |= ~matched & odd[:, None]
-    return Matches(found.scores, _pack(matched), _pack(counts_not), (~ignored).sum(axis=1))
+                _choose(similar, free, crowd, ignored, matched[..., d], counts_not[..., d])
+    counts_not |= ~matched & aside[:, None]
+    return Matches(scores, _pack(matched), _pack(counts_not), (~ignored).sum(axis=1))
 
 
 def _choose(
@@ -178,11 +200,8 @@ def unpack(bits: np.ndarray) -> np.ndarray:
     return (bits & _BITS[:, None]) != 0
 
 
-def join(parts: Sequence[Matches], num_areas: int) -> Matches:
-    """Matches of several groups of images, in their order."""
-    if not parts:
-        none = np.zeros((num_areas, 0), np.uint16)
-        return Matches(np.zeros(0), none, none, np.zeros(num_areas, int))
+def join(parts: Sequence[Matches]) -> Matches:
+    """Matches of several groups of images, at least one, in their order."""
     return Matches(
         np.concatenate([part.scores for part in parts]),
         np.concatenate([part.matched for part in parts], axis=1),

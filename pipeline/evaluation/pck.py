@@ -1,6 +1,7 @@
 """The percentage of correct keypoints, found within a share of a length (Yang and Ramanan, TPAMI 2013).
 
-The length is the longer side of the box, or the torso.
+The length is the longer side of the box, the head segment (PCKh: Andriluka et al., CVPR 2014), or the torso (Sapp and
+Taskar, CVPR 2013).
 """
 
 from __future__ import annotations
@@ -18,21 +19,35 @@ _HEAD = ("nose", "eye", "ear", "head", "face", "neck")
 
 @dataclass(frozen=True)
 class Pck:
-    """Shares of correct joints.
+    """Correct joints, counted; those of groups of people add up with `+`.
 
     Attributes:
-        joints: by joint name; NaN where none is labelled.
-        body: mean over all labelled joints below the head; NaN without any.
+        names: (K,) of the joints.
+        right, asked: (K,) of how many labelled joints how many are correct.
         people: persons that were counted.
     """
 
-    joints: dict[str, float]
-    body: float
+    names: tuple[str, ...]
+    right: np.ndarray
+    asked: np.ndarray
     people: int
 
+    def __add__(self, other: Pck) -> Pck:
+        return Pck(self.names, self.right + other.right, self.asked + other.asked, self.people + other.people)
 
-# Of the diagonal of a head's box: how long MPII counts a head segment (Andriluka et al., CVPR 2014).
-_HEAD_SEGMENT = 0.6
+    @property
+    def joints(self) -> dict[str, float]:
+        """Shares of correct joints by joint name; NaN where none is labelled."""
+        return {name: self._share([i]) for i, name in enumerate(self.names)}
+
+    @property
+    def body(self) -> float:
+        """Over all labelled joints below the head; NaN without any."""
+        return self._share([i for i, name in enumerate(self.names) if not any(part in name for part in _HEAD)])
+
+    def _share(self, joints: Sequence[int]) -> float:
+        asked = int(self.asked[joints].sum())
+        return int(self.right[joints].sum()) / asked if asked else float("nan")
 
 
 def pck(
@@ -56,14 +71,7 @@ def pck(
     counted = (labelled.sum(axis=1) >= least_joints) & (lengths > least_length_px)
     right = np.linalg.norm(found - true, axis=2) < threshold * lengths[:, None]
     asked = labelled & counted[:, None]
-
-    def share(columns: Sequence[int]) -> float:
-        total = asked[:, columns].sum()
-        return float((right & asked)[:, columns].sum() / total) if total else float("nan")
-
-    below = [i for i, joint in enumerate(skeleton.joints) if not any(part in joint for part in _HEAD)]
-    by_joint = {joint: share([i]) for i, joint in enumerate(skeleton.joints)}
-    return Pck(by_joint, share(below), int(counted.sum()))
+    return Pck(skeleton.joints, (right & asked).sum(axis=0), asked.sum(axis=0), int(counted.sum()))
 
 
 def box_lengths(boxes: np.ndarray) -> np.ndarray:
@@ -76,7 +84,7 @@ def has_torso(skeleton: Skeleton) -> bool:
 
 
 def torso_lengths(true: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(N,) from the left shoulder to the right hip, pixels (Sapp and Taskar, CVPR 2013); NaN where unlabelled."""
+    """(N,) from the left shoulder to the right hip, pixels; NaN where unlabelled."""
     shoulder, hip = (skeleton.joints.index(joint) for joint in _TORSO)
     length = np.linalg.norm(true[:, shoulder] - true[:, hip], axis=1)
     return np.where(labelled[:, shoulder] & labelled[:, hip], length, np.nan)

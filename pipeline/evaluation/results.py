@@ -1,35 +1,124 @@
-"""The tables of a run as COCO results."""
+"""Those found: from COCO results, or from the tables of a run, which are also written as COCO results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline import storage
-from pipeline.evaluation.keypoints import PERSON
+from pipeline.evaluation.matching import Found
+from pipeline.evaluation.truth import PERSON, entries
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.skeletons import Skeleton
 from pipeline.sources import CocoIds
 from pipeline.tables import read_table, to_people
 
+_DECIMALS = 3  # of a pixel, in COCO results
 
-def keypoint_results(run: Run, ids: CocoIds | None = None) -> Iterator[dict[str, Any]]:
-    """COCO keypoint results of the people in images with a COCO id; streams.
+
+class Results(NamedTuple):
+    """People found.
+
+    Attributes:
+        image_ids: (N,) COCO ids.
+        found: in the results' order.
+        warnings: what is odd about them though COCO tolerates it.
+    """
+
+    image_ids: np.ndarray
+    found: Found
+    warnings: tuple[str, ...] = ()
+
+
+def read_results(source: str | Iterable[Mapping[str, Any]], known: np.ndarray, skeleton: Skeleton | None) -> Results:
+    """COCO results; streams.
 
     Args:
-        run: a reduced run.
-        ids: ids by the images' names; by default those that the run was told.
+        source: URI of a results file, or its entries.
+        known: (I,) ids of the annotated images, ascending.
+        skeleton: of the keypoints; None for boxes.
+
+    Raises:
+        ValueError: an entry that cannot be evaluated, named by its number.
     """
-    return _results(run, ids, _keypoint_entry)
+    key, length = ("keypoints", 3 * len(skeleton)) if skeleton else ("bbox", 4)
+    image_ids, scores, numbers = array("q"), array("d"), array("d")
+    seen: set[int] = set()
+    known_ids = set(known.tolist())
+    twice = 0
+    for number, entry in enumerate(entries_of(source) if isinstance(source, str) else source):
+        values = _checked(number, entry, known_ids, key, length)
+        digest = hash((entry["image_id"], entry["score"], *values))
+        twice += digest in seen
+        seen.add(digest)
+        if entry.get("category_id", PERSON) == PERSON:
+            image_ids.append(entry["image_id"])
+            scores.append(entry["score"])
+            numbers.extend(values)
+    warnings = (
+        [f"{twice} results entries are there more than once; COCO counts each as a person found"] if twice else []
+    )
+    columns, score_column = np.array(numbers).reshape(-1, length), np.array(scores)
+    if skeleton:
+        poses = columns.reshape(-1, len(skeleton), 3)
+        found = _of_poses(poses[..., :2], poses[..., 2], score_column)
+    else:
+        found = _of_boxes(columns, score_column)
+    return Results(np.array(image_ids), found, tuple(warnings))
 
 
-def box_results(run: Run, ids: CocoIds | None = None) -> Iterator[dict[str, Any]]:
-    """COCO detection results of the same people, scored by their boxes."""
-    return _results(run, ids, _box_entry)
+def entries_of(results: str) -> Iterator[Any]:
+    """The entries of a results file; streams.
+
+    Raises:
+        ValueError: it is no JSON list.
+    """
+    with storage.open_read(results) as stream:
+        first = stream.read(64).lstrip()[:1]
+    if first != b"[":
+        raise ValueError(
+            f"{results}: expected a JSON list of COCO results; it begins with {first.decode(errors='replace')!r}"
+        )
+    return entries(results, "")
+
+
+def _checked(number: int, entry: Any, known: set[int], key: str, length: int) -> list[float]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"results entry {number} is {type(entry).__name__}, expected an object")
+    where = f"results entry {number} (image_id {entry.get('image_id')})"
+    if entry.get("image_id") not in known:
+        raise ValueError(f"{where}: the annotations have no such image")
+    values = entry.get(key)
+    if values is None or len(values) != length:
+        found = "no" if values is None else len(values)
+        raise ValueError(f"{where}: {found} values in {key!r}, expected {length}")
+    if "score" not in entry:
+        raise ValueError(f"{where}: no score; average precision needs one for every entry")
+    if not all(math.isfinite(v) for v in (*values, entry["score"])):
+        raise ValueError(f"{where}: {key!r} or score is not finite")
+    return values
+
+
+def run_poses(run: Run, ids: CocoIds, skeleton: Skeleton) -> Results:
+    """The people of a reduced run in images that have a COCO id, as `coco_results.json` would say."""
+    found = [(numbers, _poses(people), people.pose_scores) for numbers, people in _tables(run, ids)]
+    poses = np.concatenate([np.zeros((0, len(skeleton), 3)), *(poses for _, poses, _ in found)])
+    image_ids, scores = _joined(found, 0, np.int64), _joined(found, 2, np.float64)
+    return Results(image_ids, _of_poses(poses[..., :2], poses[..., 2], scores))
+
+
+def run_boxes(run: Run, ids: CocoIds) -> Results:
+    """The boxes of the same people, scored by the detector."""
+    found = [(numbers, people.boxes.astype(float), people.box_scores) for numbers, people in _tables(run, ids)]
+    boxes = np.concatenate([np.zeros((0, 4)), *(boxes for _, boxes, _ in found)])
+    boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return Results(_joined(found, 0, np.int64), _of_boxes(boxes, _joined(found, 2, np.float64)))
 
 
 def write_coco_results(run: Run) -> str:
@@ -37,39 +126,51 @@ def write_coco_results(run: Run) -> str:
     uri = run.path("coco_results.json")
     with storage.open_write(uri) as stream:
         stream.write(b"[")
-        for number, entry in enumerate(keypoint_results(run)):
+        for number, entry in enumerate(_entries(run)):
             stream.write((b",\n" if number else b"\n") + json.dumps(entry).encode())
         stream.write(b"\n]\n")
     return uri
 
 
-def _results(
-    run: Run, ids: CocoIds | None, entry: Callable[[int, People, int], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
+def _entries(run: Run) -> Iterator[dict[str, Any]]:
+    for image_ids, people in _tables(run, None):
+        for number, pose, score in zip(image_ids.tolist(), _poses(people), people.pose_scores.tolist(), strict=True):
+            yield {
+                "image_id": number,
+                "category_id": PERSON,
+                "keypoints": pose.ravel().tolist(),
+                "score": score,
+            }
+
+
+def _tables(run: Run, ids: CocoIds | None) -> Iterator[tuple[np.ndarray, People]]:
+    """COCO ids and people of each table that has any; by default with the ids that the run was told."""
     for table in read_table(run.uri, "people"):
-        people = to_people(table)
-        for row, coco_id in enumerate(_coco_ids(table, ids)):
-            if coco_id is not None:
-                yield entry(coco_id, people, row)
+        if ids is None:
+            numbers = table["coco_id"].to_pylist()
+        else:
+            numbers = [ids.get(image_id) for image_id in table["image_id"].to_pylist()]
+        known = np.array([number is not None for number in numbers], bool)
+        if known.any():
+            yield np.array([n for n in numbers if n is not None], np.int64), to_people(table)[known]
 
 
-def _coco_ids(table: pa.Table, ids: CocoIds | None) -> list[int | None]:
-    if ids is None:
-        return table["coco_id"].to_pylist()
-    return [ids.get(image_id) for image_id in table["image_id"].to_pylist()]
+def _poses(people: People) -> np.ndarray:
+    """(N, K, 3) x y score as they are written: more decimals than a keypoint has would only fill disks."""
+    values = np.concatenate([people.keypoints, people.keypoint_scores[..., None]], axis=2)
+    return np.round(values.astype(np.float64), _DECIMALS)
 
 
-def _keypoint_entry(coco_id: int, people: People, row: int) -> dict[str, Any]:
-    values = np.column_stack([people.keypoints[row], people.keypoint_scores[row]])
-    return {
-        "image_id": coco_id,
-        "category_id": PERSON,
-        "keypoints": [round(v, 3) for v in values.ravel().astype(float).tolist()],
-        "score": float(people.pose_scores[row]),
-    }
+def _joined(found: list[tuple[Any, ...]], column: int, dtype: Any) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype), *(table[column].astype(dtype) for table in found)])
 
 
-def _box_entry(coco_id: int, people: People, row: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = people.boxes[row].astype(float).tolist()
-    score = float(people.box_scores[row])
-    return {"image_id": coco_id, "category_id": PERSON, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+def _of_poses(keypoints: np.ndarray, keypoint_scores: np.ndarray, scores: np.ndarray) -> Found:
+    first, last = keypoints.min(axis=1), keypoints.max(axis=1)
+    boxes = np.concatenate([first, last - first], axis=1)
+    return Found(boxes, boxes[:, 2] * boxes[:, 3], scores, keypoints, keypoint_scores)
+
+
+def _of_boxes(boxes: np.ndarray, scores: np.ndarray) -> Found:
+    none = np.zeros((len(boxes), 0))
+    return Found(boxes, boxes[:, 2] * boxes[:, 3], scores, np.zeros((len(boxes), 0, 2)), none)

@@ -1,18 +1,28 @@
-"""Average precision over some of the people: by size, by labelled joints, by how many others are in their way."""
+"""Average precision over some of the people: by size, labelled joints, who is in their way, and by their image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.errors import average_precision, match_all_sizes
-from pipeline.evaluation.keypoints import Scene
-from pipeline.evaluation.matching import Annotated, Found, box_similarity
+from pipeline.evaluation.curves import accumulate
+from pipeline.evaluation.matching import (
+    Annotated,
+    Found,
+    Matches,
+    Questions,
+    box_similarity,
+    join,
+    keypoint_similarity,
+    match,
+)
+from pipeline.evaluation.scenes import Scenes
 from pipeline.skeletons import Skeleton
 
 _OVERLAP = 0.1  # of boxes, from which one is in the other's way
+_MOST_ANSWERS = 20
 
 
 class Slice(NamedTuple):
@@ -24,39 +34,79 @@ class Slice(NamedTuple):
     ap: float
 
 
+class Answers(NamedTuple):
+    """What people, or images, can be told apart by.
+
+    Attributes:
+        question: e.g. the name of a column.
+        answers: possible ones.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+
+
 # Upper limits, the last without one; size is the square root of the area, in octaves.
 _SIZES = (32, 64, 128, 256)
 _JOINTS = (5, 10, 15)
 _OTHERS = (0, 2)
+_CROWDING = (0.1, 0.8)
+_SIZE = Answers("size, pixels", (*(f"to {n}" for n in _SIZES), f"over {_SIZES[-1]}"))
+_LABELLED = Answers("labelled joints", ("1-5", "6-10", "11-15", "16 or more"))
+_OVERLAPPED = Answers("people overlapped", ("none", "1-2", "3 or more"))
+_BOTH = Answers(
+    "people overlapped, labelled joints", tuple(f"{o}, {j}" for o in _OVERLAPPED.answers for j in _LABELLED.answers)
+)
+_CROWDED = Answers("crowding of the image", ("to 0.1", "to 0.8", "over 0.8"))
+_OF_PEOPLE = (_SIZE, _LABELLED, _OVERLAPPED, _BOTH, _CROWDED)
 
 
-def slices(scenes: Sequence[Scene], skeleton: Skeleton) -> list[Slice]:
-    """Every slice; finding or missing people of other slices doesn't count in it."""
-    groups = [
-        ("size, pixels", [f"to {n}" for n in _SIZES] + [f"over {_SIZES[-1]}"], _size),
-        ("labelled joints", ["1-5", "6-10", "11-15", "16 or more"], _joints),
-        ("people overlapped", ["none", "1-2", "3 or more"], _others),
-    ]
-    return [
-        Slice(question, answer, *sliced(scenes, skeleton, [number(a) == n for a, _ in scenes]))
-        for question, answers, number in groups
-        for n, answer in enumerate(answers)
-    ]
+def image_answers(question: str, values: Sequence[Any]) -> tuple[Answers, np.ndarray]:
+    """The different values of a column about images, and (I,) which of them each image has.
 
-
-def sliced(scenes: Sequence[Scene], skeleton: Skeleton, members: Sequence[np.ndarray]) -> tuple[int, float]:
-    """How many people are members, and the average precision over them; -1 where they are none.
-
-    Args:
-        members: (G,) bool for the people of each image.
+    The most frequent ones have an answer of their own, the rest share one.
     """
+    text = np.array(["none" if value is None else str(value) for value in values])
+    names, which, counts = np.unique(text, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    answers = tuple(names[order].tolist())
+    if len(answers) > _MOST_ANSWERS:
+        answers = (*answers[: _MOST_ANSWERS - 1], f"{len(answers) - _MOST_ANSWERS + 1} others")
+    return Answers(question, answers), np.minimum(rank[which], _MOST_ANSWERS - 1)
+
+
+def match_slices(scenes: Scenes, skeleton: Skeleton, of_images: Sequence[Answers]) -> Matches:
+    """Matches with a question for each answer to each question; finding or missing other people doesn't count in it."""
     sigmas = np.array(skeleton.oks_sigmas)
-    matches, people = [], 0
-    for (annotated, found), member in zip(scenes, members, strict=True):
-        ignored = annotated.ignored | ~member
-        people += int((~ignored).sum())
-        matches.append(match_all_sizes(Scene(annotated._replace(ignored=ignored), found), sigmas))
-    return people, average_precision(matches)
+    parts = []
+    for number, scene in enumerate(scenes):
+        annotated, found = scene
+        members = np.concatenate(
+            [
+                *(_members(about.answers, which) for about, which in _of_people(annotated)),
+                *(
+                    _members(about.answers, np.full(len(annotated.areas), scenes.answers[about.question][number]))
+                    for about in of_images
+                ),
+            ]
+        )
+        nobody_aside = np.zeros((len(members), len(found.scores)), bool)
+        questions = Questions(annotated.ignored | ~members, nobody_aside)
+        parts.append(match(annotated.crowd, found.scores, keypoint_similarity(*scene, sigmas), questions))
+    return join(parts)
+
+
+def slices(matches: Matches, of_images: Sequence[Answers]) -> list[Slice]:
+    """Every slice, from what `match_slices` gave for all images."""
+    asked = [(about.question, answer) for about in (*_OF_PEOPLE, *of_images) for answer in about.answers]
+    found = []
+    for number, (question, answer) in enumerate(asked):
+        curves = accumulate(matches.of(slice(number, number + 1)), [answer])
+        ap = curves.mean(curves.precision, answer)
+        found.append(Slice(question, answer, int(matches.people[number]), ap))
+    return found
 
 
 def lines(found: Sequence[Slice]) -> list[str]:
@@ -68,17 +118,43 @@ def lines(found: Sequence[Slice]) -> list[str]:
     return text
 
 
-def _size(annotated: Annotated) -> np.ndarray:
-    return np.searchsorted(_SIZES, np.sqrt(annotated.areas))
+def _members(answers: Sequence[str], which: np.ndarray) -> np.ndarray:
+    """(answers, G) bool."""
+    return which == np.arange(len(answers))[:, None]
 
 
-def _joints(annotated: Annotated) -> np.ndarray:
-    return np.searchsorted(_JOINTS, (annotated.keypoints[..., 2] > 0).sum(axis=1))
+def _of_people(annotated: Annotated) -> Iterator[tuple[Answers, np.ndarray]]:
+    """Each question of `_OF_PEOPLE`, and (G,) the numbers of people's answers."""
+    labelled = np.searchsorted(_JOINTS, (annotated.keypoints[..., 2] > 0).sum(axis=1))
+    others = np.searchsorted(_OTHERS, _overlapped(annotated))
+    yield _SIZE, np.searchsorted(_SIZES, np.sqrt(annotated.areas))
+    yield _LABELLED, labelled
+    yield _OVERLAPPED, others
+    yield _BOTH, others * len(_LABELLED.answers) + labelled
+    yield _CROWDED, np.full(len(labelled), np.searchsorted(_CROWDING, crowding(annotated)))
 
 
-def _others(annotated: Annotated) -> np.ndarray:
+def _overlapped(annotated: Annotated) -> np.ndarray:
+    """(G,) how many others' boxes are in the way of each."""
     if not len(annotated.areas):
         return np.zeros(0, int)
-    boxes = Found(annotated.boxes, annotated.areas, annotated.areas, annotated.keypoints)
+    none = np.zeros((len(annotated.areas), 0))
+    boxes = Found(annotated.boxes, annotated.areas, annotated.areas, none, none)
     overlaps = box_similarity(annotated._replace(crowd=np.zeros_like(annotated.crowd)), boxes) >= _OVERLAP
-    return np.searchsorted(_OTHERS, overlaps.sum(axis=1) - 1)
+    return overlaps.sum(axis=1) - 1
+
+
+def crowding(annotated: Annotated) -> float:
+    """How many joints of others lie in people's boxes, per joint of their own: the mean over an image's people.
+
+    The crowd index of Li et al., CrowdPose, CVPR 2019; 0 without people who have joints.
+    """
+    labelled = annotated.keypoints[..., 2] > 0
+    first, last = annotated.boxes[:, None, None, :2], (annotated.boxes[:, :2] + annotated.boxes[:, 2:])[:, None, None]
+    places = annotated.keypoints[None, ..., :2]
+    inside = (((places >= first) & (places <= last)).all(axis=-1) & labelled).sum(axis=2)  # (G boxes, G people)
+    own = np.diagonal(inside)
+    counted = ~annotated.ignored & (own > 0)
+    if not counted.any():
+        return 0.0
+    return float(((inside.sum(axis=1) - own)[counted] / own[counted]).mean())

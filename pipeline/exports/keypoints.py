@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline import storage
-from pipeline.evaluation.keypoints import PERSON
+from pipeline.evaluation.truth import PERSON
 from pipeline.exports.people import export_path, images_with_people, member_name, rounded, write_list, xywh
 from pipeline.people import People
 from pipeline.run import Run

@@ -88,16 +88,19 @@ def read_coco(uri: str) -> dict[str, Any]:
 
 
 class CocoIds:
-    """COCO image ids by the names of images: by the whole name, else by the file name where that is unique."""
+    """COCO image ids by the names of images: by the whole name, else by the file name where that is unique.
 
-    def __init__(self, images: Iterable[dict[str, Any]]) -> None:
+    Args:
+        images: each one's `file_name` and id.
+    """
+
+    def __init__(self, images: Iterable[tuple[str, int]]) -> None:
         self._by_name: dict[str, int] = {}
         self._by_basename: dict[str, int | None] = {}
-        for image in images:
-            name = image["file_name"]
-            self._by_name[name] = image["id"]
+        for name, number in images:
+            self._by_name[name] = number
             base = storage.basename(name)
-            self._by_basename[base] = None if base in self._by_basename else image["id"]
+            self._by_basename[base] = None if base in self._by_basename else number
 
     def get(self, key: str) -> int | None:
         """The id of the image with this key, None where the annotations don't know it."""

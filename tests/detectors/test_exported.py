@@ -10,7 +10,7 @@ from pipeline.compute import Compute
 from pipeline.config import DetectorSettings
 from pipeline.detectors import build_detector
 from pipeline.detectors.exported import yolo_rows, yolox_rows
-from pipeline.evaluation.keypoints import evaluate_boxes
+from pipeline.evaluation import evaluate_boxes
 from pipeline.images import decode_image
 
 CPU = Compute.resolve("cpu", "float32")
@@ -136,4 +136,4 @@ def test_yolox_nano_finds_the_people_of_the_photographs() -> None:
             results.append(
                 {"image_id": image["id"], "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             )
-    assert evaluate_boxes(results, truth).metrics.ap > 0.40
+    assert evaluate_boxes(results, truth).ap > 0.40

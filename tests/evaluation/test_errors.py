@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from test_keypoints import made_up
+from test_keypoints import made_up, scenes_of
 
-from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, analyse, diagnose
-from pipeline.evaluation.keypoints import Scene, scenes_of
-from pipeline.evaluation.matching import KEYPOINT_RULES, Annotated, Found
+from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, ErrorAnalysis, analyse, count_errors, diagnose
+from pipeline.evaluation.matching import Annotated, Found
+from pipeline.evaluation.scenes import Scene, Scenes
 from pipeline.skeletons import SKELETONS
 
 SKELETON = SKELETONS["coco17"]
@@ -23,13 +23,24 @@ def person(x: float) -> np.ndarray:
 def annotated(*people: np.ndarray) -> Annotated:
     none = np.zeros(len(people), bool)
     boxes = np.array([[0, 0, 100, 200.0]] * len(people))
-    return Annotated(boxes, np.full(len(people), AREA), none, none, np.array(people))
+    heads = np.full(len(people), 50.0)
+    return Annotated(boxes, np.full(len(people), AREA), none, none, np.array(people), heads)
 
 
-def found(*poses: np.ndarray, scores: list[float] | None = None) -> Found:
+def found(*poses: np.ndarray, certain: list[float] | None = None) -> Found:
     keypoints = np.array(poses)[..., :2]
-    number = np.array(scores if scores else np.linspace(0.9, 0.5, len(poses)))
-    return Found(np.zeros((len(poses), 4)), np.full(len(poses), AREA), number, keypoints)
+    number = np.array(certain if certain else np.linspace(0.9, 0.5, len(poses)))
+    scores = np.full(keypoints.shape[:2], 0.5)
+    return Found(np.zeros((len(poses), 4)), np.full(len(poses), AREA), number, keypoints, scores)
+
+
+def one_image(people: Annotated, poses: Found, **answers: int) -> Scenes:
+    ends = (np.array([0, len(people.areas)]), np.array([0, len(poses.scores)]))
+    return Scenes(np.array([7]), people, ends[0], poses, ends[1], {q: np.array([n]) for q, n in answers.items()})
+
+
+def analysis_of(people: Annotated, poses: Found) -> ErrorAnalysis:
+    return analyse(count_errors(one_image(people, poses), SKELETON))
 
 
 def at_similarity(joint: int, similarity: float) -> float:
@@ -77,20 +88,26 @@ def test_a_joint_that_nobody_labelled_is_not_wrong() -> None:
 def test_people_who_are_nobody_and_people_whom_nobody_found() -> None:
     nobody = person(0)
     nobody[:, :2] += 50_000
-    analysis = analyse([Scene(annotated(person(0), person(9000)), found(person(0), nobody))], SKELETON)
+    analysis = analysis_of(annotated(person(0), person(9000)), found(person(0), nobody))
     assert (analysis.background, analysis.missed) == (1, 1)
     assert analysis.shares["good"] == 1
     assert analysis.alone["missed"] == pytest.approx(1)
     assert analysis.alone["background"] == pytest.approx(analysis.ap)
     assert analysis.pck["a tenth of the box"].body == 0.5  # one of two people
     assert analysis.pck["a fifth of the torso"].people == 2
+    assert analysis.pck["half the head segment"].joints["nose"] == 0.5
+    columns = {name: column.tolist() for name, column in analysis.images.items()}
+    assert (columns["image_id"], columns["annotated"], columns["found"]) == ([7], [2], [2])
+    assert (columns["missed"], columns["background"], columns["similarity"]) == ([1], [1], [1])
+    # Every joint of the one who was found has a score of 0.5 and is at its place.
+    assert analysis.calibration[10].tolist() == [17, 0, 0]
+    assert analysis.calibration.sum() == 17
 
 
 def test_a_worse_pose_with_a_better_score_is_a_scoring_error() -> None:
     nobody = person(0)
     nobody[:, :2] += 50_000
-    scene = Scene(annotated(person(0)), found(nobody, person(0), scores=[0.9, 0.8]))
-    analysis = analyse([scene], SKELETON)
+    analysis = analysis_of(annotated(person(0)), found(nobody, person(0), certain=[0.9, 0.8]))
     assert analysis.ap == pytest.approx(0.5)
     assert analysis.alone["score"] == pytest.approx(1)
 
@@ -98,7 +115,7 @@ def test_a_worse_pose_with_a_better_score_is_a_scoring_error() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_shares_add_up_and_repairing_everything_is_perfect(seed: int) -> None:
     truth, poses, _ = made_up(seed)
-    analysis = analyse(scenes_of(truth, poses, KEYPOINT_RULES, 17), SKELETON)
+    analysis = analyse(count_errors(scenes_of(truth, poses), SKELETON))
     assert sum(analysis.shares.values()) == pytest.approx(1)
     assert list(analysis.in_turn) == list(REPAIRS)
     assert analysis.in_turn["missed"] == pytest.approx(1)

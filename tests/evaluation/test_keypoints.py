@@ -11,9 +11,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.evaluation import evaluate_boxes, evaluate_keypoints
-from pipeline.evaluation.keypoints import match_scenes, scenes_of
-from pipeline.evaluation.matching import KEYPOINT_RULES, Matches, join
-from pipeline.skeletons import SKELETONS
+from pipeline.evaluation.matching import KEYPOINT_RULES
+from pipeline.evaluation.results import read_results
+from pipeline.evaluation.scenes import Scenes, pair
+from pipeline.evaluation.truth import read_truth
+from pipeline.skeletons import SKELETONS, Skeleton
 
 SKELETON = SKELETONS["coco17"]
 _KEYPOINTS = ["ap", "ap50", "ap75", "ap_m", "ap_l", "ar", "ar50", "ar75", "ar_m", "ar_l"]
@@ -56,6 +58,12 @@ def made_up(seed: int) -> tuple[dict, list[dict], list[dict]]:
     return truth, poses, boxes
 
 
+def scenes_of(truth: dict, poses: list[dict], skeleton: Skeleton = SKELETON) -> Scenes:
+    known = read_truth(truth, skeleton)
+    results = read_results(poses, known.ids, skeleton)
+    return pair(known, results.image_ids, results.found, KEYPOINT_RULES.most)
+
+
 def oracle(truth: dict, results: list[dict], kind: str) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         ground = COCO()
@@ -72,14 +80,14 @@ def oracle(truth: dict, results: list[dict], kind: str) -> list[float]:
 @pytest.mark.parametrize("seed", range(30))
 def test_keypoints_equal_pycocotools(seed: int) -> None:
     truth, poses, _ = made_up(seed)
-    ours = evaluate_keypoints(poses, truth, SKELETON).metrics
+    ours = evaluate_keypoints(poses, truth, SKELETON)
     assert [getattr(ours, name) for name in _KEYPOINTS] == oracle(truth, poses, "keypoints")
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_boxes_equal_pycocotools(seed: int) -> None:
     truth, _, boxes = made_up(seed)
-    ours = evaluate_boxes(boxes, truth).metrics
+    ours = evaluate_boxes(boxes, truth)
     expected = oracle(truth, boxes, "bbox")
     got = [ours.ap, ours.ap50, ours.ap75, ours.ap_m, ours.ap_l, ours.ar, ours.ar_m, ours.ar_l]
     assert got == [expected[i] for i in (0, 1, 2, 4, 5, 8, 10, 11)]
@@ -90,7 +98,7 @@ def test_order_does_not_matter_where_scores_differ() -> None:
     for i, entry in enumerate(poses):
         entry["score"] = i / 1000
     shuffled = [poses[i] for i in np.random.default_rng(0).permutation(len(poses))]
-    assert evaluate_keypoints(poses, truth, SKELETON).metrics == evaluate_keypoints(shuffled, truth, SKELETON).metrics
+    assert evaluate_keypoints(poses, truth, SKELETON) == evaluate_keypoints(shuffled, truth, SKELETON)
 
 
 @needs_people
@@ -105,17 +113,17 @@ def test_jittered_copies_of_real_annotations_equal_pycocotools(tmp_path) -> None
             entry = {"image_id": annotation["image_id"], "category_id": 1, "score": float(r.random())}
             results.append({**entry, "keypoints": joints.ravel().tolist()})
     (tmp_path / "results.json").write_text(json.dumps(results))
-    ours = evaluate_keypoints(str(tmp_path / "results.json"), str(PEOPLE / "val.json"), SKELETON).metrics
+    ours = evaluate_keypoints(str(tmp_path / "results.json"), str(PEOPLE / "val.json"), SKELETON)
     assert [getattr(ours, name) for name in _KEYPOINTS] == oracle(truth, results, "keypoints")
     assert 0.3 < ours.ap < 0.99
 
 
 def test_no_results_are_zero_and_no_truth_is_undefined() -> None:
     truth, poses, _ = made_up(1)
-    assert evaluate_keypoints([], truth, SKELETON).metrics.ap == 0
-    assert evaluate_boxes([], truth).metrics.ap == 0
-    assert evaluate_keypoints([], {**truth, "annotations": []}, SKELETON).metrics.ap == -1
-    assert evaluate_keypoints(poses, {**truth, "annotations": []}, SKELETON).metrics.ap == -1
+    assert evaluate_keypoints([], truth, SKELETON).ap == 0
+    assert evaluate_boxes([], truth).ap == 0
+    assert evaluate_keypoints([], {**truth, "annotations": []}, SKELETON).ap == -1
+    assert evaluate_keypoints(poses, {**truth, "annotations": []}, SKELETON).ap == -1
 
 
 @pytest.mark.parametrize(
@@ -142,20 +150,8 @@ def test_an_entry_that_is_there_twice_is_counted() -> None:
     doubled = [*poses, poses[0], poses[0], poses[3]]
     (warning,) = evaluate_keypoints(doubled, truth, SKELETON).warnings
     assert warning.startswith("3 results entries are there more than once")
-    ours = evaluate_keypoints(doubled, truth, SKELETON).metrics
+    ours = evaluate_keypoints(doubled, truth, SKELETON)
     assert [getattr(ours, name) for name in _KEYPOINTS] == oracle(truth, doubled, "keypoints")
-
-
-def test_groups_of_images_joined_in_order_are_all_of_them() -> None:
-    truth, poses, _ = made_up(5)
-    sigmas = np.array(SKELETON.oks_sigmas)
-    scenes = scenes_of(truth, poses, KEYPOINT_RULES, len(SKELETON))
-    whole = match_scenes(scenes, KEYPOINT_RULES, sigmas)
-    for cuts in ([1, 4, 9], [6], list(range(1, 12))):
-        groups = [scenes[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
-        joined = join([match_scenes(group, KEYPOINT_RULES, sigmas) for group in groups], 3)
-        for name in Matches._fields:
-            np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
 
 
 def test_a_perfect_result_is_perfect() -> None:
@@ -165,5 +161,5 @@ def test_a_perfect_result_is_perfect() -> None:
         for a in truth["annotations"]
         if a["num_keypoints"] and not a["iscrowd"]
     ]
-    metrics = evaluate_keypoints(perfect, truth, SKELETON).metrics
+    metrics = evaluate_keypoints(perfect, truth, SKELETON)
     assert (metrics.ap, metrics.ar) == (1.0, 1.0)

@@ -24,7 +24,7 @@ def evaluate(folder: Path, results: object, capsys, code: int = 0) -> str:
 
 def test_keypoints_and_boxes_of_any_tool(files, capsys) -> None:
     folder, poses, boxes, truth = files
-    expected = evaluate_keypoints(poses, truth, SKELETON).metrics
+    expected = evaluate_keypoints(poses, truth, SKELETON)
     output = evaluate(folder, [*poses, poses[0]], capsys)
     assert f"keypoints (coco17): AP {expected.ap:.3f}"[:25] in output
     assert "measured on 12 annotated images" in output
@@ -38,7 +38,7 @@ def test_keypoints_and_boxes_of_any_tool(files, capsys) -> None:
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ({"annotations": []}, "expected a list of COCO results, found dict"),
+        ({"annotations": []}, "expected a JSON list of COCO results; it begins with '{'"),
         ([{"image_id": 1, "keypoints": [1, 2, 3], "score": 1}], "entry 0 has 1 joints; known skeletons: coco17 17"),
         ([{"image_id": 77, "keypoints": [1] * 51, "score": 1}], r"entry 0 (image_id 77): the annotations have no such"),
     ],

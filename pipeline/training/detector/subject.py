@@ -16,7 +16,7 @@ from pipeline.compute import Compute
 from pipeline.config import DetectorSettings
 from pipeline.detectors.darknet import Darknet
 from pipeline.detectors.darknet_detector import DarknetDetector
-from pipeline.evaluation.keypoints import PERSON, evaluate_boxes
+from pipeline.evaluation import PERSON, evaluate_boxes
 from pipeline.people import Boxes
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.sources import read_coco
@@ -52,7 +52,7 @@ class DetectorSubject:
         if settings.detector.weights is not None:
             load_weights(network, settings.detector.weights, settings.detector.cfg)
         else:
-            _expect_little(network)
+            expect_little(network)
         images = read_images(settings)
         task = DetectorTask(images, network, settings.detector.input_size, settings.detector.augmentation)
         return cls(network, cfg, task, settings)
@@ -74,7 +74,7 @@ class DetectorSubject:
                 results.append({"image_id": image["id"], "category_id": PERSON, "bbox": box, "score": score})
             if len(pictures) < _PICTURES:
                 pictures.append(draw_boxes(pixels, boxes.xyxy[boxes.scores >= _SHOWN_SCORE]))
-        metrics = evaluate_boxes(results, truth).metrics
+        metrics = evaluate_boxes(results, truth)
         numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap_m": metrics.ap_m, "ap_l": metrics.ap_l, "ar": metrics.ar}
         return Measured(numbers, contact_sheet(pictures))
 
@@ -102,7 +102,7 @@ def _images(annotated: AnnotatedSet) -> Iterator[tuple[np.ndarray, People, float
             yield pixels, people[image["id"]], annotated.weight
 
 
-def _expect_little(network: Darknet) -> None:
+def expect_little(network: Darknet) -> None:
     """Let a random network begin by finding hardly anything, so that background doesn't drown the first steps."""
     for before, layer in network.outputs():
         assert before.bias is not None

@@ -15,7 +15,7 @@ from pipeline.annotator import Annotator
 from pipeline.checkpoints import read_state_dict
 from pipeline.compute import Compute
 from pipeline.config import PoseSettings
-from pipeline.evaluation.keypoints import PERSON, evaluate_keypoints
+from pipeline.evaluation import PERSON, evaluate_keypoints
 from pipeline.evaluation.pck import box_lengths, pck
 from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
@@ -173,7 +173,7 @@ def _measure(network: nn.Module, architecture: Architecture, settings: TrainSett
             values = np.column_stack([keypoints, scores]).ravel().tolist()
             results.append({"image_id": image["id"], "category_id": PERSON, "keypoints": values, "score": float(score)})
     everyone = [person for image in images for person in people[image["id"]]]
-    metrics = evaluate_keypoints(results, truth, skeleton).metrics
+    metrics = evaluate_keypoints(results, truth, skeleton)
     true, labelled, boxes = (
         np.array([getattr(p, name) for p in everyone]) for name in ("keypoints", "labelled", "box")
     )
