@@ -137,7 +137,7 @@ class _People:
         for key in ("image_id", "bbox", "area"):
             if key not in entry:
                 raise ValueError(f"{self._name}: annotations[{number}] lacks {key}")
-        keypoints = list(entry.get("keypoints") or ())
+        keypoints = [] if entry.get("keypoints") is None else list(entry["keypoints"])
         self.with_keypoints |= bool(keypoints)
         labelled = entry.get("num_keypoints", 0)
         if self._whole_body and len(keypoints) < 3 * self._joints:
