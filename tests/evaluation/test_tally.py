@@ -60,7 +60,10 @@ def test_parts_of_a_whole_body() -> None:
     joints = np.column_stack([r.random((136, 2)) * 300, np.full(136, 2.0)])
     entry = {"image_id": 1, "category_id": 1}
     box = {"bbox": [0, 0, 300, 300], "area": 90000, "iscrowd": 0, "num_keypoints": 136}
-    truth = {"images": [{"id": 1, "file_name": "a"}], "annotations": [{**entry, **box, "keypoints": joints.ravel()}]}
+    truth = {
+        "images": [{"id": 1, "file_name": "a"}],
+        "annotations": [{**entry, **box, "keypoints": joints.ravel().tolist()}],
+    }
     joints[skeleton.parts["face"], 0] += 50
     said = tally(scenes_of(truth, [{**entry, "keypoints": joints.ravel(), "score": 1}], skeleton), skeleton)
     matched = {part: int(matches.matched[0, 0]) for part, matches in said.parts.items()}
