@@ -15,8 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import storage
-from pipeline.config import Settings, absolute_paths
+from pipeline.config import absolute_paths
 from pipeline.evaluation import evaluate_run
 from pipeline.evaluation.results import write_coco_results
 from pipeline.flags import parse_settings
@@ -37,7 +36,7 @@ from pipeline.images import ImageRefused
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
 from pipeline.run import Run
-from pipeline.sources import Manifest, plan_collection, write_manifest
+from pipeline.sources import Manifest
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml"
 
@@ -47,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     try:
         given = Given.load(settings)
-        run, manifest = _prepare(settings)
+        run = Run.create(settings)
+        manifest = run.plan()
     except (ValueError, OSError) as error:
         print(f"annotate: {error}", file=sys.stderr)
         return 2
@@ -74,14 +74,6 @@ def main(argv: Sequence[str]) -> int:
     code = _finish(run, reduction)
     print(f"{time.monotonic() - started:.0f} seconds in all")
     return code
-
-
-def _prepare(settings: Settings) -> tuple[Run, Manifest]:
-    """The run directory with its plan; both are made once."""
-    run = Run.create(settings)
-    if not storage.exists(run.manifest_uri):
-        write_manifest(run.manifest_uri, plan_collection(settings.input, without=run.uri))
-    return run, run.manifest()
 
 
 def _annotate(run: Run, manifest: Manifest, given: Given) -> Reduction:

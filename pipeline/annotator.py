@@ -49,7 +49,7 @@ class Annotator:
         poses = PoseEstimator.from_settings(settings.pose, compute)
         suppression = settings.suppression
         if suppression.head == "auto":
-            suppression = replace(suppression, head="regression" if poses.head.regression else "heatmap")
+            suppression = replace(suppression, head=poses.head.kind)
         return cls(detector, poses, suppression, compute)
 
     def annotate(self, images: Sequence[np.ndarray], boxes: Sequence[Boxes] | None = None) -> list[People]:

@@ -120,10 +120,11 @@ def _refuse_unknown(tree: dict[str, Any], source: str, all_leaves: Sequence[Leaf
         if any(leaf.startswith(f"{name}.") for leaf in known) and (value is None or isinstance(value, dict)):
             _refuse_unknown(value or {}, source, all_leaves, f"{name}.")
             continue
-        raise SettingsError(f"{source}: {name} is unknown{_nearest(name, known)}")
+        raise SettingsError(f"{source}: {name} is unknown{nearest(name, known)}")
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What may have been meant by an unknown name, in words that go on from `... is unknown`."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not close:
         close = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
@@ -134,6 +135,23 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def as_flags(settings: Section) -> list[str]:
+    """The flags that say what differs from the defaults: `parse_settings` makes the same settings of them."""
+    defaults = {leaf.name: leaf.default for leaf in leaves(type(settings)())}
+    return [
+        f"--{leaf.name}={_flag_text(leaf.default, leaf.type)}"
+        for leaf in leaves(settings)
+        if leaf.default != defaults[leaf.name]
+    ]
+
+
+def _flag_text(value: Any, annotation: Any) -> str:
+    if _holds_sections(_plain(annotation)[0]):
+        plain = [v.model_dump(mode="json", exclude_defaults=True) for v in value] if isinstance(value, tuple) else value
+        return yaml.safe_dump(plain, default_flow_style=True, width=10**6).strip()
+    return "none" if value is None else _text(value)
 
 
 @overload
@@ -179,7 +197,7 @@ def parse_settings(
         if not name.startswith("--"):
             parser.error(f"{name!r} is not expected here; every argument is a flag with its value, --help lists them")
         parser.error(
-            f"{name} is unknown" + _nearest(name[2:], [leaf.name for leaf in known]).replace("mean ", "mean --")
+            f"{name} is unknown" + nearest(name[2:], [leaf.name for leaf in known]).replace("mean ", "mean --")
         )
     flags = vars(arguments)
     config, print_config = flags.pop("config"), flags.pop("print_config")
@@ -240,10 +258,10 @@ def _plain(annotation: Any) -> tuple[Any, bool]:
 
 
 def _holds_sections(kind: Any) -> bool:
-    """Whether a setting is a section, or several; a flag gives it as YAML."""
+    """Whether a setting is a section, or several, or free names with values; a flag gives it as YAML."""
     if get_origin(kind) is tuple:
         kind = _plain(get_args(kind)[0])[0]
-    return isinstance(kind, type) and issubclass(kind, Section)
+    return get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, Section))
 
 
 def _text(value: Any) -> str:

@@ -74,6 +74,7 @@ class PartWriter:
                 "skeleton": skeleton_metadata(self.annotator.poses.skeleton),
                 "counts": {"images": len(part.rows), "people": sum(map(len, part.people)), "failed": part.failed},
                 "networks": self.annotator.poses.describe(),
+                "head": self.annotator.poses.head.kind,
                 "compute": self.annotator.compute.describe(),
             },
         )

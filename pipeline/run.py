@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.config import GIVEN, OWN_DETECTORS, Settings
-from pipeline.sources import Manifest
+from pipeline.sources import Manifest, plan_collection, write_manifest
 from pipeline.weights import catalogued, local_file
 
 # Raised whenever the same settings and weights could give other rows.
@@ -61,6 +61,11 @@ class Run:
             )
         return cls(uri, settings, described["fingerprint"])
 
+    @staticmethod
+    def fingerprint_of(settings: Settings) -> str:
+        """What a run with these settings would have, wherever it lies."""
+        return _describe(settings)["fingerprint"]
+
     @classmethod
     def open(cls, uri: str) -> Run:
         """A run directory as it was started.
@@ -97,6 +102,16 @@ class Run:
     def manifest_uri(self) -> str:
         return self.path("manifest.parquet")
 
+    def plan(self) -> Manifest:
+        """The planned shards; planned by the first who asks.
+
+        Raises:
+            ValueError, OSError: the collection cannot be read, or is empty.
+        """
+        if not storage.exists(self.manifest_uri):
+            write_manifest(self.manifest_uri, plan_collection(self.settings.input, without=self.uri))
+        return self.manifest()
+
     def manifest(self) -> Manifest:
         """The planned shards.
 
@@ -115,6 +130,10 @@ class Run:
     def parts(self) -> dict[str, int]:
         """Bytes of each part that is there, by shard id: one listing tells what is done."""
         return {id_: entry.size for id_, entry in self._listed("parts", ".parquet")}
+
+    def part_times(self) -> dict[str, float]:
+        """When each part was written, seconds since 1970, by shard id; without those whose storage doesn't tell."""
+        return {id_: e.modified for id_, e in self._listed("parts", ".parquet") if e.modified is not None}
 
     def quarantine_uri(self, shard_id: str) -> str:
         return self.path("quarantine", f"{shard_id}.json")

@@ -26,11 +26,18 @@ _READ_AHEAD = 8 << 20
 
 
 class Entry(NamedTuple):
-    """One stored object: its URI, its size in bytes, and a tag that changes with its content ("" where unknown)."""
+    """One stored object.
+
+    Attributes:
+        size: bytes.
+        etag: a tag that changes with its content, "" where unknown.
+        modified: when it was written, seconds since 1970; None where unknown.
+    """
 
     uri: str
     size: int
     etag: str
+    modified: float | None = None
 
 
 class MissingObject(FileNotFoundError):
@@ -254,7 +261,7 @@ def _list_local(folder: str) -> Iterator[Entry]:
             except OSError:  # a link to nowhere is an entry all the same; its reader will say that it is missing
                 yield Entry(portable_name(path), -1, "")
             else:
-                yield Entry(portable_name(path), stat.st_size, str(stat.st_mtime_ns))
+                yield Entry(portable_name(path), stat.st_size, str(stat.st_mtime_ns), stat.st_mtime)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -273,7 +280,8 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
         page = fs.call_s3("list_objects_v2", **request)
         for item in page.get("Contents", ()):
             if not item["Key"].endswith("/"):  # folder markers of storage consoles
-                yield Entry(f"{protocol}://{bucket}/{item['Key']}", item["Size"], item.get("ETag", "").strip('"'))
+                uri, tag = f"{protocol}://{bucket}/{item['Key']}", item.get("ETag", "").strip('"')
+                yield Entry(uri, item["Size"], tag, item["LastModified"].timestamp())
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]

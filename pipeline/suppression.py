@@ -52,6 +52,11 @@ class PoseNMS:
     shift: float = described(0.0, "pose: added to every coordinate at the end, pixels; the first release had -0.3")
     oks_threshold: float = described(0.9, "oks: similarity above which a pose is a copy; soft_oks: softness")
     box_iou: float = described(0.6, "box: overlap from which the weaker of two boxes goes")
+    score: Literal["sum", "mean", "product", "box"] = described(
+        "sum", "of a person; sum: mean joint + box + 1.25 x best joint; mean: of joints; product: mean x box; box"
+    )
+    keypoint_threshold: float = described(0.0, "joints scored less have no part in a person's mean score")
+    max_people: int | None = described(None, "of an image, only so many people, of the best scores")
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,27 @@ def _constants(settings: PoseNMS, num_joints: int) -> _Constants:
     return replace(published, **{name: value for name, value in named.items() if value is not None})
 
 
-def pose_score(keypoint_scores: np.ndarray, box_scores: np.ndarray) -> np.ndarray:
-    """Score of whole persons: mean joint score + box score + 1.25 x best joint score.
+def pose_score(keypoint_scores: np.ndarray, box_scores: np.ndarray, settings: PoseNMS = PoseNMS()) -> np.ndarray:
+    """Score of whole persons, as published: mean joint score + box score + 1.25 x best joint score.
 
     Args:
         keypoint_scores: (N, K).
         box_scores: (N,).
+        settings: other formulas.
     """
     if keypoint_scores.shape[0] == 0:
         return np.zeros(0, np.float32)
-    return keypoint_scores.mean(axis=1) + box_scores + 1.25 * keypoint_scores.max(axis=1)
+    if settings.score == "box":
+        return box_scores
+    mean = keypoint_scores.mean(axis=1)
+    if settings.keypoint_threshold > 0:
+        counted = keypoint_scores >= settings.keypoint_threshold
+        mean = (keypoint_scores * counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+    if settings.score == "mean":
+        return mean
+    if settings.score == "product":
+        return mean * box_scores
+    return mean + box_scores + 1.25 * keypoint_scores.max(axis=1)
 
 
 def pose_nms(
@@ -109,7 +125,17 @@ def pose_nms(
     Raises:
         ValueError: an OKS kind without sigmas.
     """
-    scored = replace(people, pose_scores=pose_score(people.keypoint_scores, people.box_scores))
+    found, rows = _suppressed(people, settings, oks_sigmas)
+    if settings.max_people is None or len(found) <= settings.max_people:
+        return found, rows
+    best = np.sort(np.argsort(-found.pose_scores, kind="stable")[: settings.max_people])
+    return found[best], [rows[i] for i in best]
+
+
+def _suppressed(
+    people: People, settings: PoseNMS, oks_sigmas: Sequence[float] | None
+) -> tuple[People, list[list[int]]]:
+    scored = replace(people, pose_scores=pose_score(people.keypoint_scores, people.box_scores, settings))
     if settings.kind == "none":
         return scored, [[i] for i in range(len(people))]
     if len(people) == 0:
@@ -223,7 +249,7 @@ def _parametric(people: People, settings: PoseNMS) -> tuple[People, list[list[in
         box_scores,
         merged_joints[keep] + settings.shift,
         kept_scores,
-        pose_score(kept_scores, box_scores),
+        pose_score(kept_scores, box_scores, settings),
     )
     return result, [cluster for cluster, kept in zip(clusters, keep, strict=True) if kept]
 

@@ -226,7 +226,7 @@ def _read_part(run_uri: str, shard: str, count: int, fingerprint: str) -> pa.Tab
 
 def _table_metadata(part: pa.Table) -> dict[bytes, bytes]:
     metadata = read_metadata(part.schema)
-    kept = {key: metadata[key] for key in ("fingerprint", "skeleton", "networks") if key in metadata}
+    kept = {key: metadata[key] for key in ("fingerprint", "skeleton", "networks", "head") if key in metadata}
     return {METADATA_KEY: json.dumps(kept).encode()}
 
 
@@ -235,6 +235,24 @@ def _image_table(part: pa.Table, shard: str) -> pa.Table:
     table = table.append_column("num_people", pc.list_value_length(part["people"]))
     table = table.append_column("shard", pa.array([shard] * part.num_rows, pa.string()))
     return table.replace_schema_metadata(_table_metadata(part))
+
+
+def read_candidates(run_uri: str, shard: str, count: int, fingerprint: str) -> tuple[list[str], np.ndarray, People]:
+    """The people of a part before suppression.
+
+    Returns:
+        The images' ids, (I,) how many people each has, and all of them, image after image.
+
+    Raises:
+        ValueError: a part that is damaged or of another run, or that was made without candidates.
+    """
+    part = _read_part(run_uri, shard, count, fingerprint)
+    if "candidates" not in part.column_names:
+        raise ValueError(f"{run_uri} holds no candidates; make a run with --output.candidates")
+    candidates = part["candidates"].combine_chunks()
+    flat = pc.list_flatten(candidates)
+    table = pa.table({f.name: flat.field(i) for i, f in enumerate(flat.type)})
+    return part["image_id"].to_pylist(), pc.list_value_length(candidates).to_numpy(), to_people(table)
 
 
 def _people_table(part: pa.Table) -> pa.Table:

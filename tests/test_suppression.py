@@ -305,3 +305,27 @@ def test_negative_scores_do_not_pull_a_merge_away() -> None:
     assert clusters == [[0, 1]]
     np.testing.assert_allclose(found.keypoints[0, 16], joints[0, 16], atol=0.01)
     np.testing.assert_allclose(found.keypoint_scores[0, 16], 0.1, atol=1e-3)
+
+
+def test_scores_of_people_by_other_formulas() -> None:
+    joints = np.array([[0.9, 0.5, 0.1], [0.2, 0.2, 0.2]], np.float32)
+    boxes = np.array([0.5, 0.8], np.float32)
+
+    def of(**settings) -> list[float]:
+        return pose_score(joints, boxes, PoseNMS(**settings)).tolist()
+
+    assert of() == pytest.approx([0.5 + 0.5 + 1.25 * 0.9, 0.2 + 0.8 + 1.25 * 0.2])
+    assert of(score="mean") == pytest.approx([0.5, 0.2])
+    assert of(score="product") == pytest.approx([0.25, 0.16])
+    assert of(score="box") == pytest.approx([0.5, 0.8])
+    assert of(score="mean", keypoint_threshold=0.4) == pytest.approx([0.7, 0])
+
+
+@pytest.mark.parametrize("kind", ["pose", "oks", "box", "none"])
+def test_the_best_of_an_image(kind: str) -> None:
+    people = random_people(3, 12, crowd=3000)
+    everybody, rows = pose_nms(people, PoseNMS(kind=kind), SIGMAS)  # type: ignore[arg-type]
+    best, best_rows = pose_nms(people, PoseNMS(kind=kind, max_people=4), SIGMAS)  # type: ignore[arg-type]
+    assert sorted(best.pose_scores, reverse=True) == sorted(everybody.pose_scores, reverse=True)[:4]
+    assert [row for row in rows if row in best_rows] == best_rows
+    assert len(pose_nms(people, PoseNMS(kind=kind, max_people=50), SIGMAS)[0]) == len(everybody)  # type: ignore[arg-type]

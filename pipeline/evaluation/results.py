@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,18 +107,25 @@ def _checked(number: int, entry: Any, known: set[int], key: str, length: int) ->
 
 def run_poses(run: Run, ids: CocoIds, skeleton: Skeleton) -> Results:
     """The people of a reduced run in images that have a COCO id, as `coco_results.json` would say."""
-    found = [(numbers, _poses(people), people.pose_scores) for numbers, people in _tables(run, ids)]
-    poses = np.concatenate([np.zeros((0, len(skeleton), 3)), *(poses for _, poses, _ in found)])
-    image_ids, scores = _joined(found, 0, np.int64), _joined(found, 2, np.float64)
-    return Results(image_ids, _of_poses(poses[..., :2], poses[..., 2], scores))
+    found = list(_tables(run, ids))
+    people = [People.empty(len(skeleton)), *(people for _, people in found)]
+    return Results(_joined([numbers for numbers, _ in found], np.int64), found_people(people))
+
+
+def found_people(people: Sequence[People]) -> Found:
+    """People of several images or tables, at least one, as COCO results would tell them."""
+    poses = np.concatenate([_poses(p) for p in people])
+    scores = _joined([p.pose_scores for p in people], np.float64)
+    return _of_poses(poses[..., :2], poses[..., 2], scores)
 
 
 def run_boxes(run: Run, ids: CocoIds) -> Results:
     """The boxes of the same people, scored by the detector."""
-    found = [(numbers, people.boxes.astype(float), people.box_scores) for numbers, people in _tables(run, ids)]
-    boxes = np.concatenate([np.zeros((0, 4)), *(boxes for _, boxes, _ in found)])
-    boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    return Results(_joined(found, 0, np.int64), _of_boxes(boxes, _joined(found, 2, np.float64)))
+    found = list(_tables(run, ids))
+    corners = _joined([np.zeros((0, 4)), *(people.boxes for _, people in found)], np.float64)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    scores = _joined([people.box_scores for _, people in found], np.float64)
+    return Results(_joined([numbers for numbers, _ in found], np.int64), _of_boxes(boxes, scores))
 
 
 def write_coco_results(run: Run) -> str:
@@ -161,8 +168,8 @@ def _poses(people: People) -> np.ndarray:
     return np.round(values.astype(np.float64), _DECIMALS)
 
 
-def _joined(found: list[tuple[Any, ...]], column: int, dtype: Any) -> np.ndarray:
-    return np.concatenate([np.zeros(0, dtype), *(table[column].astype(dtype) for table in found)])
+def _joined(columns: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
+    return np.concatenate(columns).astype(dtype) if columns else np.zeros(0, dtype)
 
 
 def _of_poses(keypoints: np.ndarray, keypoint_scores: np.ndarray, scores: np.ndarray) -> Found:

@@ -115,17 +115,15 @@ def evaluate_run(
     Annotated images that the run never saw count as missed people, as in the COCO evaluation, and are reported.
 
     Args:
-        why: also what is wrong, and with whom.
+        why: also what is wrong, and with whom, where there are keypoints.
         by: columns of the annotations' images or of tables/images that people are told apart by.
         spread: where groups of images are asked.
 
     Raises:
-        ValueError: the annotations know none of the run's images, or have no keypoints to say why, or no such column.
+        ValueError: the annotations know none of the run's images, or have no such column.
     """
     skeleton = table_skeleton(run.uri)
     truth = read_truth(annotations, skeleton)
-    if why and not truth.with_keypoints:
-        raise ValueError(f"{annotations} has no keypoints; what is wrong with joints cannot be told")
     ids = CocoIds(zip(truth.images["file_name"], truth.ids.tolist(), strict=True))
     seen = _seen(run, ids, by)
     if missing := [c for c in by if c not in truth.images and not any(c in row for row in seen.values())]:

@@ -38,6 +38,13 @@ class Truth:
     starts: np.ndarray
     with_keypoints: bool
 
+    def part(self, first: int, end: int) -> Truth:
+        """Images `first` to `end`, without it."""
+        starts = self.starts[first : end + 1]
+        people = Annotated(*(column[starts[0] : starts[-1]] for column in self.people))
+        images = {key: values[first:end] for key, values in self.images.items()}
+        return Truth(self.ids[first:end], images, people, starts - starts[0], self.with_keypoints)
+
 
 def read_truth(source: str | Mapping[str, Any], skeleton: Skeleton | None) -> Truth:
     """The truth in an annotation file; streams.

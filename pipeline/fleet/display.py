@@ -89,6 +89,17 @@ class Display:
             if value:
                 self._counters[name].inc(value)
 
+    @property
+    def images_per_second(self) -> float:
+        """Over what this session has done since the first image."""
+        seconds = time.monotonic() - self._started
+        return _sum([self._done, self._flying]).images / seconds if seconds > 0 else 0.0
+
+    @property
+    def peak_megabytes(self) -> float:
+        """Most memory that a worker has held."""
+        return _sum([self._done, self._flying]).peak_megabytes
+
     def worker_died(self) -> None:
         self._deaths += 1
         self._counters["worker_deaths"].inc()
@@ -111,8 +122,7 @@ class Display:
 
     def _line(self) -> str:
         now = _sum([self._done, self._flying])
-        seconds = time.monotonic() - self._started
-        rate = now.images / seconds if seconds > 0 else 0.0
+        rate = self.images_per_second
         left = _duration((self._total - self._images) / rate) if rate and now.images else "?"
         parts = [
             f"{self._images}/{self._total} images",
@@ -128,7 +138,12 @@ class Display:
 
 
 def _sum(progress: Sequence[Progress]) -> Progress:
-    return Progress(sum(p.images for p in progress), sum(p.people for p in progress), sum(p.failed for p in progress))
+    return Progress(
+        sum(p.images for p in progress),
+        sum(p.people for p in progress),
+        sum(p.failed for p in progress),
+        peak_megabytes=max((p.peak_megabytes for p in progress), default=0.0),
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ray
 
 from pipeline import storage
-from pipeline.allocator import bound_allocator, give_back_memory
+from pipeline.allocator import bound_allocator, give_back_memory, peak_megabytes
 from pipeline.given import Given
 from pipeline.progress import Progress
 from pipeline.run import Run
@@ -47,7 +48,8 @@ class Worker:
 
     def annotate(self, shard: Shard, poison: Collection[int], careful: bool) -> Iterator[Progress]:
         """See PartWriter.annotate; streamed."""
-        yield from self._writer.annotate(shard, poison, careful)
+        for progress in self._writer.annotate(shard, poison, careful):
+            yield replace(progress, peak_megabytes=peak_megabytes())
         give_back_memory()
 
 

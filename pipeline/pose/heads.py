@@ -39,10 +39,10 @@ class Head(ABC):
     """How the output of a network is read.
 
     Attributes:
-        regression: whether scores are those of a regression network, which whole-body pose NMS asks.
+        kind: whose scores they are; whole-body pose NMS has constants for each.
     """
 
-    regression: ClassVar[bool] = False
+    kind: ClassVar[Literal["heatmap", "regression"]] = "heatmap"
 
     @abstractmethod
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class ArgmaxHead(Head):
 class IntegralHead(Head):
     """Maps whose expected cell is the joint."""
 
-    regression = True
+    kind = "regression"
     norm: Norm = "sigmoid"
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class IntegralHead(Head):
 class CombinedHead(Head):
     """Heatmaps for the body; for the last joints, face and hands, maps whose expected cell is the joint."""
 
-    regression = True
+    kind = "regression"
     norm: Norm = "sigmoid"
 
     def __str__(self) -> str:

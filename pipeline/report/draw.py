@@ -21,6 +21,7 @@ from pipeline.tables import read_table, table_skeleton, to_people
 _LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
 _FACE = ("nose", "eye", "ear")
 _FINE = ("face_", "_hand_")  # many and close together: drawn thin
+_TRUTH = (255, 255, 255)
 _LEAST_KEYPOINT_SCORE = 0.2
 _JPEG_QUALITY = 92
 _PAPER = 255
@@ -48,6 +49,24 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.nda
             colour = _limb_colour(skeleton.joints[joint], skeleton.joints[joint])
             radius = max(1, thickness // 3) if fine[joint] else thickness + 1
             cv2.circle(picture, _point(people.keypoints[i, joint]), radius, colour, cv2.FILLED, cv2.LINE_AA)
+    return picture
+
+
+def draw_truth(image: np.ndarray, keypoints: np.ndarray, boxes: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """A copy of an image with annotated people in thin white lines.
+
+    Args:
+        keypoints: (N, K, 3) x y v; joints that aren't labelled are left out.
+        boxes: (N, 4) x1 y1 x2 y2.
+    """
+    picture = np.ascontiguousarray(image).copy()
+    for joints, box in zip(keypoints, boxes, strict=True):
+        thickness = max(1, _thickness(box) // 2)
+        for a, b in skeleton.limbs:
+            if joints[a, 2] > 0 and joints[b, 2] > 0:
+                cv2.line(picture, _point(joints[a]), _point(joints[b]), _TRUTH, thickness, cv2.LINE_AA)
+        for joint in joints[joints[:, 2] > 0]:
+            cv2.circle(picture, _point(joint), thickness + 2, _TRUTH, cv2.FILLED, cv2.LINE_AA)
     return picture
 
 
@@ -105,12 +124,10 @@ def _limb_colour(a: str, b: str) -> tuple[int, int, int]:
 
 def draw_run(run: Run, count: int) -> list[str]:
     """Draw images of a reduced run into its `pictures/`, spread evenly over those with people; returns their URIs."""
-    chosen = _choose(run, count)
     skeleton = table_skeleton(run.uri)
-    people = _people_of(run, set(chosen), len(skeleton))
     uris: list[str] = []
-    for image_id, pixels in _pixels_of(run, chosen):
-        picture = draw_people(pixels, people[image_id], skeleton)
+    for image_id, pixels, people in images_of(run, _choose(run, count)):
+        picture = draw_people(pixels, people, skeleton)
         # Names come from the collection: only plain characters of them reach the file system.
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", image_id.removesuffix(storage.suffix(image_id)))[-100:]
         uri = run.path("pictures", f"{len(uris):04d}-{name}.jpg")
@@ -130,6 +147,17 @@ def _choose(run: Run, count: int) -> dict[str, str]:
     ids = list(peopled) if len(peopled) >= count else [*peopled, *empty][:count]
     picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))] if ids else []
     return {image_id: peopled.get(image_id) or empty[image_id] for image_id in picked}
+
+
+def images_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray, People]]:
+    """Images of a reduced run, read anew, with their people.
+
+    Args:
+        chosen: image id to shard.
+    """
+    people = _people_of(run, set(chosen), len(table_skeleton(run.uri)))
+    for image_id, pixels in _pixels_of(run, chosen):
+        yield image_id, pixels, people[image_id]
 
 
 def _people_of(run: Run, image_ids: set[str], num_joints: int) -> dict[str, People]:

@@ -1,0 +1,140 @@
+"""Charts as SVG text, to stand in a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Numbers = Sequence[float] | np.ndarray
+
+INK, FAINT, PAPER = "#1d2733", "#8a95a3", "#ffffff"
+BLUE, ORANGE, GREEN, RED, VIOLET = "#2f6fb5", "#e08a2c", "#3c9a5f", "#c8473f", "#7b5aa6"
+SERIES = (BLUE, ORANGE, GREEN, RED, VIOLET)
+
+_MANY = 12  # names on an axis, from which a chart is drawn wide
+_LETTERS = 60  # that fit beside each other
+
+_STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: smaller, and found by the browser's search
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e9ee",
+    "axes.axisbelow": True,
+    "svg.hashsalt": "posemill",  # the same numbers give the same file
+}
+
+
+def lines(series: Mapping[str, tuple[Numbers, Numbers]], x: str, y: str, unit_square: bool = False) -> str:
+    """A line for each (x values, y values)."""
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, (xs, ys)) in zip(_colours(len(series)), series.items(), strict=True):
+            axes.plot(xs, ys, label=name, color=colour, linewidth=1.6)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if unit_square:
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1.01)
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=8)
+
+    return _svg(draw)
+
+
+def bars(values: Mapping[str, Numbers], names: Sequence[str], y: str, stacked: bool = False) -> str:
+    """Bars at each name, beside or upon each other, one for each series of values."""
+
+    def draw(axes: Axes) -> None:
+        places, width = np.arange(len(names)), 0.8 if stacked else 0.8 / len(values)
+        foot = np.zeros(len(names))
+        crowded = sum(map(len, names)) > _LETTERS
+        for number, (colour, (name, heights)) in enumerate(zip(_colours(len(values)), values.items(), strict=True)):
+            shift = 0 if stacked else (number - (len(values) - 1) / 2) * width
+            axes.bar(places + shift, heights, width, bottom=foot if stacked else 0, label=name, color=colour)
+            foot = foot + np.nan_to_num(np.array(heights, float))
+        axes.set_xticks(places, names, rotation=40 if crowded else 0, ha="right" if crowded else "center")
+        axes.grid(visible=False, axis="x")
+        axes.set_ylabel(y)
+        if len(values) > 1:
+            axes.legend(
+                frameon=False, fontsize=8, ncols=min(len(values), 5), loc="lower center", bbox_to_anchor=(0.5, 1)
+            )
+
+    return _svg(draw, wide=len(names) > _MANY)
+
+
+def histogram(values: Numbers, x: str, y: str, steps: Sequence[float]) -> str:
+    """How many values lie in each step; what lies beyond the last one counts to it."""
+
+    def draw(axes: Axes) -> None:
+        counts, _ = np.histogram(np.clip(values, steps[0], steps[-1]), steps)
+        axes.bar(range(len(counts)), counts, 0.9, color=BLUE)
+        counted = np.issubdtype(np.asarray(values).dtype, np.integer)  # 6 and 7 lie between 6 and 8, 7.5 doesn't
+        names = [f"{a:g}" if counted and b == a + 1 else f"{a:g}-{b - counted:g}" for a, b in pairwise(steps)]
+        names[-1] = f"{steps[-2]:g}+"
+        axes.set_xticks(range(len(counts)), names, rotation=40, ha="right")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+
+    return _svg(draw)
+
+
+def heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, notes: np.ndarray) -> str:
+    """A field of values (R, C) in 0..1, NaN left white, with a text in each cell."""
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.grid(visible=False)
+        axes.set_title(label, fontsize=9)
+        for (row, column), note in np.ndenumerate(notes):
+            dark = np.isfinite(values[row, column]) and values[row, column] > 0.6
+            axes.text(column, row, note, ha="center", va="center", fontsize=8, color=PAPER if dark else INK)
+
+    return _svg(draw)
+
+
+def points(xs: Sequence[float], ys: Sequence[float], marked: Sequence[bool], x: str, y: str) -> str:
+    """Points, those that are marked joined by a line from left to right."""
+
+    def draw(axes: Axes) -> None:
+        chosen = sorted((a, b) for a, b, m in zip(xs, ys, marked, strict=True) if m)
+        axes.scatter(xs, ys, color=FAINT, s=18)
+        axes.plot([a for a, _ in chosen], [b for _, b in chosen], color=ORANGE, marker="o", linewidth=1.4)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+
+    return _svg(draw)
+
+
+def _colours(count: int) -> list[str]:
+    return [SERIES[i % len(SERIES)] for i in range(count)]
+
+
+def _svg(draw: Callable[[Axes], None], wide: bool = False) -> str:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6 if wide else 4.6, 3.0), layout="constrained")
+        draw(figure.add_subplot())
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]  # a page has no place for an XML header

@@ -1,0 +1,352 @@
+"""The page of a run: what there is, how good it is, why it isn't better, and the images that went worst."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline import storage
+from pipeline.evaluation import RunMetrics
+from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, SCORE_STEPS, ErrorAnalysis
+from pipeline.evaluation.run import Why
+from pipeline.evaluation.slices import Slice
+from pipeline.evaluation.truth import read_truth
+from pipeline.images import ImageRefused
+from pipeline.report import charts
+from pipeline.report.draw import draw_people, draw_truth, encode_picture, images_of
+from pipeline.report.page import render
+from pipeline.run import Run
+from pipeline.skeletons import Skeleton
+from pipeline.sources import CocoIds
+from pipeline.tables import read_table, table_metadata, table_skeleton, to_people
+
+_WORST_IN_TABLE, _OTHERS_IN_TABLE = 1000, 500
+_PICTURES, _PICTURE_SIDE = 12, 640
+_PEOPLE_STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 101)
+_SIZE_STEPS = (0, 16, 32, 64, 128, 256, 512, 1024)
+_CURVES = (0.5, 0.75, 0.9)
+_MOST_BARS = 40  # joints that fit into one chart
+_SAME = 0.005  # of a person: images that change by less are as before
+
+Chart = tuple[str, str, bool]  # SVG, caption, wide
+
+
+@dataclass(frozen=True)
+class _Collection:
+    """What the tables say of the images, as columns over all of them."""
+
+    ids: list[str]
+    statuses: list[str]
+    errors: list[str | None]
+    shards: list[str]
+    people: np.ndarray
+    sizes: np.ndarray  # of all people: square root of the box's area, pixels
+
+
+def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, RunMetrics] | None = None) -> str:
+    """Write `report.html` of a reduced run and return its URI.
+
+    Args:
+        metrics: with its errors; None without annotations.
+        other: a run to compare with, measured by the same annotations.
+    """
+    collection = _read(run)
+    trouble = _trouble(run, metrics, collection) if metrics is not None else {}
+    page = render(
+        "report.html",
+        title=storage.basename(run.uri.rstrip("/")) or run.uri,
+        run=run,
+        networks=table_metadata(run.uri).get("networks", []),
+        statuses=Counter(collection.statuses).most_common(),
+        people=int(collection.people.sum()),
+        metrics=metrics,
+        measured=_measured(metrics),
+        why_charts=_why_charts(metrics, table_skeleton(run.uri)),
+        slice_charts=_slice_charts(metrics),
+        slices=_slice_table(metrics),
+        collection_charts=_collection_charts(run, collection),
+        pictures=_pictures(run, metrics, trouble, collection),
+        table_data=_table(collection, trouble),
+        sampled=len(collection.ids) > _WORST_IN_TABLE + _OTHERS_IN_TABLE,
+        comparison=_comparison(run, metrics, other) if other and metrics else None,
+    )
+    uri = run.path("report.html")
+    storage.write_bytes(uri, page)
+    return uri
+
+
+def _read(run: Run) -> _Collection:
+    ids, statuses, errors, shards, people = [], [], [], [], []
+    for table in read_table(run.uri, "images", ["image_id", "status", "error", "shard", "num_people"]):
+        ids += table["image_id"].to_pylist()
+        statuses += table["status"].to_pylist()
+        errors += table["error"].to_pylist()
+        shards += table["shard"].to_pylist()
+        people.append(table["num_people"].to_numpy())
+    sizes = [np.zeros(0)]
+    for table in read_table(run.uri, "people"):
+        boxes = to_people(table).boxes
+        sizes.append(np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)))
+    return _Collection(
+        ids, statuses, errors, shards, np.concatenate([np.zeros(0, int), *people]), np.concatenate(sizes)
+    )
+
+
+def _errors(metrics: RunMetrics | None) -> Why | None:
+    return metrics.keypoints.why if metrics is not None and metrics.keypoints is not None else None
+
+
+def _measured(metrics: RunMetrics | None) -> list[tuple[str, Mapping[str, float]]]:
+    """Name and numbers of what was measured."""
+    if metrics is None:
+        return []
+    named = [("keypoints", metrics.keypoints), ("person boxes", metrics.boxes)]
+    return [(name, m.metrics.numbers) for name, m in named if m is not None]
+
+
+def _why_charts(metrics: RunMetrics | None, skeleton: Skeleton) -> list[Chart]:
+    why = _errors(metrics)
+    if why is None or metrics is None or metrics.keypoints is None:
+        return []
+    errors, curves = why.errors, metrics.keypoints.metrics.curves
+    recalls = np.linspace(0, 1, curves.precision.shape[2])
+    thresholds = [round(0.5 + 0.05 * t, 2) for t in range(curves.precision.shape[1])]
+    everybody = curves.precision[curves.questions.index("all")]
+    precision = {f"OKS {t:g}": (recalls, np.maximum(everybody[thresholds.index(t)], 0)) for t in _CURVES}
+    totals = np.maximum(sum(errors.joints.values()), 1)
+    shares = {kind: errors.joints[kind] / totals for kind in ("good", *JOINT_ERRORS)}
+    alone = {"alone": [errors.alone[kind] - errors.ap for kind in REPAIRS]}
+    alone["one after another"] = _gains([errors.ap, *errors.in_turn.values()])
+    near, elsewhere, unlabelled = errors.calibration.T
+    middles = (SCORE_STEPS[:-1] + SCORE_STEPS[1:]) / 2
+    everywhere = near + elsewhere + unlabelled
+    some = near + elsewhere > 0
+    calibration = {
+        "near its place, of labelled joints": (middles[some], near[some] / (near + elsewhere)[some]),
+        "not labelled, of all": (middles[everywhere > 0], unlabelled[everywhere > 0] / everywhere[everywhere > 0]),
+        "as sure as it is right": ([0, 1], [0, 1]),
+    }
+    pck = {length: [p.joints[joint] for joint in skeleton.joints] for length, p in errors.pck.items()}
+    charts_ = [
+        (charts.lines(precision, "recall", "precision", unit_square=True), "Precision and recall of people", False),
+        (charts.bars(alone, REPAIRS, "AP gained"), "What repairing each kind of error would gain", False),
+        (
+            charts.lines(calibration, "score of a joint", "share", unit_square=True),
+            "How far scores can be trusted: joints of people who were found",
+            False,
+        ),
+    ]
+    if len(skeleton) <= _MOST_BARS:
+        charts_.append(
+            (charts.bars(shares, skeleton.joints, "share", stacked=True), "Joints of people who were found", True)
+        )
+        charts_.append((charts.bars(pck, skeleton.joints, "share"), "Correct keypoints (PCK) within each length", True))
+    return charts_
+
+
+def _gains(turns: list[float]) -> list[float]:
+    return [after - before for before, after in pairwise(turns)]
+
+
+def _slice_charts(metrics: RunMetrics | None) -> list[Chart]:
+    why = _errors(metrics)
+    if why is None:
+        return []
+    found = []
+    by_question: dict[str, list[Slice]] = {}
+    for s in why.slices:
+        by_question.setdefault(s.question, []).append(s)
+    for question, answers in by_question.items():
+        pairs = [s.answer.split(", ") for s in answers]
+        if ", " in question and all(len(p) == 2 for p in pairs) and question.count(",") == 1 and len(answers) == 12:
+            rows, columns = list(dict.fromkeys(p[0] for p in pairs)), list(dict.fromkeys(p[1] for p in pairs))
+            values = np.array([s.ap if s.people else np.nan for s in answers]).reshape(len(rows), len(columns))
+            notes = np.array([f"{s.ap:.2f}\n{s.people}" if s.people else "" for s in answers]).reshape(values.shape)
+            svg = charts.heatmap(values, rows, columns, "AP, and how many people", notes)
+            found.append((svg, question, False))
+        elif sum(s.people > 0 for s in answers) > 1:
+            heights = [max(s.ap, 0.0) for s in answers]
+            names = [f"{s.answer}\n{s.people}" for s in answers]
+            found.append((charts.bars({"AP": heights}, names, "AP"), f"{question}, and how many people", False))
+    return found
+
+
+def _slice_table(metrics: RunMetrics | None) -> dict[str, Any] | None:
+    why = _errors(metrics)
+    if why is None:
+        return None
+    rows = [[s.question, s.answer, s.people, s.ap] for s in why.slices if s.people]
+    return {"columns": ["by", "answer", "people", "AP"], "rows": rows, "marked": [False] * len(rows)}
+
+
+def _collection_charts(run: Run, collection: _Collection) -> list[Chart]:
+    found = [
+        (charts.histogram(collection.people, "people in an image", "images", _PEOPLE_STEPS), "People per image", False),
+        (
+            charts.histogram(collection.sizes, "square root of the box's area, pixels", "people", _SIZE_STEPS),
+            "Sizes of people",
+            False,
+        ),
+    ]
+    times = sorted((time, shard) for shard, time in run.part_times().items())
+    if len(times) > 1:
+        counts = run.manifest().counts
+        minutes = [(time - times[0][0]) / 60 for time, _ in times]
+        images = np.cumsum([counts.get(shard, 0) for _, shard in times]).tolist()
+        svg = charts.lines({"images": (minutes, images)}, "minutes since the first part", "images")
+        found.append((svg, "Images annotated over time, as the parts were written", False))
+    return found
+
+
+def _trouble(run: Run, metrics: RunMetrics, collection: _Collection) -> dict[str, dict[str, Any]]:
+    """What went wrong in each annotated image of the run, by its id in the tables."""
+    why = _errors(metrics)
+    if why is None:
+        return {}
+    truth = read_truth(metrics.annotations, None)
+    ids = CocoIds(zip(truth.images["file_name"], truth.ids.tolist(), strict=True))
+    by_id = image_errors(why.errors)
+    return {
+        image_id: by_id[number]
+        for image_id in collection.ids
+        if (number := ids.get(image_id)) is not None and number in by_id
+    }
+
+
+def image_errors(errors: ErrorAnalysis) -> dict[int, dict[str, Any]]:
+    """The columns of each image by COCO id, with `cost`: how far its people are from all found rightly, in people."""
+    columns = {name: values.tolist() for name, values in errors.images.items()}
+    found = {}
+    for row in zip(*columns.values(), strict=True):
+        image = dict(zip(columns, row, strict=True))
+        right = image["annotated"] - image["missed"]
+        similar = right * (0.0 if math.isnan(image["similarity"]) else image["similarity"])
+        image["cost"] = image["annotated"] + image["background"] - similar
+        found[int(image["image_id"])] = image
+    return found
+
+
+def _reason(image: Mapping[str, Any]) -> str:
+    """In words what went wrong."""
+    parts = []
+    if image["missed"]:
+        parts.append(f"{image['missed']:.0f} of {image['annotated']:.0f} people missed")
+    if image["background"]:
+        parts.append(f"{image['background']:.0f} found who are nobody")
+    wrong = [f"{image[kind]:.0f} {kind}" for kind in JOINT_ERRORS if image[kind]]
+    if wrong:
+        parts.append(f"joints: {', '.join(wrong)}")
+    if not math.isnan(image["similarity"]):
+        parts.append(f"OKS {image['similarity']:.2f}")
+    return "; ".join(parts) or "nothing"
+
+
+def _pictures(
+    run: Run, metrics: RunMetrics | None, trouble: Mapping[str, Mapping[str, Any]], collection: _Collection
+) -> list[tuple[str, str, str]]:
+    """Data URI, name and reason of the images that went worst, with truth and prediction."""
+    if metrics is None:
+        return []
+    shard_of = dict(zip(collection.ids, collection.shards, strict=True))
+    ok = dict(zip(collection.ids, collection.statuses, strict=True))
+    worst = [i for i in sorted(trouble, key=lambda i: -trouble[i]["cost"]) if ok[i] == "ok" and trouble[i]["cost"] > 0]
+    skeleton = table_skeleton(run.uri)
+    truth = read_truth(metrics.annotations, skeleton)
+    place = {number: row for row, number in enumerate(truth.ids.tolist())}
+    found = {}
+    try:
+        for image_id, pixels, people in images_of(run, {i: shard_of[i] for i in worst[:_PICTURES]}):
+            row = place[int(trouble[image_id]["image_id"])]
+            annotated = truth.part(row, row + 1).people
+            counted = ~annotated.ignored
+            boxes = annotated.boxes[counted]
+            boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+            picture = draw_truth(pixels, annotated.keypoints[counted], boxes, skeleton)
+            found[image_id] = _data_uri(draw_people(picture, people, skeleton))
+    except (OSError, ValueError, ImageRefused) as error:
+        # The photographs may have gone since they were annotated; the numbers haven't.
+        return [("", "pictures", f"the images cannot be read any more: {error}")]
+    return [(found[i], i, _reason(trouble[i])) for i in worst[:_PICTURES] if i in found]
+
+
+def _data_uri(picture: np.ndarray) -> str:
+    scale = min(1.0, _PICTURE_SIDE / max(picture.shape[:2]))
+    size = (max(1, int(picture.shape[1] * scale)), max(1, int(picture.shape[0] * scale)))
+    shrunk = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_picture(shrunk)).decode()
+
+
+def _table(collection: _Collection, trouble: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The images with the most trouble, and some of the others, evenly."""
+    rows = range(len(collection.ids))
+
+    def cost(row: int) -> float:
+        image = trouble.get(collection.ids[row])
+        return (1000.0 if collection.statuses[row] != "ok" else 0.0) + (image["cost"] if image else 0.0)
+
+    worst = sorted(rows, key=lambda row: -cost(row))
+    others = worst[_WORST_IN_TABLE:]
+    picked: Sequence[int] = []
+    if others:
+        picked = np.unique(np.linspace(0, len(others) - 1, min(len(others), _OTHERS_IN_TABLE)).astype(int)).tolist()
+    shown = worst[:_WORST_IN_TABLE] + [others[i] for i in picked]
+    columns = ["image", "status", "people"]
+    if trouble:
+        columns += ["annotated", "missed", "nobody", "OKS", "cost", "what is wrong"]
+    cells = []
+    for row in shown:
+        line: list[Any] = [collection.ids[row], collection.statuses[row], int(collection.people[row])]
+        image = trouble.get(collection.ids[row])
+        if image:
+            similarity = None if math.isnan(image["similarity"]) else round(image["similarity"], 3)
+            line += [int(image[name]) for name in ("annotated", "missed", "background")]
+            line += [similarity, round(image["cost"], 3), collection.errors[row] or _reason(image)]
+        elif trouble:
+            line += [None] * 5 + [collection.errors[row]]
+        elif collection.errors[row]:
+            line += [collection.errors[row]]
+        cells.append(line)
+    if not trouble and any(collection.errors):
+        columns.append("error")
+        cells = [line + [None] * (len(columns) - len(line)) for line in cells]
+    return {"columns": columns, "rows": cells, "marked": [collection.statuses[row] != "ok" for row in shown]}
+
+
+def _comparison(run: Run, metrics: RunMetrics, other: tuple[Run, RunMetrics]) -> dict[str, Any] | None:
+    """What this run does better and worse than another, in all and image by image."""
+    other_run, other_metrics = other
+    here, there = _errors(metrics), _errors(other_metrics)
+    if here is None or there is None or metrics.keypoints is None or other_metrics.keypoints is None:
+        return None
+    ours, theirs = metrics.keypoints.metrics.numbers, other_metrics.keypoints.metrics.numbers
+    numbers = [[name, theirs[name], ours[name], ours[name] - theirs[name]] for name in ours]
+    before, after = image_errors(there.errors), image_errors(here.errors)
+    truth = read_truth(metrics.annotations, None)
+    names = dict(zip(truth.ids.tolist(), truth.images["file_name"], strict=True))
+    changes = []
+    for number in after.keys() & before.keys():
+        gain = before[number]["cost"] - after[number]["cost"]
+        if abs(gain) > _SAME:
+            changes.append([names[number], round(gain, 3), _reason(before[number]), _reason(after[number])])
+    changes.sort(key=lambda line: -abs(line[1]))
+    kept = changes[: _WORST_IN_TABLE + _OTHERS_IN_TABLE]
+    return {
+        "other": other_run.uri,
+        "better": sum(line[1] > 0 for line in changes),
+        "worse": sum(line[1] < 0 for line in changes),
+        "same": len(after) - len(changes),
+        "numbers": {"columns": ["", "before", "now", "change"], "rows": numbers, "marked": [False] * len(numbers)},
+        "images": {
+            "columns": ["image", "gain", "before", "now"],
+            "rows": kept,
+            "marked": [line[1] < 0 for line in kept],
+        },
+    }
