@@ -77,6 +77,11 @@ class DetectorSettings(Section):
     max_boxes: int = Field(100, ge=1, description="more boxes in an image tighten its NMS")
     batch: int = Field(8, ge=1, description="images per batch")
 
+    @property
+    def has_confidence(self) -> bool:
+        """Whether boxes are chosen by their scores; those that are given are taken as they are."""
+        return self.name not in (GIVEN, "whole_image")
+
 
 PoseName = Literal[
     "fastpose_r50",

@@ -41,7 +41,7 @@ def run_sweep(sweep: SweepSettings, trials: list[Trial], stop: Stop) -> list[Row
         run, cost = _stored(sweep.run, group) if sweep.run else _annotated(sweep, settings, stop)
         skeleton = table_skeleton(run.uri)
         candidates = stored_candidates(run, read_truth(annotations_of(sweep), skeleton))
-        rescorings = [Rescoring(t.settings.detector.confidence, t.settings.suppression) for t in group]
+        rescorings = [Rescoring(t.confidence, t.settings.suppression) for t in group]
         for trial, outcome in zip(group, score_trials(candidates, rescorings, skeleton, on_ray), strict=True):
             rows[id(trial)] = Row(trial, outcome.metrics, outcome.people, *cost, run.uri)
     return [rows[id(trial)] for trial in trials]

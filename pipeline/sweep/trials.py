@@ -6,7 +6,7 @@ import random
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from pipeline.config import Settings
@@ -31,6 +31,11 @@ class Trial:
     settings: Settings
 
     @property
+    def confidence(self) -> float:
+        """What a candidate's box has to score more than."""
+        return self.settings.detector.confidence if self.settings.detector.has_confidence else -inf
+
+    @property
     def command(self) -> str:
         """What annotates with these settings."""
         flags = [flag for flag in as_flags(self.settings) if not flag.startswith(("--output.", "--annotations="))]
@@ -50,7 +55,12 @@ def trials_of(sweep: SweepSettings) -> list[Trial]:
             raise SettingsError(f"{bad[0]} cannot be tried: it doesn't change what is found")
         if unknown := [name for name in varied if name not in base]:
             raise SettingsError(f"{unknown[0]} is unknown{nearest(unknown[0], list(base))}")
-        trials.append(Trial(varied, load_settings(None, base | varied)))
+        trial = Trial(varied, load_settings(None, base | varied))
+        if CONFIDENCE in varied and not trial.settings.detector.has_confidence:
+            raise SettingsError(
+                f"{CONFIDENCE} cannot be tried: {trial.settings.detector.name} boxes are taken as they are"
+            )
+        trials.append(trial)
     return trials
 
 

@@ -1,0 +1,108 @@
+"""Sweeps as a user runs them, on the demo's photographs, against annotations made of a run of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from cluster import Cluster
+from conftest import DEMO
+
+
+@pytest.fixture(scope="module")
+def scene(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four boxes where each person is, and annotations near the poses that a run finds."""
+    cluster.behave()
+    folder = tmp_path_factory.mktemp("sweep")
+    truth = json.loads((DEMO / "boxes.json").read_text())
+    r = np.random.default_rng(0)
+    boxes = []
+    for annotation in truth["annotations"]:
+        for score in (0.9, 0.6, 0.5, 0.15):
+            moved = (np.array(annotation["bbox"]) * (1 + r.normal(0, 0.06, 4))).tolist()
+            boxes.append({"image_id": annotation["image_id"], "category_id": 1, "bbox": moved, "score": score})
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    cluster.run("annotate", f"--output={folder / 'first'}")
+    results = json.loads((folder / "first" / "coco_results.json").read_text())
+    annotations = []
+    for number, entry in enumerate(results):
+        joints = np.array(entry["keypoints"]).reshape(-1, 3)
+        joints[:, :2] += r.normal(0, 6, (len(joints), 2))
+        joints[:, 2] = 2
+        first, last = joints[:, :2].min(axis=0), joints[:, :2].max(axis=0)
+        box = [*first.tolist(), *(last - first).tolist()]
+        annotations.append(
+            {
+                "id": number,
+                "image_id": entry["image_id"],
+                "category_id": 1,
+                "iscrowd": 0,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "keypoints": joints.ravel().tolist(),
+                "num_keypoints": len(joints),
+            }
+        )
+    (folder / "truth.json").write_text(json.dumps({**truth, "annotations": annotations}))
+    return folder
+
+
+def flags(scene: Path, output: str) -> list[str]:
+    return [
+        f"--base.input.uri={scene / 'truth.json'}",
+        f"--base.input.image_root={DEMO / 'photos'}",
+        "--base.detector.name=given",
+        f"--base.detector.boxes={scene / 'boxes.json'}",
+        f"--annotations={scene / 'truth.json'}",
+        f"--output={scene / output}",
+    ]
+
+
+def test_trials_on_candidates_equal_annotating_anew(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
+    grid = "{suppression.kind: [pose, oks, none], suppression.score: [sum, product], suppression.max_people: [2, null]}"
+    output = cluster.run("sweep", *flags(scene, "grid"), f"--grid={grid}")
+    assert "12 trials, best first:" in output
+    rows = pq.read_table(scene / "grid" / "leaderboard.parquet").to_pylist()
+    assert len({row["ap"] for row in rows}) > 3, "the settings have to matter"
+    assert [row["ap"] for row in rows] == sorted((row["ap"] for row in rows), reverse=True)
+    assert all(row["images_per_second"] > 0 and row["peak_megabytes"] > 100 for row in rows)
+    for row in (rows[0], rows[-1]):
+        told = [flag for flag in shlex.split(row["command"])[3:] if not flag.startswith("--output")]
+        run = tmp_path / f"anew-{row['ap']}"
+        cluster.run("annotate", *told, f"--annotations={scene / 'truth.json'}", f"--output={run}")
+        metrics = json.loads((run / "metrics.json").read_text())["keypoints"]
+        assert {name: row[name] for name in metrics} == metrics
+
+
+def test_runs_of_networks_are_found_again(cluster: Cluster, scene: Path) -> None:
+    def parts() -> dict[str, int]:
+        return {str(p): p.stat().st_mtime_ns for p in (scene / "networks").glob("runs/*/parts/*")}
+
+    cluster.run("sweep", *flags(scene, "networks"), "--trials=[{pose.flip_test: false}]", "--limit=3")
+    before = parts()
+    assert len(before) == 1
+    output = cluster.run(
+        "sweep", *flags(scene, "networks"), "--trials=[{pose.flip_test: false}, {pose.flip_test: true}]", "--limit=3"
+    )
+    after = parts()
+    assert len(after) == 2
+    assert before.items() <= after.items(), "what was there is used, not made again"
+    assert "pose.flip_test True" in output
+    content = json.loads((scene / "networks" / "annotations-3.json").read_text())
+    assert len(content["images"]) == 3
+
+
+def test_a_run_that_is_there(cluster: Cluster, scene: Path) -> None:
+    (run,) = (scene / "grid" / "runs").iterdir()
+    common = [f"--run={run}", f"--annotations={scene / 'truth.json'}", f"--output={scene / 'stored'}"]
+    assert "2 trials" in cluster.run("sweep", *common, "--grid={suppression.kind: [pose, oks]}")
+    refused = cluster.run("sweep", *common, "--grid={pose.flip_test: [true]}", code=1)
+    assert "pose.flip_test cannot be tried on the candidates of" in refused
+    without = [f"--run={scene / 'first'}", *common[1:]]
+    refused = cluster.run("sweep", *without, "--grid={suppression.kind: [pose]}", code=1)
+    assert "holds no candidates; make a run with --output.candidates" in refused
+    assert "suppression.gama is unknown" in cluster.run("sweep", *common, "--grid={suppression.gama: [1]}", code=2)

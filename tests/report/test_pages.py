@@ -1,0 +1,159 @@
+"""The pages in real Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import encode, gradient
+from playwright.sync_api import Browser, Page, sync_playwright
+from runs import make_run, make_truth
+
+from jobs.evaluate import main as evaluate
+from pipeline.evaluation import evaluate_run
+from pipeline.report.page import render
+from pipeline.report.run_page import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+EVIL = "<img src=x onerror=document.title='owned'>.jpg"
+COUNT = 30
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, path: Path) -> Page:
+    """A page from its file, with no network; an error on its console fails the test."""
+    context = browser.new_context(viewport={"width": 1240, "height": 900}, offline=True)
+    page = context.new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"{path}: {error}"))
+    page.on("console", lambda message: pytest.fail(message.text) if message.type == "error" else None)
+    page.goto(path.as_uri())
+    return page
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of thirty photographs; the second's joints are less off. One file name is a piece of markup."""
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "photos").mkdir()
+    names = [*(f"photo-{i:03d}.jpg" for i in range(COUNT - 1)), EVIL]
+    for name in names:
+        (folder / "photos" / name).write_bytes(encode(gradient(200, 120)))
+    truth = make_truth(folder, names)
+    make_run(folder / "before", truth, folder / "photos", off=8)
+    make_run(folder / "now", truth, folder / "photos", off=3)
+    assert evaluate([str(folder / "now"), "--report", "--compare", str(folder / "before"), "--by", "source"]) == 0
+    return folder
+
+
+def cells(page: Page, section: str, column: int) -> list[str]:
+    """Texts of a column in the last table before the next section."""
+    table = page.locator(f"#{section} ~ div.table").first
+    return table.locator(f"tbody tr td:nth-child({column})").all_inner_texts()
+
+
+def test_the_page_of_a_run(browser: Browser, runs: Path) -> None:
+    page = opened(browser, runs / "now" / "report.html")
+    assert page.title() == "now"
+    headings = page.locator("h2").all_inner_texts()
+    assert [h.split()[0] for h in headings] == ["Numbers", "Compared", "Why", "Whose", "Worst", "Collection", "Images"]
+    charts = page.locator("figure svg")
+    assert charts.count() == 9
+    for i in range(charts.count()):
+        box = charts.nth(i).bounding_box()
+        assert box is not None
+        assert box["width"] > 200
+        assert box["height"] > 100
+    assert page.locator("figure svg path").count() > 50
+    pictures = page.locator(".pictures img")
+    assert pictures.count() == 12
+    pictures.last.scroll_into_view_if_needed()
+    page.wait_for_function("[...document.querySelectorAll('.pictures img')].at(-1).naturalWidth > 0")
+    assert "joints: " in page.locator(".pictures figcaption").first.inner_text()
+
+
+def test_tables_sort_and_filter(browser: Browser, runs: Path) -> None:
+    page = opened(browser, runs / "now" / "report.html")
+    assert len(cells(page, "images", 1)) == COUNT
+    table = page.locator("#images ~ div.table").first
+    names = table.locator("th").all_inner_texts()
+    cost = names.index("cost") + 1
+    table.locator("th", has_text="cost").click()
+    down = [float(v) for v in cells(page, "images", cost) if v]
+    assert down == sorted(down, reverse=True)
+    table.locator("th", has_text="cost").click()
+    up = [float(v) for v in cells(page, "images", cost) if v]
+    assert up == sorted(up)
+    table.locator("input").fill("photo-01 ok")
+    found = cells(page, "images", 1)
+    assert found
+    assert all(name.startswith("photo-01") for name in found)
+    assert f"of {len(found)} rows" in table.locator(".tools").inner_text()
+    table.locator("input").fill("unreadable")
+    assert cells(page, "images", 2) == ["unreadable"]
+
+
+def test_names_stay_text(browser: Browser, runs: Path) -> None:
+    page = opened(browser, runs / "now" / "report.html")
+    page.locator("#images ~ div.table").first.locator("input").fill("onerror")
+    assert cells(page, "images", 1) == [EVIL]
+    assert page.title() == "now"
+    assert page.locator("img[onerror]").count() == 0
+
+
+def test_two_runs_side_by_side(browser: Browser, runs: Path) -> None:
+    page = opened(browser, runs / "now" / "report.html")
+    tiles = page.locator("#comparison + .numbers .number").all_inner_texts()
+    better, worse, same = (int(re.split(r"\s+", tile)[0]) for tile in tiles)
+    assert better > worse, "joints are less off"
+    assert better + worse + same == COUNT
+    numbers = page.locator("#comparison ~ div.table").first
+    before, now, change = (
+        float(numbers.locator(f"tbody tr:first-child td:nth-child({n})").inner_text()) for n in (2, 3, 4)
+    )
+    assert now - before == pytest.approx(change, abs=2e-3)
+    assert change > 0
+
+
+def test_a_run_without_annotations_has_a_page_too(browser: Browser, runs: Path) -> None:
+    from pipeline.run import Run
+
+    path = Path(write_report(Run.open(str(runs / "before"))))
+    page = opened(browser, path)
+    assert [h.split()[0] for h in page.locator("h2").all_inner_texts()] == ["Collection", "Images"]
+    assert page.locator("figure svg").count() == 2
+
+
+def test_a_large_run_is_sampled(browser: Browser, tmp_path: Path) -> None:
+    """The page of many images holds the worst and some of the others, and no more."""
+    (tmp_path / "photos").mkdir()
+    names = [f"{i}.jpg" for i in range(5000)]
+    for name in names[:20]:  # planning makes sure that the first of a list are there
+        (tmp_path / "photos" / name).write_bytes(encode(gradient(60, 120)))
+    truth = make_truth(tmp_path, names, people=1)
+    run = make_run(tmp_path / "run", truth, tmp_path / "photos", shard_size=500)
+    path = Path(write_report(run, evaluate_run(run, str(truth), why=True)))
+    assert path.stat().st_size < 3e6
+    page = opened(browser, path)
+    table = page.locator("#images ~ div.table").first
+    assert "of 1500 rows" in table.locator(".tools").inner_text()
+    assert page.locator("figcaption", has_text="over time").count() == 1
+    table.locator("button").click()
+    assert table.locator("tbody tr").count() == 1500
+
+
+def test_a_template_without_a_value_fails() -> None:
+    with pytest.raises(Exception, match="undefined"):
+        render("report.html", title="x")

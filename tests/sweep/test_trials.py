@@ -1,0 +1,99 @@
+import pytest
+
+from pipeline.config import Settings
+from pipeline.flags import SettingsError, as_flags, parse_settings
+from pipeline.sweep.leaderboard import Row, pareto, ranked
+from pipeline.sweep.settings import SweepSettings
+from pipeline.sweep.trials import Trial, by_networks, trials_of
+
+BASE = {"input": "photos", "detector": {"name": "darknet", "weights": "a.weights", "confidence": 0.2}}
+
+
+def sweep(**told) -> SweepSettings:
+    return SweepSettings.model_validate({"annotations": "a.json", "base": BASE, **told})
+
+
+def test_a_grid_is_every_combination_and_its_last_setting_changes_first() -> None:
+    grid = {"suppression.kind": ["pose", "oks"], "pose.flip_test": [False, True]}
+    trials = trials_of(sweep(grid=grid))
+    assert [tuple(t.varied.values()) for t in trials] == [
+        ("pose", False),
+        ("pose", True),
+        ("oks", False),
+        ("oks", True),
+    ]
+    assert trials[1].settings.pose.flip_test
+    assert trials[2].settings.suppression.kind == "oks"
+    assert all(t.settings.detector.weights == "a.weights" for t in trials)
+
+
+def test_random_draws_differ_and_are_the_same_each_time() -> None:
+    values = {f"suppression.{name}": [0.1 * i for i in range(1, 40)] for name in ("gamma", "mu", "delta1", "delta2")}
+    first = [t.varied for t in trials_of(sweep(random=values, draws=30))]
+    assert len({tuple(v.values()) for v in first}) == 30
+    assert first == [t.varied for t in trials_of(sweep(random=values, draws=30))]
+    assert first != [t.varied for t in trials_of(sweep(random=values, draws=30, seed=1))]
+    assert len(trials_of(sweep(random={"suppression.mu": [1, 2]}, draws=30))) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"grid": {"suppression.gama": [1]}}, "suppression.gama is unknown; did you mean suppression.gamma?"),
+        ({"grid": {"suppression.gamma": ["many"]}}, "suppression.gamma is 'many'"),
+        ({"grid": {"suppression.gamma": []}}, "suppression.gamma has no values to try"),
+        ({"grid": {"input.shard_size": [1]}}, "input.shard_size cannot be tried"),
+        ({"trials": [{"detector.name": "given", "detector.confidence": 0.5}]}, "given boxes are taken as they are"),
+    ],
+)
+def test_mistakes_are_named(told: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message.replace("?", r"\?")):
+        trials_of(sweep(**told))
+
+
+def test_one_form_and_annotations_are_needed() -> None:
+    assert sweep(grid={"pose.batch": [1]}).problem() is None
+    assert "told: none" in str(sweep().problem())
+    assert "told: grid, random" in str(sweep(grid={"a": [1]}, random={"b": [1]}).problem())
+    assert "annotations is none" in str(sweep(grid={"a": [1]}, annotations=None).problem())
+
+
+def test_trials_share_the_run_of_their_networks() -> None:
+    """It keeps candidates down to the lowest confidence, and has the same suppression whatever is tried after it."""
+    grid = {"pose.flip_test": [False, True], "detector.confidence": [0.3, 0.1], "suppression.gamma": [5, 9]}
+    groups = by_networks(trials_of(sweep(grid=grid)))
+    assert [(s.pose.flip_test, len(trials)) for s, trials in groups] == [(False, 4), (True, 4)]
+    for settings, _ in groups:
+        assert settings.detector.confidence == 0.1
+        assert settings.output.candidates
+        assert settings.suppression == Settings().suppression
+
+
+def test_a_command_makes_the_same_settings_again() -> None:
+    varied = {
+        "suppression.gamma": 9,
+        "pose.flip_test": True,
+        "pose.scales": [0.9, 1.1],
+        "pose.ensemble": [{"weights": "b.pth", "input_size": [384, 288]}],
+        "detector.input_size": 320,
+        "pose.weights": None,
+    }
+    (trial,) = trials_of(sweep(trials=[varied]))
+    assert trial.command.startswith("uv run jobs/annotate.py --input.uri=photos --detector.name=darknet")
+    flags = as_flags(trial.settings)
+    assert parse_settings(flags, "") == trial.settings
+
+
+def row(ap: float, speed: float | None) -> Row:
+    class Numbers:
+        pass
+
+    numbers = Numbers()
+    numbers.ap = ap  # type: ignore[attr-defined]
+    return Row(Trial({}, Settings()), numbers, 0, speed, None, "")  # type: ignore[arg-type]
+
+
+def test_the_front_is_what_nothing_beats_in_both() -> None:
+    rows = [row(0.5, 1.0), row(0.4, 5.0), row(0.3, 4.0), row(0.2, 9.0), row(0.5, 0.5), row(0.9, None), row(0.4, 5.0)]
+    assert pareto(rows) == [True, True, False, True, False, False, True]
+    assert [r.metrics.ap for r in ranked(rows)] == [0.9, 0.5, 0.5, 0.4, 0.4, 0.3, 0.2]
