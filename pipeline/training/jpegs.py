@@ -1,8 +1,10 @@
-"""Many encoded pictures as two arrays, so that a collection is one .npz."""
+"""Encoded pictures, many of them in one .npz."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -24,16 +26,17 @@ def decode(jpeg: bytes) -> np.ndarray:
     return decoded
 
 
-def pack(jpegs: Sequence[bytes]) -> dict[str, Any]:
-    """All bytes in a row, and where each picture ends."""
-    return {
-        "data": np.frombuffer(b"".join(jpegs), np.uint8),
-        "ends": np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64),
-    }
+def to_npz(jpegs: Sequence[bytes], **arrays: Any) -> bytes:
+    """Pictures and arrays beside them as the bytes of one .npz."""
+    sink = io.BytesIO()
+    data, ends = np.frombuffer(b"".join(jpegs), np.uint8), np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64)
+    np.savez(sink, data=data, ends=ends, **arrays)
+    return sink.getvalue()
 
 
-def unpack(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
-    """What `pack` was given."""
-    content = data.tobytes()
-    starts = [0, *ends[:-1].tolist()]
-    return [content[a:b] for a, b in zip(starts, ends.tolist(), strict=True)]
+def from_npz(content: bytes) -> tuple[list[bytes], dict[str, np.ndarray]]:
+    """What `to_npz` was given."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as z:
+        arrays = {name: z[name] for name in z.files}
+    data, ends = arrays.pop("data").tobytes(), arrays.pop("ends").tolist()
+    return [data[a:b] for a, b in pairwise([0, *ends])], arrays

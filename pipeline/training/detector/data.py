@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,20 +68,26 @@ class ImageSet:
 
     def to_bytes(self) -> bytes:
         """One .npz that holds everything."""
-        sink = io.BytesIO()
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, np.ndarray] = {}
         for name in People._fields:
             boxes = [getattr(people, name) for people in self.people]
             arrays |= {name: np.concatenate(boxes), f"{name}_counts": np.array([len(b) for b in boxes])}
-        np.savez(sink, **jpegs.pack(self.jpegs), weights=self.weights, **arrays)
-        return sink.getvalue()
+        return jpegs.to_npz(self.jpegs, weights=self.weights, **arrays)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> ImageSet:
-        with np.load(io.BytesIO(content), allow_pickle=False) as z:
-            columns = [np.split(z[name], np.cumsum(z[f"{name}_counts"])[:-1]) for name in People._fields]
-            people = [People(*both) for both in zip(*columns, strict=True)]
-            return cls(jpegs.unpack(z["data"], z["ends"]), people, z["weights"])
+        encoded, arrays = jpegs.from_npz(content)
+        columns = [np.split(arrays[name], np.cumsum(arrays[f"{name}_counts"])[:-1]) for name in People._fields]
+        return cls(encoded, [People(*both) for both in zip(*columns, strict=True)], arrays["weights"])
+
+    @classmethod
+    def join(cls, sets: Sequence[ImageSet]) -> ImageSet:
+        """All images of several sets, in their order."""
+        return cls(
+            [jpeg for s in sets for jpeg in s.jpegs],
+            [people for s in sets for people in s.people],
+            np.concatenate([s.weights for s in sets]),
+        )
 
 
 def shrink_images(images: Iterable[tuple[np.ndarray, People, float]], side: int) -> ImageSet:
@@ -110,12 +115,3 @@ def shrink_images(images: Iterable[tuple[np.ndarray, People, float]], side: int)
     if not encoded:
         raise AnnotationError("nothing to learn from: no image has complete boxes")
     return ImageSet(encoded, people, np.array(weights, np.float32))
-
-
-def join(sets: Sequence[ImageSet]) -> ImageSet:
-    """All images of several sets, in their order."""
-    return ImageSet(
-        [jpeg for s in sets for jpeg in s.jpegs],
-        [people for s in sets for people in s.people],
-        np.concatenate([s.weights for s in sets]),
-    )

@@ -20,7 +20,7 @@ from pipeline.evaluation import PERSON, evaluate_boxes
 from pipeline.people import Boxes
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.sources import read_coco
-from pipeline.training.detector.data import ImageSet, People, boxes_of, join, shrink_images
+from pipeline.training.detector.data import ImageSet, People, boxes_of, shrink_images
 from pipeline.training.detector.task import DetectorTask
 from pipeline.training.photographs import read_pixels
 from pipeline.training.settings import AnnotatedSet, TrainSettings
@@ -87,7 +87,9 @@ def read_images(settings: TrainSettings) -> ImageSet:
     """
     if settings.cache and storage.exists(settings.cache):
         return ImageSet.from_bytes(storage.read_bytes(settings.cache))
-    images = join([shrink_images(_images(annotated), settings.detector.input_size) for annotated in settings.sets])
+    images = ImageSet.join(
+        [shrink_images(_images(annotated), settings.detector.input_size) for annotated in settings.sets]
+    )
     if settings.cache:
         storage.write_bytes(settings.cache, images.to_bytes())
     return images

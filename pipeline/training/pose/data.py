@@ -5,7 +5,6 @@ A crop shows more than any augmentation can reach, at no more pixels than the ne
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,15 +119,12 @@ class PeopleSet:
 
     def to_bytes(self) -> bytes:
         """One .npz that holds everything."""
-        sink = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        np.savez(sink, **jpegs.pack(self.jpegs), **arrays)
-        return sink.getvalue()
+        return jpegs.to_npz(self.jpegs, **{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> PeopleSet:
-        with np.load(io.BytesIO(content), allow_pickle=False) as z:
-            return cls(jpegs.unpack(z["data"], z["ends"]), *(z[name] for name in _ARRAYS))
+        encoded, arrays = jpegs.from_npz(content)
+        return cls(encoded, **arrays)
 
     @classmethod
     def join(cls, sets: Sequence[PeopleSet]) -> PeopleSet:

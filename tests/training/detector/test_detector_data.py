@@ -3,7 +3,7 @@ import pytest
 from conftest import gradient
 
 from pipeline.training.annotations import AnnotationError
-from pipeline.training.detector.data import ImageSet, People, boxes_of, join, shrink_images
+from pipeline.training.detector.data import ImageSet, People, boxes_of, shrink_images
 
 
 def file_of(*annotations: dict, **image: object) -> dict:
@@ -50,7 +50,7 @@ def test_images_are_shrunk_stored_and_joined() -> None:
     assert images.pixels(0).shape == (300, 400, 3)
     assert images.pixels(1).shape == (100, 90, 3)  # never enlarged
     np.testing.assert_allclose(images.people[0].boxes, boxes / 2)
-    both = ImageSet.from_bytes(join([images, images]).to_bytes())
+    both = ImageSet.from_bytes(ImageSet.join([images, images]).to_bytes())
     assert both.jpegs == images.jpegs * 2
     assert both.weights.tolist() == [2, 1, 2, 1]
     for found, expected in zip(both.people, images.people * 2, strict=True):
