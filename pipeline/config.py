@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pipeline import storage, weights
 from pipeline.suppression import PoseNMS
 
+OWN_DETECTOR = "person_small"  # in the catalogue: the weights of the project's own person detector
 GIVEN = "given"  # the detector's name where boxes come with the images
 FILE_DETECTORS = ("darknet", "yolox", "yolo")  # those that need a weights file
 OWN_DETECTORS = (*FILE_DETECTORS, GIVEN, "whole_image")  # all others are torchvision's
@@ -60,13 +61,16 @@ class DetectorSettings(Section):
     """Where people are."""
 
     name: str = Field(
-        "fasterrcnn_mobilenet_v3_large_fpn",
+        "darknet",
         description="darknet, yolox, yolo (exports of YOLOv5/v8), given, whole_image, or a torchvision model's name",
     )
-    cfg: str | None = Field(None, description="darknet: network description, .cfg; by default YOLOv3-SPP's")
+    cfg: str | None = Field(
+        None, description="darknet: description, .cfg; by default the weights' own, YOLOv3-SPP's for .weights"
+    )
     weights: str | None = Field(
         None,
-        description="weights file, .onnx or TorchScript, or a name in the catalogue; else torchvision's own download",
+        description="a file, URI, or name in the catalogue; by default the project's own for darknet, torchvision's own "
+        "for its models",
     )
     boxes: str | None = Field(None, description="given: COCO detection results or annotations; --annotations if empty")
     input_size: int | None = Field(
@@ -76,6 +80,14 @@ class DetectorSettings(Section):
     nms_iou: float = Field(0.6, gt=0, le=1, description="overlap from which the weaker of two boxes goes")
     max_boxes: int = Field(100, ge=1, description="more boxes in an image tighten its NMS")
     batch: int = Field(8, ge=1, description="images per batch")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_weights(cls, data: Any) -> Any:
+        own = isinstance(data, dict) and data.get("name", "darknet") == "darknet"
+        if own and data.get("weights") is None and data.get("cfg") is None:
+            return {**data, "weights": OWN_DETECTOR}
+        return data
 
     @property
     def has_confidence(self) -> bool:

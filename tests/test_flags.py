@@ -33,7 +33,7 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--pose.name", "fastpose_r5O"], ["--pose.name is 'fastpose_r5O'", "fastpose_r50"]),
         (["--pose.input_size", "250x190"], ["multiples of 32"]),
         (["--images.max_megabytes", "inf"], ["--images.max_megabytes is 'inf'", "finite"]),
-        (["--detector.name", "darknet"], ["--detector.weights is none"]),
+        (["--detector.cfg", "yolov4.cfg"], ["--detector.weights is none; a darknet detector needs its file"]),
         (["--detector.name", "yolox"], ["--detector.weights is none; a yolox detector needs its file"]),
         (["--pose.scales", "1,0"], ["--pose.scales is '0'", "greater than 0.2"]),
         (

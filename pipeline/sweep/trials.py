@@ -48,13 +48,15 @@ def trials_of(sweep: SweepSettings) -> list[Trial]:
     Raises:
         SettingsError: a setting that isn't there or has a wrong value, or one that the sweep itself decides about.
     """
-    base = {leaf.name: leaf.default for leaf in leaves(sweep.base)}
+    defaults = {leaf.name: leaf.default for leaf in leaves(Settings())}
+    # What the base leaves open stays open: a default of one detector is not one of another.
+    base = {leaf.name: leaf.default for leaf in leaves(sweep.base) if leaf.default != defaults[leaf.name]}
     trials = []
     for varied in _combinations(sweep):
         if bad := [name for name in varied if name.startswith(("input.", "output.", "fleet."))]:
             raise SettingsError(f"{bad[0]} cannot be tried: it doesn't change what is found")
-        if unknown := [name for name in varied if name not in base]:
-            raise SettingsError(f"{unknown[0]} is unknown{nearest(unknown[0], list(base))}")
+        if unknown := [name for name in varied if name not in defaults]:
+            raise SettingsError(f"{unknown[0]} is unknown{nearest(unknown[0], list(defaults))}")
         trial = Trial(varied, load_settings(None, base | varied))
         if CONFIDENCE in varied and not trial.settings.detector.has_confidence:
             raise SettingsError(

@@ -240,7 +240,7 @@ def test_neighbours_in_a_batch_change_nothing(tiny_settings: DetectorSettings, p
 
 def test_a_darknet_without_weights_says_so() -> None:
     with pytest.raises(DarknetError, match=r"detector\.weights is none"):
-        build_detector(DetectorSettings(name="darknet"), Compute.resolve("cpu"))
+        build_detector(DetectorSettings(cfg="yolov4.cfg"), Compute.resolve("cpu"))
 
 
 # Bytes of the published weights files, which hold a header of 20 and the values that the description needs.

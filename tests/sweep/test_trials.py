@@ -79,7 +79,7 @@ def test_a_command_makes_the_same_settings_again() -> None:
         "pose.weights": None,
     }
     (trial,) = trials_of(sweep(trials=[varied]))
-    assert trial.command.startswith("uv run jobs/annotate.py --input.uri=photos --detector.name=darknet")
+    assert trial.command.startswith("uv run jobs/annotate.py --input.uri=photos --detector.weights=a.weights")
     flags = as_flags(trial.settings)
     assert parse_settings(flags, "") == trial.settings
 
