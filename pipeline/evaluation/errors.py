@@ -38,7 +38,7 @@ REPAIRS = (*JOINT_ERRORS, *PERSON_ERRORS)  # in the order in which they are repa
 _GOOD, _UNKNOWN = -1, -2
 _ALL_SIZES = KEYPOINT_RULES._replace(areas={"all": KEYPOINT_RULES.areas["all"]})
 # In the order in which they are evaluated: as it is, each repair alone, then one after another.
-_REPAIRED: tuple[tuple[str, ...], ...] = (
+REPAIRED: tuple[tuple[str, ...], ...] = (
     (),
     *((kind,) for kind in REPAIRS),
     *(REPAIRS[: n + 1] for n in range(1, len(REPAIRS))),
@@ -148,7 +148,7 @@ class ErrorCounts(NamedTuple):
 def count_errors(scenes: Scenes, skeleton: Skeleton) -> ErrorCounts:
     """Diagnose images, and match what repairs would make of them."""
     sigmas = np.array(skeleton.oks_sigmas)
-    matches: list[list[Matches]] = [[] for _ in _REPAIRED]
+    matches: list[list[Matches]] = [[] for _ in REPAIRED]
     joints = np.zeros((len(JOINT_ERRORS) + 1, len(skeleton)), int)
     calibration = np.zeros((len(SCORE_STEPS) - 1, 3), int)
     poses = np.full((len(scenes.annotated.areas), len(skeleton), 2), np.inf)
@@ -157,8 +157,13 @@ def count_errors(scenes: Scenes, skeleton: Skeleton) -> ErrorCounts:
         diagnosis = diagnose(scene, skeleton)
         for kind in range(_GOOD, len(JOINT_ERRORS)):
             joints[kind] += (diagnosis.wrong == kind).sum(axis=0)
-        for kinds, matched in zip(_REPAIRED, matches, strict=True):
-            matched.append(_match(repaired(scene, diagnosis, kinds), sigmas))
+        there = _kinds_there(scene, diagnosis)
+        done: dict[tuple[str, ...], Matches] = {}  # many repairs come to the same where an error isn't there
+        for asked, matched in zip(REPAIRED, matches, strict=True):
+            kinds = tuple(kind for kind in asked if kind in there)
+            if kinds not in done:
+                done[kinds] = match_all_sizes(repaired(scene, diagnosis, kinds), sigmas)
+            matched.append(done[kinds])
         somebody = diagnosis.whom >= 0
         poses[start + diagnosis.whom[somebody]] = scene.found.keypoints[somebody]
         calibration += _calibration(scene.found.keypoint_scores[somebody], diagnosis.wrong[somebody])
@@ -180,7 +185,7 @@ def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
 
 def analyse(counts: ErrorCounts) -> ErrorAnalysis:
     """The analysis of all images' counts."""
-    ap = {kinds: _average_precision(matches) for kinds, matches in zip(_REPAIRED, counts.matches, strict=True)}
+    ap = {kinds: _average_precision(matches) for kinds, matches in zip(REPAIRED, counts.matches, strict=True)}
     return ErrorAnalysis(
         joints={"good": counts.joints[_GOOD], **{kind: counts.joints[i] for i, kind in enumerate(JOINT_ERRORS)}},
         ap=ap[()],
@@ -192,6 +197,19 @@ def analyse(counts: ErrorCounts) -> ErrorAnalysis:
         calibration=counts.calibration,
         images=counts.images,
     )
+
+
+def _kinds_there(scene: Scene, diagnosis: Diagnosis) -> set[str]:
+    """The kinds of error that there is anything of to repair."""
+    kinds = {kind for index, kind in enumerate(JOINT_ERRORS) if (diagnosis.wrong == index).any()}
+    somebody = int((diagnosis.whom >= 0).sum())
+    if somebody:
+        kinds |= {"jitter", "score"}  # good joints are a little off, too
+    if somebody < len(diagnosis.whom):
+        kinds |= {"score", "background"}
+    if somebody < (~scene.annotated.ignored).sum():
+        kinds.add("missed")
+    return kinds
 
 
 _IMAGE_COLUMNS = ("annotated", "found", "missed", "background", "similarity", *JOINT_ERRORS)
@@ -312,7 +330,8 @@ def repaired(scene: Scene, diagnosis: Diagnosis, kinds: Sequence[str]) -> Scene:
     return Scene(annotated, Found(*(column[order] for column in changed)))
 
 
-def _match(scene: Scene, sigmas: np.ndarray) -> Matches:
+def match_all_sizes(scene: Scene, sigmas: np.ndarray) -> Matches:
+    """Matches over people of any size."""
     annotated, found = scene
     similarity = keypoint_similarity(annotated, found, sigmas)
     return match(annotated.crowd, found.scores, similarity, by_area(annotated, found, _ALL_SIZES))

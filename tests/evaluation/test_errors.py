@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_keypoints import made_up, scenes_of
 
+from pipeline.evaluation import errors
 from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, ErrorAnalysis, analyse, count_errors, diagnose
-from pipeline.evaluation.matching import Annotated, Found
+from pipeline.evaluation.matching import Annotated, Found, join
 from pipeline.evaluation.scenes import Scene, Scenes
 from pipeline.skeletons import SKELETONS
 
@@ -123,3 +124,15 @@ def test_shares_add_up_and_repairing_everything_is_perfect(seed: int) -> None:
     assert turns[0] < turns[-1]
     labelled = sum(int(counts.sum()) for counts in analysis.joints.values())
     assert labelled == sum(int(counts) for counts in np.sum(list(analysis.joints.values()), axis=0))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_repairs_of_what_is_not_there_change_nothing(seed: int) -> None:
+    """They are not matched anew; here they are."""
+    truth, poses, _ = made_up(seed)
+    scenes = scenes_of(truth, poses)
+    counted = count_errors(scenes, SKELETON).matches
+    for kinds, matches in zip(errors.REPAIRED, counted, strict=True):
+        anew = [errors.match_all_sizes(errors.repaired(s, diagnose(s, SKELETON), kinds), SIGMAS) for s in scenes]
+        for name, values in join(anew)._asdict().items():
+            np.testing.assert_array_equal(getattr(matches, name), values, err_msg=f"{kinds}: {name}")
