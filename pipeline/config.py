@@ -69,8 +69,8 @@ class DetectorSettings(Section):
     )
     weights: str | None = Field(
         None,
-        description="a file, URI, or name in the catalogue; by default the project's own for darknet, torchvision's own "
-        "for its models",
+        description="a file, URI, or name in the catalogue; by default the project's own for darknet, torchvision's "
+        "own for its models",
     )
     boxes: str | None = Field(None, description="given: COCO detection results or annotations; --annotations if empty")
     input_size: int | None = Field(
