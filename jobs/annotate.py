@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import absolute_paths
-from pipeline.evaluation import evaluate_run
+from pipeline.evaluation import evaluate_run, write_metrics
 from pipeline.evaluation.results import write_coco_results
 from pipeline.flags import parse_settings
 from pipeline.fleet import (
@@ -91,7 +91,9 @@ def _finish(run: Run, reduction: Reduction) -> int:
         if reduction.totals.with_coco_id:
             print(f"results:   {write_coco_results(run)}")
         if run.settings.annotations:
-            print("\n".join(evaluate_run(run, run.settings.annotations).lines()))
+            metrics = evaluate_run(run, run.settings.annotations)
+            write_metrics(run, metrics)
+            print("\n".join(metrics.lines()))
         if run.settings.draw:
             print(f"pictures:  {run.path('pictures')} ({len(draw_run(run, run.settings.draw))})")
     except (ValueError, OSError, ImageRefused) as error:

@@ -19,7 +19,7 @@ from contextlib import nullcontext
 
 from pipeline import storage
 from pipeline.config import FleetSettings
-from pipeline.evaluation import evaluate_file, evaluate_run
+from pipeline.evaluation import evaluate_file, evaluate_run, write_metrics
 from pipeline.evaluation.tally import Spread
 from pipeline.fleet import connect, on_ray
 from pipeline.report.run_page import write_report
@@ -73,9 +73,9 @@ def _run(arguments: argparse.Namespace, spread: Spread) -> list[str]:
         raise RunRefused("the run was started without annotations; name some with --annotations")
     page = arguments.report or arguments.compare is not None
     metrics = evaluate_run(run, annotations, arguments.why or page, arguments.by, spread)
-    if arguments.why and metrics.keypoints is None:
+    if (arguments.why or arguments.compare) and metrics.keypoints is None:
         raise ValueError(f"{annotations} has no keypoints; what is wrong with joints cannot be told")
-    lines = [*metrics.lines(), f"written to {run.path('metrics.json')}"]
+    lines = [*metrics.lines(), f"written to {write_metrics(run, metrics)}"]
     if page:
         other = None
         if arguments.compare is not None:

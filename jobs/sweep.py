@@ -20,6 +20,7 @@ from pipeline import storage
 from pipeline.evaluation.truth import read_truth
 from pipeline.flags import SettingsError, parse_settings
 from pipeline.fleet import FleetError, IncompleteRun, Stop, Stopped, connect
+from pipeline.run import RunRefused
 from pipeline.sweep.leaderboard import Row, leaderboard_page, leaderboard_table, ranked
 from pipeline.sweep.run import annotations_of, run_sweep
 from pipeline.sweep.settings import SweepSettings
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     sweep = parse_settings(argv, __doc__ or "", kind=SweepSettings).with_absolute_paths()
     try:
         trials = trials_of(sweep)
-    except SettingsError as error:
+    except (SettingsError, RunRefused) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 2
     try:

@@ -30,7 +30,7 @@ _ROWS_PER_BLOCK = 1 << 22  # joint distances held at a time
 class PoseNMS:
     """How candidates become people. Constants left at None take the published value for the head and the skeleton."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     kind: Literal["pose", "oks", "soft_oks", "box", "none"] = described(
         "pose",

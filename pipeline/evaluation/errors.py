@@ -186,6 +186,9 @@ def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
 def analyse(counts: ErrorCounts) -> ErrorAnalysis:
     """The analysis of all images' counts."""
     ap = {kinds: _average_precision(matches) for kinds, matches in zip(REPAIRED, counts.matches, strict=True)}
+    if ap[()] >= 0:
+        # Where those who were missed were everybody, nobody is left to find: nothing is wrong any more.
+        ap = {kinds: 1.0 if value < 0 else value for kinds, value in ap.items()}
     return ErrorAnalysis(
         joints={"good": counts.joints[_GOOD], **{kind: counts.joints[i] for i, kind in enumerate(JOINT_ERRORS)}},
         ap=ap[()],

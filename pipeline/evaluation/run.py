@@ -110,7 +110,7 @@ class RunMetrics:
 def evaluate_run(
     run: Run, annotations: str, why: bool = False, by: Sequence[str] = (), spread: Spread = map
 ) -> RunMetrics:
-    """Evaluate the tables of a reduced run; writes `metrics.json`, with `why` also `errors.json`.
+    """Evaluate the tables of a reduced run.
 
     Annotated images that the run never saw count as missed people, as in the COCO evaluation, and are reported.
 
@@ -126,10 +126,10 @@ def evaluate_run(
     truth = read_truth(annotations, skeleton)
     ids = CocoIds(zip(truth.images["file_name"], truth.ids.tolist(), strict=True))
     seen = _seen(run, ids, by)
-    if missing := [c for c in by if c not in truth.images and not any(c in row for row in seen.values())]:
-        raise ValueError(f"neither tables/images nor the images of {annotations} have a column {missing[0]!r}")
     if not seen:
         raise ValueError(f"{annotations} names none of the images in {run.uri}; is it for another collection?")
+    if missing := [c for c in by if c not in truth.images and c not in next(iter(seen.values()))]:
+        raise ValueError(f"neither tables/images nor the images of {annotations} have a column {missing[0]!r}")
     keypoints = boxes = None
     if truth.with_keypoints:
         columns = {column: [seen.get(i, {}).get(column) for i in truth.ids.tolist()] for column in by}
@@ -137,7 +137,7 @@ def evaluate_run(
         keypoints = _measure_poses(truth, poses, skeleton, why, columns | _columns(truth, by), spread)
     if run.settings.detector.name != GIVEN:
         boxes = _measure_boxes(read_truth(annotations, None), run_boxes(run, ids), spread)
-    metrics = RunMetrics(
+    return RunMetrics(
         keypoints=keypoints,
         boxes=boxes,
         detector=run.settings.detector.name,
@@ -147,10 +147,18 @@ def evaluate_run(
         complete=json.loads(storage.read_bytes(run.path("totals.json")))["complete"],
         annotations=annotations,
     )
+
+
+def write_metrics(run: Run, metrics: RunMetrics) -> str:
+    """Write `metrics.json`, and with reasons `errors.json`; returns the URI of the first."""
+    errors = run.path("errors.json")
+    if metrics.keypoints is not None and metrics.keypoints.why is not None:
+        told = metrics.keypoints.why.to_json(table_skeleton(run.uri))
+        storage.write_bytes(errors, json.dumps(told, indent=2).encode())
+    elif storage.exists(errors):
+        storage.delete(errors)  # of other numbers
     storage.write_bytes(run.path("metrics.json"), json.dumps(metrics.to_json(), indent=2).encode())
-    if keypoints is not None and keypoints.why is not None:
-        storage.write_bytes(run.path("errors.json"), json.dumps(keypoints.why.to_json(skeleton), indent=2).encode())
-    return metrics
+    return run.path("metrics.json")
 
 
 def evaluate_file(
@@ -163,6 +171,8 @@ def evaluate_file(
     """
     skeleton = _skeleton_of(results)
     truth = read_truth(annotations, skeleton)
+    if missing := [column for column in by if column not in truth.images]:
+        raise ValueError(f"the images of {annotations} have no column {missing[0]!r}")
     found = read_results(results, truth.ids, skeleton)
     if skeleton is None:
         name, measured = "person boxes", _measure_boxes(truth, found, spread)

@@ -58,7 +58,7 @@ _BOTH = Answers(
     "people overlapped, labelled joints", tuple(f"{o}, {j}" for o in _OVERLAPPED.answers for j in _LABELLED.answers)
 )
 _CROWDED = Answers("crowding of the image", ("to 0.1", "to 0.8", "over 0.8"))
-_OF_PEOPLE = (_SIZE, _LABELLED, _OVERLAPPED, _BOTH, _CROWDED)
+_OF_PEOPLE = (_SIZE, _LABELLED, _OVERLAPPED, _BOTH)
 
 
 def image_answers(question: str, values: Sequence[Any]) -> tuple[Answers, np.ndarray]:
@@ -78,29 +78,32 @@ def image_answers(question: str, values: Sequence[Any]) -> tuple[Answers, np.nda
 
 
 def match_slices(scenes: Scenes, skeleton: Skeleton, of_images: Sequence[Answers]) -> Matches:
-    """Matches with a question for each answer to each question; finding or missing other people doesn't count in it."""
+    """Matches with a question for each answer to each question; finding or missing other people doesn't count in it.
+
+    Those found who are nobody count against every answer about people, but only against their own image's answers.
+    """
     sigmas = np.array(skeleton.oks_sigmas)
     parts = []
     for number, scene in enumerate(scenes):
         annotated, found = scene
-        members = np.concatenate(
-            [
-                *(_members(about.answers, which) for about, which in _of_people(annotated)),
-                *(
-                    _members(about.answers, np.full(len(annotated.areas), scenes.answers[about.question][number]))
-                    for about in of_images
-                ),
-            ]
+        of_people = np.concatenate([_members(about.answers, which) for about, which in _of_people(annotated)])
+        own = [np.searchsorted(_CROWDING, crowding(annotated))]
+        own += [scenes.answers[about.question][number] for about in of_images]
+        of_image = np.concatenate(
+            [np.arange(len(about.answers)) == answer for about, answer in zip((_CROWDED, *of_images), own, strict=True)]
         )
-        nobody_aside = np.zeros((len(members), len(found.scores)), bool)
-        questions = Questions(annotated.ignored | ~members, nobody_aside)
+        shape = (len(of_image), len(annotated.areas))
+        members = np.concatenate([of_people, np.broadcast_to(of_image[:, None], shape)])
+        elsewhere = np.concatenate([np.zeros(len(of_people), bool), ~of_image])
+        aside = np.broadcast_to(elsewhere[:, None], (len(members), len(found.scores)))
+        questions = Questions(annotated.ignored | ~members, aside)
         parts.append(match(annotated.crowd, found.scores, keypoint_similarity(*scene, sigmas), questions))
     return join(parts)
 
 
 def slices(matches: Matches, of_images: Sequence[Answers]) -> list[Slice]:
     """Every slice, from what `match_slices` gave for all images."""
-    asked = [(about.question, answer) for about in (*_OF_PEOPLE, *of_images) for answer in about.answers]
+    asked = [(about.question, answer) for about in (*_OF_PEOPLE, _CROWDED, *of_images) for answer in about.answers]
     found = []
     for number, (question, answer) in enumerate(asked):
         curves = accumulate(matches.of(slice(number, number + 1)), [answer])
@@ -131,7 +134,6 @@ def _of_people(annotated: Annotated) -> Iterator[tuple[Answers, np.ndarray]]:
     yield _LABELLED, labelled
     yield _OVERLAPPED, others
     yield _BOTH, others * len(_LABELLED.answers) + labelled
-    yield _CROWDED, np.full(len(labelled), np.searchsorted(_CROWDING, crowding(annotated)))
 
 
 def _overlapped(annotated: Annotated) -> np.ndarray:

@@ -27,6 +27,7 @@ class Display:
         self._done = Progress()
         self._flying = Progress()
         self._deaths = 0
+        self._images_at_start = 0
         self._started = self._last_line = time.monotonic()
         self._counters = {
             name: Counter(f"posemill_{name}", description=description)
@@ -72,8 +73,9 @@ class Display:
     def in_flight(self, progress: Sequence[Progress]) -> None:
         """What the shards in work report."""
         self._flying = _sum(progress)
-        if not self._done.images and not self._flying.images:
-            self._started = time.monotonic()  # workers that load their networks don't count as slow images
+        if not self._images_at_start:  # workers that load their networks don't count as slow images
+            self._started = time.monotonic()
+            self._images_at_start = self._done.images + self._flying.images
         self._show()
 
     def finish(self, progress: Progress) -> None:
@@ -90,10 +92,10 @@ class Display:
                 self._counters[name].inc(value)
 
     @property
-    def images_per_second(self) -> float:
-        """Over what this session has done since the first image."""
-        seconds = time.monotonic() - self._started
-        return _sum([self._done, self._flying]).images / seconds if seconds > 0 else 0.0
+    def images_per_second(self) -> float | None:
+        """Since the first report of images, whose own time isn't known; None where little has been done since."""
+        seconds, images = time.monotonic() - self._started, _sum([self._done, self._flying]).images
+        return (images - self._images_at_start) / seconds if self._images_at_start and seconds > 1 else None
 
     @property
     def peak_megabytes(self) -> float:
@@ -122,8 +124,8 @@ class Display:
 
     def _line(self) -> str:
         now = _sum([self._done, self._flying])
-        rate = self.images_per_second
-        left = _duration((self._total - self._images) / rate) if rate and now.images else "?"
+        rate = self.images_per_second or 0.0
+        left = _duration((self._total - self._images) / rate) if rate else "?"
         parts = [
             f"{self._images}/{self._total} images",
             f"{self._shards_done}/{self._shards} shards",

@@ -36,6 +36,7 @@ _STYLE: Any = {
     "axes.grid": True,
     "grid.color": "#e6e9ee",
     "axes.axisbelow": True,
+    "text.parse_math": False,  # names are names, with dollars too
     "svg.hashsalt": "posemill",  # the same numbers give the same file
 }
 

@@ -148,6 +148,7 @@ def _why_charts(metrics: RunMetrics | None, skeleton: Skeleton) -> list[Chart]:
         charts_.append(
             (charts.bars(shares, skeleton.joints, "share", stacked=True), "Joints of people who were found", True)
         )
+    if pck and len(skeleton) <= _MOST_BARS:
         charts_.append((charts.bars(pck, skeleton.joints, "share"), "Correct keypoints (PCK) within each length", True))
     return charts_
 

@@ -73,18 +73,26 @@ def stored_candidates(run: Run, truth: Truth) -> Candidates:
         ValueError: the run holds none, or the annotations know none of its images.
     """
     ids = CocoIds(zip(truth.images["file_name"], truth.ids.tolist(), strict=True))
-    image_ids, people = [], []
+    image_ids, people, known = [], [], 0
     for shard, count in run.manifest().counts.items():
         names, lengths, found = read_candidates(run.uri, shard, count, run.fingerprint)
         # Images without an id go to the image -1, which no annotation has.
         numbers = np.array([-1 if (number := ids.get(name)) is None else number for name in names])
+        known += int((numbers >= 0).sum())
         image_ids.append(np.repeat(numbers, lengths))
         people.append(found)
+    head = table_metadata(run.uri).get("head")
+    if head is None:
+        raise ValueError(
+            f"{run.uri} was made by an older version, which doesn't tell what its scores are; make it anew"
+        )
+    if not known:
+        raise ValueError(f"the annotations name none of the images in {run.uri}; are they for another collection?")
     rows, starts = by_image(truth.ids, np.concatenate(image_ids))
     everybody = People(
         *(np.concatenate([getattr(p, name) for p in people])[rows] for name in People.__dataclass_fields__)
     )
-    return Candidates(truth, everybody, starts, table_metadata(run.uri)["head"])
+    return Candidates(truth, everybody, starts, head)
 
 
 def score_trials(

@@ -23,7 +23,7 @@ _IMAGE_FOLDERS_AND_LISTS = ("", ".json")  # suffixes of inputs that a list of im
 
 
 class Cost(NamedTuple):
-    """What a run took: images a second since its first one, and the most memory that a worker held."""
+    """What a run took: images a second, where there were enough to tell, and the most memory that a worker held."""
 
     images_per_second: float | None
     peak_megabytes: float | None
@@ -52,7 +52,8 @@ def annotations_of(sweep: SweepSettings) -> str:
     assert sweep.annotations is not None
     if sweep.limit is None:
         return sweep.annotations
-    uri = storage.join(sweep.output, f"annotations-{sweep.limit}.json")
+    digest = storage.sha256(storage.read_bytes(sweep.annotations))
+    uri = storage.join(sweep.output, f"annotations-{sweep.limit}-{digest[:8]}.json")
     if not storage.exists(uri):
         content = read_coco(sweep.annotations)
         content["images"] = content["images"][: sweep.limit]
@@ -95,9 +96,8 @@ def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> tuple[Ru
         with stop.listening(), Display() as display:
             display.note(f"run {uri}")
             annotate_run(run, manifest, display, stop, given)
-        if display.images_per_second:
-            cost = Cost(display.images_per_second, display.peak_megabytes)
-            storage.write_bytes(run.path("cost.json"), json.dumps(cost._asdict()).encode())
+        cost = Cost(display.images_per_second, display.peak_megabytes or None)
+        storage.write_bytes(run.path("cost.json"), json.dumps(cost._asdict()).encode())
         reduce_run(run)
     return run, _cost(run)
 

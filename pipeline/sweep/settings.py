@@ -38,6 +38,8 @@ class SweepSettings(Section):
             return f"one of grid, random and trials says what is tried; told: {', '.join(told) or 'none'}"
         if self.annotations is None:
             return "annotations is none; trials are measured by them"
+        if self.run is not None and self.base != Settings():
+            return "run and base are both told; the settings of the run are what its trials share"
         return None
 
     def with_absolute_paths(self) -> SweepSettings:

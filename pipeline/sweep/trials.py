@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from math import inf, prod
 from typing import Any
 
-from pipeline.config import Settings
+from pipeline.config import Settings, absolute_paths
 from pipeline.flags import SettingsError, as_flags, leaves, load_settings, nearest
+from pipeline.run import Run
 from pipeline.suppression import PoseNMS
 from pipeline.sweep.settings import SweepSettings
 
@@ -38,7 +39,7 @@ class Trial:
     @property
     def command(self) -> str:
         """What annotates with these settings."""
-        flags = [flag for flag in as_flags(self.settings) if not flag.startswith(("--output.", "--annotations="))]
+        flags = [flag for flag in as_flags(self.settings) if not flag.startswith("--output.")]
         return shlex.join(["uv", "run", "jobs/annotate.py", *flags, "--output=out/run"])
 
 
@@ -47,17 +48,22 @@ def trials_of(sweep: SweepSettings) -> list[Trial]:
 
     Raises:
         SettingsError: a setting that isn't there or has a wrong value, or one that the sweep itself decides about.
+        RunRefused: `run` is no run directory.
     """
     defaults = {leaf.name: leaf.default for leaf in leaves(Settings())}
-    # What the base leaves open stays open: a default of one detector is not one of another.
-    base = {leaf.name: leaf.default for leaf in leaves(sweep.base) if leaf.default != defaults[leaf.name]}
+    shared = Run.open(sweep.run).settings if sweep.run else sweep.base
+    # What they leave open stays open: a default of one detector is not one of another.
+    base = {leaf.name: leaf.default for leaf in leaves(shared) if leaf.default != defaults[leaf.name]}
+    base["annotations"] = sweep.annotations
     trials = []
     for varied in _combinations(sweep):
         if bad := [name for name in varied if name.startswith(("input.", "output.", "fleet."))]:
             raise SettingsError(f"{bad[0]} cannot be tried: it doesn't change what is found")
         if unknown := [name for name in varied if name not in defaults]:
             raise SettingsError(f"{unknown[0]} is unknown{nearest(unknown[0], list(defaults))}")
-        trial = Trial(varied, load_settings(None, base | varied))
+        trial = Trial(varied, absolute_paths(load_settings(None, base | varied)))
+        if problem := trial.settings.problem():
+            raise SettingsError(problem)
         if CONFIDENCE in varied and not trial.settings.detector.has_confidence:
             raise SettingsError(
                 f"{CONFIDENCE} cannot be tried: {trial.settings.detector.name} boxes are taken as they are"

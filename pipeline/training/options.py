@@ -12,7 +12,7 @@ from pipeline.described import described
 class Optimisation:
     """How weights are found, whatever is learnt."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     batch: int = described(64, "samples per step, over all processes")
     epochs: int = described(100, "passes; an epoch draws as many samples as there are, by their weights")
@@ -31,7 +31,7 @@ class Optimisation:
 class PoseAugmentation:
     """How much a person's view may differ from the plain crop; zeros leave it plain."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     flip: float = described(0.5, "probability of a mirror image")
     rotation: float = described(45.0, "largest rotation, degrees; half of it is the standard deviation")
@@ -48,7 +48,7 @@ class PoseAugmentation:
 class BoxAugmentation:
     """How much a detector's view may differ from the letterboxed image; zeros leave it plain."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     flip: float = described(0.5, "probability of a mirror image")
     mosaic: float = described(0.7, "probability of four images in one")

@@ -122,8 +122,16 @@ def test_shares_add_up_and_repairing_everything_is_perfect(seed: int) -> None:
     assert analysis.in_turn["missed"] == pytest.approx(1)
     turns = [analysis.ap, *analysis.in_turn.values()]
     assert turns[0] < turns[-1]
-    labelled = sum(int(counts.sum()) for counts in analysis.joints.values())
-    assert labelled == sum(int(counts) for counts in np.sum(list(analysis.joints.values()), axis=0))
+    labelled = 0
+    for scene in scenes_of(truth, poses):
+        whom = diagnose(scene, SKELETON).whom
+        labelled += int((scene.annotated.keypoints[whom[whom >= 0], :, 2] > 0).sum())
+    assert labelled == sum(int(counts.sum()) for counts in analysis.joints.values())
+
+
+def test_where_everybody_is_missed_finding_them_is_all() -> None:
+    analysis = analysis_of(annotated(person(0)), found(person(50_000)))
+    assert (analysis.ap, analysis.alone["missed"], analysis.in_turn["missed"]) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("seed", range(4))

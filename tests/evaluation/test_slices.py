@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from test_errors import SKELETON, annotated, found, one_image, person
 
-from pipeline.evaluation.matching import Annotated
+from pipeline.evaluation.matching import Annotated, join
 from pipeline.evaluation.scenes import Scenes
-from pipeline.evaluation.slices import Slice, crowding, image_answers, lines, match_slices, slices
+from pipeline.evaluation.slices import Answers, Slice, crowding, image_answers, lines, match_slices, slices
 
 
 def sliced(scenes: Scenes, answers: tuple = ()) -> list[Slice]:
@@ -56,6 +56,18 @@ def test_by_a_column_of_the_images() -> None:
     scenes = one_image(annotated(person(0)), found(person(0)), source=1)
     told = {s.answer: s.people for s in sliced(scenes, (answers,)) if s.question == "source"}
     assert told == {"a": 0, "b": 1, "none": 0}
+
+
+def test_who_is_nobody_counts_against_its_own_image_alone() -> None:
+    """One image is perfect; in the other somebody is found, with a better score, who is nobody."""
+    answers = (Answers("source", ("good", "bad")),)
+    good = one_image(annotated(person(0)), found(person(0), certain=[0.5]), source=0)
+    bad = one_image(annotated(person(9000)), found(person(0), certain=[0.9]), source=1)
+    matches = join([match_slices(scenes, SKELETON, answers) for scenes in (good, bad)])
+    told = {(s.question, s.answer): s.ap for s in slices(matches, answers)}
+    assert told["source", "good"] == pytest.approx(1)
+    assert told["source", "bad"] == 0
+    assert told["labelled joints", "16 or more"] < 0.6
 
 
 def test_rare_values_share_an_answer() -> None:
