@@ -53,12 +53,15 @@ def read_results(source: str | Iterable[Mapping[str, Any]], known: np.ndarray, s
     known_ids = set(known.tolist())
     twice = 0
     for number, entry in enumerate(entries_of(source) if isinstance(source, str) else source):
-        values = _checked(number, entry, known_ids, key, length)
+        try:
+            values = _checked(number, entry, known_ids, key, length)
+        except TypeError as error:
+            raise ValueError(f"results entry {number} has a value of the wrong kind ({error})") from None
         digest = hash((entry["image_id"], entry["score"], *values))
         twice += digest in seen
         seen.add(digest)
         if entry.get("category_id", PERSON) == PERSON:
-            image_ids.append(entry["image_id"])
+            image_ids.append(int(entry["image_id"]))
             scores.append(entry["score"])
             numbers.extend(values)
     warnings = (

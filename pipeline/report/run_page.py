@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -59,7 +59,7 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
         other: a run to compare with, measured by the same annotations.
     """
     collection = _read(run)
-    trouble = _trouble(run, metrics, collection) if metrics is not None else {}
+    judged = _judged(metrics, collection)
     page = render(
         "report.html",
         title=storage.basename(run.uri.rstrip("/")) or run.uri,
@@ -73,10 +73,10 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
         slice_charts=_slice_charts(metrics),
         slices=_slice_table(metrics),
         collection_charts=_collection_charts(run, collection),
-        pictures=_pictures(run, metrics, trouble, collection),
-        table_data=_table(collection, trouble),
+        pictures=_pictures(run, metrics, judged, collection),
+        table_data=_table(collection, judged),
         sampled=len(collection.ids) > _WORST_IN_TABLE + _OTHERS_IN_TABLE,
-        comparison=_comparison(run, metrics, other) if other and metrics else None,
+        comparison=_comparison(metrics, other) if other and metrics else None,
     )
     uri = run.path("report.html")
     storage.write_bytes(uri, page)
@@ -207,32 +207,43 @@ def _collection_charts(run: Run, collection: _Collection) -> list[Chart]:
     return found
 
 
-def _trouble(run: Run, metrics: RunMetrics, collection: _Collection) -> dict[str, dict[str, Any]]:
-    """What went wrong in each annotated image of the run, by its id in the tables."""
+@dataclass(frozen=True)
+class _Judged:
+    """What is wrong in the images of the tables.
+
+    Attributes:
+        errors: over all annotated images.
+        rows: of each image of the tables, its row there; -1 without annotations.
+        costs: of each image of the tables, as `costs`; 0 without annotations.
+    """
+
+    errors: ErrorAnalysis
+    rows: np.ndarray
+    costs: np.ndarray
+
+
+def _judged(metrics: RunMetrics | None, collection: _Collection) -> _Judged | None:
     why = _errors(metrics)
-    if why is None:
-        return {}
+    if why is None or metrics is None:
+        return None
     truth = read_truth(metrics.annotations, None)
     ids = CocoIds(zip(truth.images["file_name"], truth.ids.tolist(), strict=True))
-    by_id = image_errors(why.errors)
-    return {
-        image_id: by_id[number]
-        for image_id in collection.ids
-        if (number := ids.get(image_id)) is not None and number in by_id
-    }
+    numbers = np.array([-1 if (number := ids.get(i)) is None else number for i in collection.ids])
+    known = numbers >= 0
+    # The errors' images are those of the annotations, by ascending id.
+    rows = np.where(known, np.searchsorted(truth.ids, numbers), -1)
+    return _Judged(why.errors, rows, np.where(known, costs(why.errors)[rows], 0.0))
 
 
-def image_errors(errors: ErrorAnalysis) -> dict[int, dict[str, Any]]:
-    """The columns of each image by COCO id, with `cost`: how far its people are from all found rightly, in people."""
-    columns = {name: values.tolist() for name, values in errors.images.items()}
-    found = {}
-    for row in zip(*columns.values(), strict=True):
-        image = dict(zip(columns, row, strict=True))
-        right = image["annotated"] - image["missed"]
-        similar = right * (0.0 if math.isnan(image["similarity"]) else image["similarity"])
-        image["cost"] = image["annotated"] + image["background"] - similar
-        found[int(image["image_id"])] = image
-    return found
+def costs(errors: ErrorAnalysis) -> np.ndarray:
+    """(I,) how far each image's people are from all found rightly, in people."""
+    columns = errors.images
+    right = columns["annotated"] - columns["missed"]
+    return columns["annotated"] + columns["background"] - right * np.nan_to_num(columns["similarity"])
+
+
+def _image(errors: ErrorAnalysis, row: int) -> dict[str, float]:
+    return {name: float(values[row]) for name, values in errors.images.items()}
 
 
 def _reason(image: Mapping[str, Any]) -> str:
@@ -251,21 +262,22 @@ def _reason(image: Mapping[str, Any]) -> str:
 
 
 def _pictures(
-    run: Run, metrics: RunMetrics | None, trouble: Mapping[str, Mapping[str, Any]], collection: _Collection
+    run: Run, metrics: RunMetrics | None, judged: _Judged | None, collection: _Collection
 ) -> list[tuple[str, str, str]]:
     """Data URI, name and reason of the images that went worst, with truth and prediction."""
-    if metrics is None:
+    if metrics is None or judged is None:
         return []
-    shard_of = dict(zip(collection.ids, collection.shards, strict=True))
-    ok = dict(zip(collection.ids, collection.statuses, strict=True))
-    worst = [i for i in sorted(trouble, key=lambda i: -trouble[i]["cost"]) if ok[i] == "ok" and trouble[i]["cost"] > 0]
+    readable = np.array(collection.statuses) == "ok"
+    worst = [
+        i for i in np.argsort(-judged.costs * readable, kind="stable")[:_PICTURES] if judged.costs[i] * readable[i] > 0
+    ]
+    row_of = {collection.ids[i]: int(judged.rows[i]) for i in worst}
     skeleton = table_skeleton(run.uri)
     truth = read_truth(metrics.annotations, skeleton)
-    place = {number: row for row, number in enumerate(truth.ids.tolist())}
     found = {}
     try:
-        for image_id, pixels, people in images_of(run, {i: shard_of[i] for i in worst[:_PICTURES]}):
-            row = place[int(trouble[image_id]["image_id"])]
+        for image_id, pixels, people in images_of(run, {collection.ids[i]: collection.shards[i] for i in worst}):
+            row = row_of[image_id]
             annotated = truth.part(row, row + 1).people
             counted = ~annotated.ignored
             boxes = annotated.boxes[counted]
@@ -275,7 +287,7 @@ def _pictures(
     except (OSError, ValueError, ImageRefused) as error:
         # The photographs may have gone since they were annotated; the numbers haven't.
         return [("", "pictures", f"the images cannot be read any more: {error}")]
-    return [(found[i], i, _reason(trouble[i])) for i in worst[:_PICTURES] if i in found]
+    return [(found[i], i, _reason(_image(judged.errors, row))) for i, row in row_of.items() if i in found]
 
 
 def _data_uri(picture: np.ndarray) -> str:
@@ -285,43 +297,34 @@ def _data_uri(picture: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encode_picture(shrunk)).decode()
 
 
-def _table(collection: _Collection, trouble: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _table(collection: _Collection, judged: _Judged | None) -> dict[str, Any]:
     """The images with the most trouble, and some of the others, evenly."""
-    rows = range(len(collection.ids))
-
-    def cost(row: int) -> float:
-        image = trouble.get(collection.ids[row])
-        return (1000.0 if collection.statuses[row] != "ok" else 0.0) + (image["cost"] if image else 0.0)
-
-    worst = sorted(rows, key=lambda row: -cost(row))
+    failed = np.array(collection.statuses) != "ok"
+    trouble = failed * 1e9 + (judged.costs if judged is not None else 0)
+    worst = np.argsort(-trouble, kind="stable")
     others = worst[_WORST_IN_TABLE:]
-    picked: Sequence[int] = []
-    if others:
-        picked = np.unique(np.linspace(0, len(others) - 1, min(len(others), _OTHERS_IN_TABLE)).astype(int)).tolist()
-    shown = worst[:_WORST_IN_TABLE] + [others[i] for i in picked]
+    picked = np.unique(np.linspace(0, len(others) - 1, min(len(others), _OTHERS_IN_TABLE)).astype(int))
+    shown = [*worst[:_WORST_IN_TABLE].tolist(), *others[picked].tolist()]
     columns = ["image", "status", "people"]
-    if trouble:
-        columns += ["annotated", "missed", "nobody", "OKS", "cost", "what is wrong"]
+    if judged is not None:
+        columns += ["annotated", "missed", "nobody", "OKS", "cost"]
+    columns.append("what is wrong")
     cells = []
-    for row in shown:
-        line: list[Any] = [collection.ids[row], collection.statuses[row], int(collection.people[row])]
-        image = trouble.get(collection.ids[row])
-        if image:
+    for i in shown:
+        line: list[Any] = [collection.ids[i], collection.statuses[i], int(collection.people[i])]
+        reason = collection.errors[i]
+        if judged is not None and judged.rows[i] >= 0:
+            image = _image(judged.errors, int(judged.rows[i]))
             similarity = None if math.isnan(image["similarity"]) else round(image["similarity"], 3)
             line += [int(image[name]) for name in ("annotated", "missed", "background")]
-            line += [similarity, round(image["cost"], 3), collection.errors[row] or _reason(image)]
-        elif trouble:
-            line += [None] * 5 + [collection.errors[row]]
-        elif collection.errors[row]:
-            line += [collection.errors[row]]
-        cells.append(line)
-    if not trouble and any(collection.errors):
-        columns.append("error")
-        cells = [line + [None] * (len(columns) - len(line)) for line in cells]
-    return {"columns": columns, "rows": cells, "marked": [collection.statuses[row] != "ok" for row in shown]}
+            line += [similarity, round(float(judged.costs[i]), 3)]
+            reason = reason or _reason(image)
+        line += [None] * (len(columns) - 1 - len(line))
+        cells.append([*line, reason])
+    return {"columns": columns, "rows": cells, "marked": failed[shown].tolist()}
 
 
-def _comparison(run: Run, metrics: RunMetrics, other: tuple[Run, RunMetrics]) -> dict[str, Any] | None:
+def _comparison(metrics: RunMetrics, other: tuple[Run, RunMetrics]) -> dict[str, Any] | None:
     """What this run does better and worse than another, in all and image by image."""
     other_run, other_metrics = other
     here, there = _errors(metrics), _errors(other_metrics)
@@ -329,25 +332,23 @@ def _comparison(run: Run, metrics: RunMetrics, other: tuple[Run, RunMetrics]) ->
         return None
     ours, theirs = metrics.keypoints.metrics.numbers, other_metrics.keypoints.metrics.numbers
     numbers = [[name, theirs[name], ours[name], ours[name] - theirs[name]] for name in ours]
-    before, after = image_errors(there.errors), image_errors(here.errors)
-    truth = read_truth(metrics.annotations, None)
-    names = dict(zip(truth.ids.tolist(), truth.images["file_name"], strict=True))
-    changes = []
-    for number in after.keys() & before.keys():
-        gain = before[number]["cost"] - after[number]["cost"]
-        if abs(gain) > _SAME:
-            changes.append([names[number], round(gain, 3), _reason(before[number]), _reason(after[number])])
-    changes.sort(key=lambda line: -abs(line[1]))
-    kept = changes[: _WORST_IN_TABLE + _OTHERS_IN_TABLE]
+    gain = costs(there.errors) - costs(here.errors)  # both are measured by the same annotations
+    changed = np.flatnonzero(np.abs(gain) > _SAME)
+    most = changed[np.argsort(-np.abs(gain[changed]), kind="stable")][: _WORST_IN_TABLE + _OTHERS_IN_TABLE].tolist()
+    names = read_truth(metrics.annotations, None).images["file_name"]
+    rows = [
+        [names[i], round(float(gain[i]), 3), _reason(_image(there.errors, i)), _reason(_image(here.errors, i))]
+        for i in most
+    ]
     return {
         "other": other_run.uri,
-        "better": sum(line[1] > 0 for line in changes),
-        "worse": sum(line[1] < 0 for line in changes),
-        "same": len(after) - len(changes),
+        "better": int((gain[changed] > 0).sum()),
+        "worse": int((gain[changed] < 0).sum()),
+        "same": len(gain) - len(changed),
         "numbers": {"columns": ["", "before", "now", "change"], "rows": numbers, "marked": [False] * len(numbers)},
         "images": {
             "columns": ["image", "gain", "before", "now"],
-            "rows": kept,
-            "marked": [line[1] < 0 for line in kept],
+            "rows": rows,
+            "marked": (gain[most] < 0).tolist(),
         },
     }

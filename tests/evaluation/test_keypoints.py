@@ -135,6 +135,8 @@ def test_no_results_are_zero_and_no_truth_is_undefined() -> None:
         ({"keypoints": [float("nan")] * 51}, "not finite"),
         ({"score": float("inf")}, "not finite"),
         ({"score": None}, "no score; average precision needs one"),
+        ({"score": "high"}, "results entry 1 has a value of the wrong kind"),
+        ({"image_id": [1]}, "results entry 1 has a value of the wrong kind"),
     ],
 )
 def test_a_bad_entry_is_named(change: dict, message: str) -> None:
@@ -163,3 +165,41 @@ def test_a_perfect_result_is_perfect() -> None:
     ]
     metrics = evaluate_keypoints(perfect, truth, SKELETON)
     assert (metrics.ap, metrics.ar) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [1, 2, 3, 4, 5]}, r"annotations\[1\] has 5 values in 'bbox'"),
+        ({"bbox": None}, r"annotations\[1\] has a value of the wrong kind"),
+        ({"area": "large"}, r"annotations\[1\] has a value of the wrong kind"),
+        (
+            {"keypoints": [1.0] * 50},
+            r"annotations\[1\] \(image_id \d+\) has 50 values in 'keypoints', expected 51 \(coco17\)",
+        ),
+        ({"image_id": "a"}, r"annotations\[1\] has a value of the wrong kind"),
+    ],
+)
+def test_a_bad_annotation_is_named(change: dict, message: str) -> None:
+    truth, poses, _ = made_up(1)
+    truth["annotations"][1] |= change
+    with pytest.raises(ValueError, match=message):
+        evaluate_keypoints(poses, truth, SKELETON)
+
+
+def test_a_bad_image_is_named() -> None:
+    truth, poses, _ = made_up(1)
+    for change, message in (({"id": "a"}, "id 'a'; expected a whole number"), ({"id": 2}, "two images have the id 2")):
+        images = [truth["images"][0] | change, *truth["images"][1:]]
+        with pytest.raises(ValueError, match=message):
+            evaluate_keypoints(poses, truth | {"images": images}, SKELETON)
+    with pytest.raises(ValueError, match="it has no `images`"):
+        evaluate_keypoints(poses, {"annotations": []}, SKELETON)
+
+
+def test_joints_are_counted_where_the_annotations_do_not_say_how_many() -> None:
+    truth, poses, _ = made_up(1)
+    silent = [{k: v for k, v in a.items() if k != "num_keypoints"} for a in truth["annotations"]]
+    expected = evaluate_keypoints(poses, truth, SKELETON)
+    assert evaluate_keypoints(poses, truth | {"annotations": silent}, SKELETON) == expected
+    assert expected.ap > 0

@@ -6,11 +6,11 @@ from pipeline.sweep.leaderboard import Row, pareto, ranked
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import Trial, by_networks, trials_of
 
-BASE = {"input": "photos", "detector": {"name": "darknet", "weights": "a.weights", "confidence": 0.2}}
+BASE = {"input": "s3://b/photos", "detector": {"name": "darknet", "weights": "s3://b/a.weights", "confidence": 0.2}}
 
 
 def sweep(**told) -> SweepSettings:
-    return SweepSettings.model_validate({"annotations": "a.json", "base": BASE, **told})
+    return SweepSettings.model_validate({"annotations": "s3://b/a.json", "base": BASE, **told})
 
 
 def test_a_grid_is_every_combination_and_its_last_setting_changes_first() -> None:
@@ -24,7 +24,7 @@ def test_a_grid_is_every_combination_and_its_last_setting_changes_first() -> Non
     ]
     assert trials[1].settings.pose.flip_test
     assert trials[2].settings.suppression.kind == "oks"
-    assert all(t.settings.detector.weights == "a.weights" for t in trials)
+    assert all(t.settings.detector.weights == "s3://b/a.weights" for t in trials)
 
 
 def test_random_draws_differ_and_are_the_same_each_time() -> None:
@@ -79,7 +79,7 @@ def test_a_command_makes_the_same_settings_again() -> None:
         "pose.weights": None,
     }
     (trial,) = trials_of(sweep(trials=[varied]))
-    assert trial.command.startswith("uv run jobs/annotate.py --input.uri=photos --detector.weights=a.weights")
+    assert trial.command.startswith("uv run jobs/annotate.py --input.uri=s3://b/photos --annotations=s3://b/a.json")
     flags = as_flags(trial.settings)
     assert parse_settings(flags, "") == trial.settings
 
@@ -97,3 +97,16 @@ def test_the_front_is_what_nothing_beats_in_both() -> None:
     rows = [row(0.5, 1.0), row(0.4, 5.0), row(0.3, 4.0), row(0.2, 9.0), row(0.5, 0.5), row(0.9, None), row(0.4, 5.0)]
     assert pareto(rows) == [True, True, False, True, False, False, True]
     assert [r.metrics.ap for r in ranked(rows)] == [0.9, 0.5, 0.5, 0.4, 0.4, 0.3, 0.2]
+
+
+def test_a_run_that_is_there_has_told_the_base() -> None:
+    assert "run and base are both told" in str(sweep(grid={"pose.batch": [1]}, run="out/run1").problem())
+    assert sweep(grid={"pose.batch": [1]}, run="out/run1", base={}).problem() is None
+
+
+def test_paths_of_trials_hold_in_every_process(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (trial,) = trials_of(sweep(trials=[{"pose.weights": "b.pth"}]))
+    assert trial.settings.pose.weights == str(tmp_path / "b.pth")
+    with pytest.raises(SettingsError, match="a yolox detector needs its file"):
+        trials_of(sweep(base={}, trials=[{"detector.name": "yolox"}]))
