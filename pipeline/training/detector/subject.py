@@ -29,8 +29,8 @@ from pipeline.training.subject import Measured
 _PICTURES = 12
 _SHOWN_SCORE = 0.3
 _FIRST_OBJECTNESS = 0.01  # before anything is learnt: most of an image is background
-# COCO's curve wants weak boxes too.
-_CONFIDENCE, _NMS_IOU = 0.01, 0.65
+# COCO's curve wants weak boxes too, and takes the best hundred itself: a limit here would only tighten NMS.
+_CONFIDENCE, _NMS_IOU, _MAX_BOXES = 0.01, 0.65, 10_000
 
 
 class DetectorSubject:
@@ -116,7 +116,11 @@ def _detections(
     network: Darknet, images: list[dict[str, Any]], annotated: AnnotatedSet, settings: TrainSettings
 ) -> Iterator[tuple[dict[str, Any], np.ndarray, Boxes]]:
     wanted = DetectorSettings(
-        name="darknet", input_size=settings.detector.input_size, confidence=_CONFIDENCE, nms_iou=_NMS_IOU
+        name="darknet",
+        input_size=settings.detector.input_size,
+        confidence=_CONFIDENCE,
+        nms_iou=_NMS_IOU,
+        max_boxes=_MAX_BOXES,
     )
     compute = Compute.resolve(settings.compute.device, settings.compute.precision)
     detector = DarknetDetector(network, wanted, compute)
