@@ -76,7 +76,7 @@ class DetectorSettings(Section):
     input_size: int | None = Field(
         None, ge=32, multiple_of=32, description="side of the letterbox, pixels; by default the file's own, or 608"
     )
-    confidence: float = Field(0.1, ge=0, le=1, description="least objectness (darknet) or score, exclusive")
+    confidence: float = Field(0.3, ge=0, le=1, description="least objectness (darknet) or score, exclusive")
     nms_iou: float = Field(0.6, gt=0, le=1, description="overlap from which the weaker of two boxes goes")
     max_boxes: int = Field(100, ge=1, description="more boxes in an image tighten its NMS")
     batch: int = Field(8, ge=1, description="images per batch")

@@ -109,7 +109,7 @@ def test_help_lists_every_setting_with_type_and_default(capsys) -> None:
     assert exit_.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert text.count("(default:") == len(list(leaves()))
-    assert re.search(r"--detector\.confidence FLOAT .*?least objectness.*?\(default: 0\.1\)", text)
+    assert re.search(r"--detector\.confidence FLOAT .*?least objectness.*?\(default: 0\.3\)", text)
     assert re.search(r"--pose\.input_size INT,INT .*?\(default: none\)", text)
     assert re.search(r"--pose\.scales FLOAT,\.\.\. .*?\(default: 1\.0\)", text)
     assert re.search(r"--pose\.ensemble YAML .*?\(default: none\)", text)
