@@ -123,6 +123,24 @@ def test_the_shipped_weights_score_what_they_did(cluster: Cluster, tmp_path: Pat
 
 
 @needs_people
+def test_the_shipped_detector_finds_what_it_did(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.behave()
+    output = cluster.run(
+        "annotate",
+        f"--input={PEOPLE / 'val.json'}",
+        f"--input.image_root={PEOPLE / 'images'}",
+        f"--output={tmp_path / 'run'}",
+        f"--annotations={PEOPLE / 'val.json'}",
+        "--detector.confidence=0.1",
+        "--detector.nms_iou=0.5",
+        "--suppression.kind=none",
+    )
+    found = re.search(r"person boxes: AP ([\d.]+)", output)
+    assert found, output
+    assert float(found[1]) == pytest.approx(SHIPPED_BOX_AP, abs=0.005)
+
+
+@needs_people
 @needs_models
 def test_real_photographs_with_a_real_detector(cluster: Cluster, tmp_path: Path) -> None:
     cluster.behave()

@@ -71,11 +71,26 @@ def test_trials_on_candidates_equal_annotating_anew(cluster: Cluster, scene: Pat
     assert [row["ap"] for row in rows] == sorted((row["ap"] for row in rows), reverse=True)
     assert all(row["peak_megabytes"] > 100 for row in rows)
     for row in (rows[0], rows[-1]):
-        told = shlex.split(row["command"])[3:-1]
-        run = tmp_path / f"anew-{row['ap']}"
-        cluster.run("annotate", *told, f"--output={run}")
-        metrics = json.loads((run / "metrics.json").read_text())["keypoints"]
-        assert {name: row[name] for name in metrics} == metrics
+        assert anew(cluster, row, tmp_path)
+
+
+def anew(cluster: Cluster, row: dict, folder: Path) -> dict:
+    """The numbers that a row's command gives, which are the row's."""
+    run = folder / f"anew-{row['ap']}"
+    cluster.run("annotate", *shlex.split(row["command"])[3:-1], f"--output={run}")
+    metrics = json.loads((run / "metrics.json").read_text())["keypoints"]
+    assert {name: row[name] for name in metrics} == metrics
+    return metrics
+
+
+def test_thresholds_of_a_detector_equal_annotating_anew(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
+    told = [flag for flag in flags(scene, "thresholds") if "detector" not in flag]
+    cluster.run("sweep", *told, "--grid={detector.confidence: [0.45, 0.2], suppression.kind: [pose, none]}")
+    rows = pq.read_table(scene / "thresholds" / "leaderboard.parquet").to_pylist()
+    assert len({row["people"] for row in rows}) > 2, "thresholds have to matter"
+    assert len(list((scene / "thresholds" / "runs").iterdir())) == 1
+    strict = next(r for r in rows if r["detector.confidence"] == "0.45" and "pose" in r["suppression.kind"])
+    assert anew(cluster, strict, tmp_path)["ap"] > 0
 
 
 def test_runs_of_networks_are_found_again(cluster: Cluster, scene: Path) -> None:
