@@ -74,6 +74,13 @@ def test_what_ships_is_what_the_catalogue_says(entry: CatalogueEntry) -> None:
     assert storage.file_sha256(path) == entry.sha256
 
 
+def test_what_ships_travels_with_a_submitted_job() -> None:
+    ignored = (PROJECT / ".rayignore").read_text().splitlines()
+    for entry in catalogue().values():
+        if entry.shipped:
+            assert f"!/weights/{entry.file}" in ignored
+
+
 def test_the_readme_lists_the_catalogue() -> None:
     text = (PROJECT / "weights" / "README.md").read_text()
     for name in catalogue():
