@@ -52,13 +52,13 @@ _JOINTS = (5, 10, 15)
 _OTHERS = (0, 2)
 _CROWDING = (0.1, 0.8)
 _SIZE = Answers("size, pixels", (*(f"to {n}" for n in _SIZES), f"over {_SIZES[-1]}"))
-_LABELLED = Answers("labelled joints", ("1-5", "6-10", "11-15", "16 or more"))
-_OVERLAPPED = Answers("people overlapped", ("none", "1-2", "3 or more"))
-_BOTH = Answers(
-    "people overlapped, labelled joints", tuple(f"{o}, {j}" for o in _OVERLAPPED.answers for j in _LABELLED.answers)
+LABELLED = Answers("labelled joints", ("1-5", "6-10", "11-15", "16 or more"))
+OVERLAPPED = Answers("people overlapped", ("none", "1-2", "3 or more"))
+CROSSED = Answers(
+    "people overlapped, labelled joints", tuple(f"{o}, {j}" for o in OVERLAPPED.answers for j in LABELLED.answers)
 )
 _CROWDED = Answers("crowding of the image", ("to 0.1", "to 0.8", "over 0.8"))
-_OF_PEOPLE = (_SIZE, _LABELLED, _OVERLAPPED, _BOTH)
+_OF_PEOPLE = (_SIZE, LABELLED, OVERLAPPED, CROSSED)
 
 
 def image_answers(question: str, values: Sequence[Any]) -> tuple[Answers, np.ndarray]:
@@ -131,9 +131,9 @@ def _of_people(annotated: Annotated) -> Iterator[tuple[Answers, np.ndarray]]:
     labelled = np.searchsorted(_JOINTS, (annotated.keypoints[..., 2] > 0).sum(axis=1))
     others = np.searchsorted(_OTHERS, _overlapped(annotated))
     yield _SIZE, np.searchsorted(_SIZES, np.sqrt(annotated.areas))
-    yield _LABELLED, labelled
-    yield _OVERLAPPED, others
-    yield _BOTH, others * len(_LABELLED.answers) + labelled
+    yield LABELLED, labelled
+    yield OVERLAPPED, others
+    yield CROSSED, others * len(LABELLED.answers) + labelled
 
 
 def _overlapped(annotated: Annotated) -> np.ndarray:

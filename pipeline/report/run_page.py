@@ -15,9 +15,11 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.evaluation import RunMetrics
+from pipeline.evaluation.curves import RECALLS, Curves
 from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, SCORE_STEPS, ErrorAnalysis
+from pipeline.evaluation.matching import THRESHOLDS
 from pipeline.evaluation.run import Why
-from pipeline.evaluation.slices import Slice
+from pipeline.evaluation.slices import CROSSED, LABELLED, OVERLAPPED, Slice
 from pipeline.evaluation.truth import read_truth
 from pipeline.images import ImageRefused
 from pipeline.report import charts
@@ -116,67 +118,66 @@ def _why_charts(metrics: RunMetrics | None, skeleton: Skeleton) -> list[Chart]:
     why = _errors(metrics)
     if why is None or metrics is None or metrics.keypoints is None:
         return []
-    errors, curves = why.errors, metrics.keypoints.metrics.curves
-    recalls = np.linspace(0, 1, curves.precision.shape[2])
-    thresholds = [round(0.5 + 0.05 * t, 2) for t in range(curves.precision.shape[1])]
-    everybody = curves.precision[curves.questions.index("all")]
-    precision = {f"OKS {t:g}": (recalls, np.maximum(everybody[thresholds.index(t)], 0)) for t in _CURVES}
-    totals = np.maximum(sum(errors.joints.values()), 1)
-    shares = {kind: errors.joints[kind] / totals for kind in ("good", *JOINT_ERRORS)}
-    alone = {"alone": [errors.alone[kind] - errors.ap for kind in REPAIRS]}
-    alone["one after another"] = _gains([errors.ap, *errors.in_turn.values()])
-    near, elsewhere, unlabelled = errors.calibration.T
-    middles = (SCORE_STEPS[:-1] + SCORE_STEPS[1:]) / 2
-    everywhere = near + elsewhere + unlabelled
-    some = near + elsewhere > 0
-    calibration = {
-        "near its place, of labelled joints": (middles[some], near[some] / (near + elsewhere)[some]),
-        "not labelled, of all": (middles[everywhere > 0], unlabelled[everywhere > 0] / everywhere[everywhere > 0]),
-        "as sure as it is right": ([0, 1], [0, 1]),
+    errors = why.errors
+    gains = {
+        "alone": [errors.alone[kind] - errors.ap for kind in REPAIRS],
+        "one after another": [after - before for before, after in pairwise([errors.ap, *errors.in_turn.values()])],
     }
-    pck = {length: [p.joints[joint] for joint in skeleton.joints] for length, p in errors.pck.items()}
-    charts_ = [
-        (charts.lines(precision, "recall", "precision", unit_square=True), "Precision and recall of people", False),
-        (charts.bars(alone, REPAIRS, "AP gained"), "What repairing each kind of error would gain", False),
-        (
-            charts.lines(calibration, "score of a joint", "share", unit_square=True),
-            "How far scores can be trusted: joints of people who were found",
-            False,
-        ),
+    found = [
+        (_precision(metrics.keypoints.metrics.curves), "Precision and recall of people", False),
+        (charts.bars(gains, REPAIRS, "AP gained"), "What repairing each kind of error would gain", False),
+        (_calibration(errors), "How far scores can be trusted: joints of people who were found", False),
     ]
     if len(skeleton) <= _MOST_BARS:
-        charts_.append(
-            (charts.bars(shares, skeleton.joints, "share", stacked=True), "Joints of people who were found", True)
-        )
-    if pck and len(skeleton) <= _MOST_BARS:
-        charts_.append((charts.bars(pck, skeleton.joints, "share"), "Correct keypoints (PCK) within each length", True))
-    return charts_
+        totals = np.maximum(np.sum(list(errors.joints.values()), axis=0), 1)
+        shares = {kind: errors.joints[kind] / totals for kind in ("good", *JOINT_ERRORS)}
+        svg = charts.bars(shares, skeleton.joints, "share", stacked=True)
+        found.append((svg, "Joints of people who were found", True))
+        if errors.pck:
+            pck = {length: [p.joints[joint] for joint in skeleton.joints] for length, p in errors.pck.items()}
+            svg = charts.bars(pck, skeleton.joints, "share")
+            found.append((svg, "Correct keypoints (PCK) within each length", True))
+    return found
 
 
-def _gains(turns: list[float]) -> list[float]:
-    return [after - before for before, after in pairwise(turns)]
+def _precision(curves: Curves) -> str:
+    everybody = np.maximum(curves.precision[curves.questions.index("all")], 0)
+    chosen = {t: int(np.abs(THRESHOLDS - t).argmin()) for t in _CURVES}
+    series = {f"OKS {t:g}": (RECALLS, everybody[row]) for t, row in chosen.items()}
+    return charts.lines(series, "recall", "precision", unit_square=True)
+
+
+def _calibration(errors: ErrorAnalysis) -> str:
+    near, elsewhere, unlabelled = errors.calibration.T
+    labelled, everywhere = near + elsewhere, near + elsewhere + unlabelled
+    scores, some, any_ = (SCORE_STEPS[:-1] + SCORE_STEPS[1:]) / 2, labelled > 0, everywhere > 0
+    series = {
+        "near its place, of labelled joints": (scores[some], near[some] / labelled[some]),
+        "not labelled, of all": (scores[any_], unlabelled[any_] / everywhere[any_]),
+        "as sure as it is right": ([0, 1], [0, 1]),
+    }
+    return charts.lines(series, "score of a joint", "share", unit_square=True)
 
 
 def _slice_charts(metrics: RunMetrics | None) -> list[Chart]:
     why = _errors(metrics)
     if why is None:
         return []
-    found = []
     by_question: dict[str, list[Slice]] = {}
     for s in why.slices:
         by_question.setdefault(s.question, []).append(s)
+    found = []
     for question, answers in by_question.items():
-        pairs = [s.answer.split(", ") for s in answers]
-        if ", " in question and all(len(p) == 2 for p in pairs) and question.count(",") == 1 and len(answers) == 12:
-            rows, columns = list(dict.fromkeys(p[0] for p in pairs)), list(dict.fromkeys(p[1] for p in pairs))
-            values = np.array([s.ap if s.people else np.nan for s in answers]).reshape(len(rows), len(columns))
-            notes = np.array([f"{s.ap:.2f}\n{s.people}" if s.people else "" for s in answers]).reshape(values.shape)
-            svg = charts.heatmap(values, rows, columns, "AP, and how many people", notes)
+        if question == CROSSED.question:
+            shape = (len(OVERLAPPED.answers), len(LABELLED.answers))
+            values = np.array([s.ap if s.people else np.nan for s in answers]).reshape(shape)
+            notes = np.array([f"{s.ap:.2f}\n{s.people}" if s.people else "" for s in answers]).reshape(shape)
+            svg = charts.heatmap(values, OVERLAPPED.answers, LABELLED.answers, "AP, and how many people", notes)
             found.append((svg, question, False))
         elif sum(s.people > 0 for s in answers) > 1:
-            heights = [max(s.ap, 0.0) for s in answers]
             names = [f"{s.answer}\n{s.people}" for s in answers]
-            found.append((charts.bars({"AP": heights}, names, "AP"), f"{question}, and how many people", False))
+            svg = charts.bars({"AP": [max(s.ap, 0.0) for s in answers]}, names, "AP")
+            found.append((svg, f"{question}, and how many people", False))
     return found
 
 
