@@ -222,9 +222,7 @@ def test_a_shard_that_changed_since_planning_is_named(folder: str) -> None:
 
 
 def test_ids_by_name_by_basename_and_not_by_a_guess() -> None:
-    ids = CocoIds(
-        [{"id": 1, "file_name": "a/x.jpg"}, {"id": 2, "file_name": "b/x.jpg"}, {"id": 3, "file_name": "y.jpg"}]
-    )
+    ids = CocoIds([("a/x.jpg", 1), ("b/x.jpg", 2), ("y.jpg", 3)])
     assert ids.get("a/x.jpg") == 1
     assert ids.get("train.tar/y.jpg") == 3
     assert ids.get("c/x.jpg") is None
