@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -82,8 +81,6 @@ def start_cluster(folder: Path, cpus: int = 2) -> Iterator[Cluster]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     hook = folder / "hook.json"
-    # The cluster is closed by a token, as a cluster should be; jobs and nodes find it in the environment.
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     environment = {
         **os.environ,
         "PYTHONPATH": f"{_HOOKS}{os.pathsep}{PROJECT}",

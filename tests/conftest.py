@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -29,6 +30,9 @@ _S3_ENVIRONMENT = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
 }
+
+# Clusters are closed by a token, as they should be. A process reads this once, when it first meets Ray: so here.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 needs_people = pytest.mark.skipif(not PEOPLE.is_dir(), reason="the photographs of ../shared/people are not here")
 needs_reference = pytest.mark.skipif(

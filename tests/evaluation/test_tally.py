@@ -1,14 +1,9 @@
 """However images are grouped and wherever they are asked, they say the same to the last bit."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT
 from test_keypoints import SKELETON, made_up, scenes_of
 
 from pipeline.evaluation import tally as module
@@ -48,19 +43,12 @@ def test_groups_of_images_joined_in_order_are_all_of_them(images: int, monkeypat
     equal(of_all(monkeypatch, images), of_all(monkeypatch, 100))
 
 
-def test_ray_tasks_say_the_same() -> None:
-    """In a process of its own: how a process first met Ray decides how it may meet it again."""
-    folders = os.pathsep.join([str(PROJECT), str(PROJECT / "tests"), str(Path(__file__).parent)])
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": folders}
-    subprocess.run([sys.executable, __file__], env=environment, check=True, timeout=120)
-
-
-def on_a_cluster() -> None:
+def test_ray_tasks_say_the_same(monkeypatch) -> None:
     from pipeline.config import FleetSettings
     from pipeline.fleet import connect, on_ray
 
-    with connect(FleetSettings()), pytest.MonkeyPatch.context() as patch:
-        equal(of_all(patch, 2, on_ray), of_all(patch, 100))
+    with connect(FleetSettings()):
+        equal(of_all(monkeypatch, 2, on_ray), of_all(monkeypatch, 100))
         with pytest.raises(ValueError, match="Expecting value"):
             list(on_ray(json.loads, ["1", "no JSON"]))
 
@@ -81,7 +69,3 @@ def test_parts_of_a_whole_body() -> None:
     matched = {part: int(matches.matched[0, 0]) for part, matches in said.parts.items()}
     assert list(matched) == ["body", "feet", "face", "hands"]
     assert (matched["body"], matched["face"]) == (2**10 - 1, 0)
-
-
-if __name__ == "__main__":
-    on_a_cluster()
