@@ -2,6 +2,7 @@
 
 Credentials and endpoints come from the environment, as each storage's own tools read them (`AWS_ACCESS_KEY_ID`,
 `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...), never from settings, so no run file can hold a secret.
+Remote operations are repeated while their trouble can pass (`pipeline.patience`).
 """
 
 from __future__ import annotations
@@ -10,26 +11,35 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import fsspec
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.patience import Patience
+
 READ_CONCURRENCY = 32
+PATIENCE = Patience()
+_WEB_PATIENCE_SECONDS = 3.0  # a list of web images is full of servers that will never answer
 _READ_AHEAD = 8 << 20
+_HOPPING = 16 << 10
+
+_T = TypeVar("_T")
 
 
 class Entry(NamedTuple):
     """One stored object.
 
     Attributes:
-        size: bytes.
+        size: bytes, -1 where unknown.
         etag: a tag that changes with its content, "" where unknown.
         modified: when it was written, seconds since 1970; None where unknown.
     """
@@ -42,6 +52,10 @@ class Entry(NamedTuple):
 
 class MissingObject(FileNotFoundError):
     """The object that a URI names does not exist."""
+
+
+class ChangedObject(ValueError):
+    """Another object lies where one was listed; the text says what differs."""
 
 
 # A file name that isn't UTF-8 reaches Python with lone surrogates, which no table can hold. They travel as private-use
@@ -89,24 +103,41 @@ def suffix(uri: str) -> str:
     return os.path.splitext(basename(uri))[1]
 
 
-def exists(uri: str) -> bool:
+def _persist(uri: str, operation: Callable[[], _T]) -> _T:
+    if is_local(uri):
+        return operation()  # a disk's trouble does not pass
+    return PATIENCE.persist(operation, _WEB_PATIENCE_SECONDS if uri.startswith(("http://", "https://")) else None)
+
+
+def _info(uri: str) -> dict[str, Any] | None:
+    """What the storage tells of a file, object, folder or prefix; None where there is none."""
     fs, path = _open_uri(uri)
-    return bool(fs.exists(path))
+    try:
+        return _persist(uri, lambda: fs.info(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
+
+
+def exists(uri: str) -> bool:
+    return _info(uri) is not None
 
 
 def is_file(uri: str) -> bool:
-    fs, path = _open_uri(uri)
-    return bool(fs.isfile(path))
+    info = _info(uri)
+    return info is not None and info["type"] == "file"
 
 
 def stat(uri: str) -> Entry:
     """One object's entry."""
-    fs, path = _open_uri(uri)
-    try:
-        info = fs.info(path)
-    except FileNotFoundError:
-        raise MissingObject(f"{uri}: no such file or object") from None
-    return Entry(uri, int(info.get("size") or 0), _tag(info))
+    info = _info(uri)
+    if info is None or info["type"] == "directory":
+        raise MissingObject(f"{uri}: no such file or object")
+    size = info.get("size")
+    return Entry(uri, -1 if size is None else int(size), _tag(info))
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
@@ -115,36 +146,82 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
     Raises:
         MissingObject: nothing is stored under the URI.
     """
+    return _fetch(uri, 0, limit)[0]
+
+
+def read_entry(entry: Entry, limit: int) -> bytes:
+    """The first `limit` bytes of an object that was listed before.
+
+    Raises:
+        MissingObject: it is gone.
+        ChangedObject: another lies in its place, by its size or its tag.
+    """
+    data, tag = _fetch(entry.uri, 0, limit)
+    _check_unchanged(entry, len(data) if len(data) < limit else -1, tag)
+    return data
+
+
+def _check_unchanged(entry: Entry, size: int, tag: str) -> None:
+    """-1 and "" are unknown, and equal to anything."""
+    if -1 not in (entry.size, size) and entry.size != size:
+        raise ChangedObject(f"{entry.uri} has changed: {entry.size} bytes when it was listed, now {size}")
+    if entry.etag and tag and entry.etag != tag:
+        what = "time" if is_local(entry.uri) else "ETag"
+        raise ChangedObject(
+            f"{entry.uri} has changed: its {what} was {entry.etag} when it was listed, and is {tag} now"
+        )
+
+
+def _fetch(uri: str, start: int, stop: int | None) -> tuple[bytes, str]:
+    """A range of one object, and the tag of what was read, "" where the storage doesn't tell it along."""
     fs, path = _open_uri(uri)
     try:
-        return fs.cat_file(path, end=limit)
+        if hasattr(fs, "call_s3"):
+            return _persist(uri, lambda: sync(fs.loop, _get_s3, fs, path, start, stop))
+        if isinstance(fs, LocalFileSystem):
+            with open(path, "rb") as file:
+                file.seek(start)
+                data = file.read() if stop is None else file.read(stop - start)
+                return data, str(os.fstat(file.fileno()).st_mtime)
+        return _persist(uri, lambda: fs.cat_file(path, start=start or None, end=stop)), ""
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise MissingObject(f"{uri}: no such file or object") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise MissingObject(f"{uri}: no file can have this name") from None
-        if limit is not None and not is_local(uri) and fs.size(path) == 0:
-            return b""  # an object store refuses a range of an empty object
+        if stop is not None and not is_local(uri) and stat(uri).size == 0:
+            return b"", ""  # an object store refuses a range of an empty object
         raise
 
 
-def read_many(uris: Sequence[str], limit: int | None = None) -> Iterator[bytes | Exception]:
-    """The bytes of several objects in order, fetched concurrently, a bounded number ahead.
+async def _get_s3(fs: Any, path: str, start: int, stop: int | None) -> tuple[bytes, str]:
+    # fsspec's own call keeps the tag to itself, and asks for the size first.
+    bucket, key, version = fs.split_path(path)
+    request = {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
+    if start or stop is not None:
+        request["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+    response = await fs._call_s3("get_object", **request)
+    async with response["Body"] as body:
+        return await body.read(), _tag(response)
+
+
+def read_many(entries: Sequence[Entry], limit: int) -> Iterator[bytes | Exception]:
+    """What `read_entry` gives for several objects, in order, fetched concurrently, a bounded number ahead.
 
     An object that cannot be read gives its exception, so that it does not stop the others.
     """
 
-    def read(uri: str) -> bytes | Exception:
+    def read(entry: Entry) -> bytes | Exception:
         try:
-            return read_bytes(uri, limit)
+            return read_entry(entry, limit)
         except Exception as error:
             return error
 
     with ThreadPoolExecutor(READ_CONCURRENCY) as pool:
         ahead: deque[Future[bytes | Exception]] = deque()
         try:
-            for uri in uris:
-                ahead.append(pool.submit(read, uri))
+            for entry in entries:
+                ahead.append(pool.submit(read, entry))
                 if len(ahead) == READ_CONCURRENCY:
                     yield ahead.popleft().result()
             while ahead:
@@ -154,25 +231,66 @@ def read_many(uris: Sequence[str], limit: int | None = None) -> Iterator[bytes |
 
 
 @contextlib.contextmanager
-def open_read(uri: str, sequential: bool = True) -> Iterator[BinaryIO]:
+def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) -> Iterator[BinaryIO]:
     """A seekable binary stream.
 
     Args:
         uri: what to read.
         sequential: remote objects are read ahead in large blocks; else only what is asked for is fetched, for readers
             that hop.
+        listed: what the object was when it was listed.
 
     Raises:
         MissingObject: nothing is stored under the URI.
+        ChangedObject: it is not what was listed, or changes while it is read.
     """
-    fs, path = _open_uri(uri)
-    remote = {"cache_type": "readahead", "block_size": _READ_AHEAD} if sequential else {"cache_type": "none"}
-    try:
-        stream = fs.open(path, "rb", **({} if is_local(uri) else remote))
-    except (FileNotFoundError, IsADirectoryError):
-        raise MissingObject(f"{uri}: no such file or object") from None
+    entry = stat(uri)
+    if listed is not None:
+        _check_unchanged(listed, entry.size, entry.etag)
+    stream: BinaryIO
+    if is_local(uri):
+        stream = open(_open_uri(uri)[1], "rb")  # noqa: SIM115
+    elif entry.size < 0:
+        stream = io.BytesIO(read_bytes(uri))  # a web server that doesn't tell sizes may not know ranges either
+    else:
+        stream = cast(BinaryIO, io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _HOPPING))
     with stream:
         yield stream
+
+
+class _RemoteFile(io.RawIOBase):
+    """An object as a file: every read is a request for a range, which can be repeated."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._entry.size))
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._entry.size - self._position)
+        if wanted <= 0:
+            return 0
+        data, tag = _fetch(self._entry.uri, self._position, self._position + wanted)
+        _check_unchanged(self._entry, -1, tag)
+        if len(data) == self._entry.size:  # all of it: a web server that knows no ranges
+            data = data[self._position : self._position + wanted]
+        if len(data) != wanted:
+            raise ChangedObject(f"{self._entry.uri} has changed: it ends after {self._position + len(data)} bytes")
+        buffer[:wanted] = data
+        self._position += wanted
+        return wanted
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -183,7 +301,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     """
     if not is_local(uri):
         fs, path = _open_uri(uri)
-        fs.pipe_file(path, data)
+        _persist(uri, lambda: fs.pipe_file(path, data))
         return
     with open_write(uri) as stream:
         stream.write(data)
@@ -191,32 +309,30 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def open_write(uri: str) -> Iterator[BinaryIO]:
-    """Stream one object into place; like `write_bytes`, it appears whole when the block ends, and not if it raises."""
+    """Stream one object into place; like `write_bytes`, it appears whole when the block ends, and not if it raises.
+
+    What goes to an object store waits on this machine's disk until it is whole, so that sending it can be repeated.
+    """
     fs, path = _open_uri(uri)
-    if isinstance(fs, LocalFileSystem):
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as local:
-                yield local
-                local.flush()
-                os.fsync(local.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+    if not isinstance(fs, LocalFileSystem):
+        with tempfile.NamedTemporaryFile(prefix="posemill-") as waiting:
+            yield cast(BinaryIO, waiting)
+            waiting.flush()
+            _persist(uri, lambda: fs.put_file(waiting.name, path))
         return
-    remote = fs.open(path, "wb", autocommit=False)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        yield remote
-        remote.close()
-        remote.commit()
+        with os.fdopen(handle, "wb") as local:
+            yield local
+            local.flush()
+            os.fsync(local.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
     except BaseException:
-        with contextlib.suppress(Exception):
-            remote.discard()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
@@ -224,7 +340,7 @@ def delete(uri: str) -> None:
     """Remove one object; one that is already gone is fine."""
     fs, path = _open_uri(uri)
     with contextlib.suppress(FileNotFoundError):
-        fs.rm_file(path)
+        _persist(uri, lambda: fs.rm_file(path))
 
 
 def list_files(prefix: str) -> Iterator[Entry]:
@@ -261,7 +377,7 @@ def _list_local(folder: str) -> Iterator[Entry]:
             except OSError:  # a link to nowhere is an entry all the same; its reader will say that it is missing
                 yield Entry(portable_name(path), -1, "")
             else:
-                yield Entry(portable_name(path), stat.st_size, str(stat.st_mtime_ns), stat.st_mtime)
+                yield Entry(portable_name(path), stat.st_size, str(stat.st_mtime), stat.st_mtime)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -277,7 +393,7 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
     prefix = key.rstrip("/") + "/" if key else ""
     request: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
     while True:
-        page = fs.call_s3("list_objects_v2", **request)
+        page = PATIENCE.persist(lambda: fs.call_s3("list_objects_v2", **request))
         for item in page.get("Contents", ()):
             if not item["Key"].endswith("/"):  # folder markers of storage consoles
                 uri, tag = f"{protocol}://{bucket}/{item['Key']}", item.get("ETag", "").strip('"')
@@ -289,7 +405,7 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
 
 def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> Iterator[Entry]:
     try:
-        children = fs.ls(path, detail=True)
+        children = PATIENCE.persist(lambda: fs.ls(path, detail=True))
     except FileNotFoundError:
         return
     named = {}
@@ -308,7 +424,7 @@ def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> It
 def glob_files(pattern: str) -> list[Entry]:
     """The objects that match a glob (`*`, `?`, `[..]`, `**`), sorted by path."""
     fs, path = _open_uri(pattern)
-    found = fs.glob(path, detail=True)
+    found = _persist(pattern, lambda: fs.glob(path, detail=True))
     protocol = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
     return [
         Entry(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cluster import Cluster, start_cluster
+from faults import FAULTS, FaultProxy
 from PIL import Image
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -55,31 +56,62 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server on this machine; the environment of this process and its children points to it."""
-    root = tmp_path_factory.mktemp("s3")
-    (root / "bucket").mkdir()
-    port = free_port()
-    keys = f"{_S3_ENVIRONMENT['AWS_ACCESS_KEY_ID']},{_S3_ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}"
-    rclone = Path(sys.executable).parent / "rclone"
-    with (root / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [rclone, "serve", "s3", "--auth-key", keys, "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode=off", root],
-            stdout=log,
-            stderr=log,
-        )
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    else:
+class S3Server:
+    """A real S3 server on this machine, which can be killed and started again, behind a proxy that can do it harm.
+
+    Attributes:
+        faults: the proxy.
+    """
+
+    def __init__(self, root: Path) -> None:
+        (root / "bucket").mkdir(parents=True)
+        self._root = root
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+        self.faults = FaultProxy(self._port)
+
+    def start(self) -> None:
+        keys = f"{_S3_ENVIRONMENT['AWS_ACCESS_KEY_ID']},{_S3_ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}"
+        rclone = Path(sys.executable).parent / "rclone"
+        told = ["--auth-key", keys, "--addr", f"127.0.0.1:{self._port}", "--vfs-cache-mode=off"]
+        with (self._root.parent / "log").open("ab") as log:
+            self._process = subprocess.Popen([rclone, "serve", "s3", *told, self._root], stdout=log, stderr=log)
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            time.sleep(0.1)
         raise RuntimeError("rclone serve s3 did not come up")
-    os.environ.update(_S3_ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
-    yield "s3://bucket"
-    server.terminate()
-    server.wait()
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The environment of this process and its children points to it."""
+    server = S3Server(tmp_path_factory.mktemp("s3") / "root")
+    os.environ.update(_S3_ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.faults.port}")
+    yield server
+    server.faults.close()
+    server.kill()
+
+
+@pytest.fixture
+def s3_under_fire(s3: S3Server) -> Iterator[S3Server]:
+    """The same server; whatever harm a test does ends with it."""
+    yield s3
+    s3.faults.share = 0.0
+    s3.faults.faults = FAULTS
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3: S3Server) -> str:
+    """A bucket."""
+    return "s3://bucket"
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -1,6 +1,10 @@
 import os
+import threading
+import time
 
 import pytest
+from conftest import S3Server
+from faults import FAULTS
 
 from pipeline import storage
 
@@ -60,7 +64,7 @@ def test_many_are_read_in_order_with_failures_in_place(folder: str) -> None:
     for i, uri in enumerate(uris):
         if i % 10:
             storage.write_bytes(uri, str(i).encode())
-    for i, data in enumerate(storage.read_many(uris)):
+    for i, data in enumerate(storage.read_many([storage.Entry(uri, -1, "") for uri in uris], 10)):
         if i % 10:
             assert data == str(i).encode()
         else:
@@ -96,3 +100,52 @@ def test_written_files_are_readable_by_others(tmp_path) -> None:
 def test_an_unknown_protocol_is_named() -> None:
     with pytest.raises(ValueError, match="nosuch://"):
         storage.exists("nosuch://bucket/x")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_trouble_that_passes_is_waited_out(s3_server: str, s3_under_fire: S3Server, fault: str, tmp_path) -> None:
+    faults = s3_under_fire.faults
+    uri = f"{s3_server}/trouble/{fault}"
+    data = os.urandom(300_000)
+    faults.share, faults.faults, faults.stall_seconds = 0.2, (fault,), 0.2
+    for i in range(4):
+        storage.write_bytes(f"{uri}/{i}", data)
+    with storage.open_write(f"{uri}/4") as stream:
+        stream.write(data)
+    assert [e.size for e in storage.list_files(uri)] == [len(data)] * 5
+    assert all(found == data for found in storage.read_many(list(storage.list_files(uri)), len(data) + 1))
+    with storage.open_read(f"{uri}/4") as stream:
+        assert stream.read() == data
+    assert storage.exists(f"{uri}/4")
+    assert not storage.exists(f"{uri}/5")
+    storage.delete(f"{uri}/4")
+    faults.share = 0.0
+    assert not storage.exists(f"{uri}/4")
+    assert faults.done[fault]
+
+
+def test_a_server_that_is_away_for_seconds(s3_server: str, s3_under_fire: S3Server) -> None:
+    uri = f"{s3_server}/away"
+    storage.write_bytes(uri, b"here")
+    s3_under_fire.kill()
+    back = threading.Timer(5, s3_under_fire.start)
+    back.start()
+    assert storage.is_file(uri), "no answer is not the answer no"
+    back.join()
+
+
+@pytest.mark.parametrize("change", [b"HERE", b"longer"])
+def test_an_object_that_changed_since_it_was_listed_is_named(folder: str, change: bytes) -> None:
+    uri = storage.join(folder, "x.bin")
+    storage.write_bytes(uri, b"here")
+    (listed,) = storage.list_files(folder)
+    assert storage.read_entry(listed, 100) == b"here"
+    with storage.open_read(uri, listed=listed) as stream:
+        assert stream.read() == b"here"
+    assert storage.stat(uri)[:3] == listed[:3]
+    time.sleep(0.01)
+    storage.write_bytes(uri, change)
+    with pytest.raises(storage.ChangedObject, match=r"x\.bin has changed"):
+        storage.read_entry(listed, 100)
+    with pytest.raises(storage.ChangedObject, match=r"x\.bin has changed"), storage.open_read(uri, listed=listed):
+        pass

@@ -30,13 +30,13 @@ def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
     Raises:
         OSError: the storage failed, which says nothing about an image.
     """
-    fetched = storage.read_many(
-        [u for u, size in zip(shard.uris, shard.sizes, strict=True) if size <= max_bytes], max_bytes + 1
-    )
-    for key, uri, size in zip(shard.keys, shard.uris, shard.sizes, strict=True):
+    fetched = storage.read_many([e for e in shard.entries if e.size <= max_bytes], max_bytes + 1)
+    for key, (uri, size, *_) in zip(shard.keys, shard.entries, strict=True):
         data = b"" if size > max_bytes else next(fetched)
         if isinstance(data, storage.MissingObject):
             yield EncodedImage(key, uri, None, "missing", "no such file or object")
+        elif isinstance(data, storage.ChangedObject):  # what was planned isn't there any more
+            yield EncodedImage(key, uri, None, "missing", str(data)[:200])
         elif isinstance(data, PermissionError):
             yield EncodedImage(key, uri, None, "unreadable", "permission denied")
         elif isinstance(data, ValueError):  # no storage can be asked for such a URI

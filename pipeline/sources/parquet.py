@@ -50,10 +50,11 @@ def plan_parquet(key: str, entry: storage.Entry, column: str) -> Iterator[Planne
 
 def read_parquet(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
     """The row group's images; a key is the file's, the row's number in it, and the image's own name if it has one."""
-    (container,), (uri,) = shard.keys, shard.uris
+    (container,), (listed,) = shard.keys, shard.entries
+    uri = listed.uri
     assert shard.row_group is not None
     assert shard.column is not None
-    with storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
+    with storage.open_read(uri, listed=listed) as stream, pq.ParquetFile(stream) as file:
         row = sum(file.metadata.row_group(i).num_rows for i in range(shard.row_group))
         for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[shard.row_group], columns=[shard.column]):
             for value in batch.column(0):

@@ -34,6 +34,11 @@ class PlannedShard:
     row_group: int | None = None
     column: str | None = None
 
+    @property
+    def entries(self) -> list[Entry]:
+        """What was listed: images, or the one container."""
+        return [Entry(*listed) for listed in zip(self.uris, self.sizes, self.etags, strict=True)]
+
     def at(self, position: int) -> Shard:
         """The shard at this position of the collection."""
         content = "\n".join([*self.keys, *self.uris, str(self.num_images), str(self.row_group)])

@@ -43,9 +43,10 @@ def plan_tar(key: str, entry: storage.Entry) -> PlannedShard:
 
 def read_tar(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
     """The archive's images in its order. Nothing is ever unpacked to disk, so names cannot lead anywhere."""
-    (container,), (uri,) = shard.keys, shard.uris
+    (container,), (listed,) = shard.keys, shard.entries
+    uri = listed.uri
     seen: dict[str, int] = {}
-    with storage.open_read(uri) as stream:
+    with storage.open_read(uri, listed=listed) as stream:
         for member in _walk(stream, _is_compressed(uri)):
             if isinstance(member, _Truncated):
                 yield EncodedImage(f"{container}#end", f"{uri}#end", None, "unreadable", member.reason)

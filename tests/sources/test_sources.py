@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -217,8 +218,19 @@ def test_a_shard_that_changed_since_planning_is_named(folder: str) -> None:
     storage.write_bytes(uri, tar_bytes({"0.jpg": image(0), "1.jpg": image(1)}))
     shards = plan(folder, uri)
     storage.write_bytes(uri, tar_bytes({"0.jpg": image(0)}))
-    with pytest.raises(ValueError, match=r"a\.tar holds 1 images, but 2 when it was planned"):
+    with pytest.raises(storage.ChangedObject, match=r"a\.tar has changed"):
         read(shards)
+
+
+def test_a_loose_file_that_changed_since_planning_costs_only_itself(folder: str) -> None:
+    for name in ("0.jpg", "1.jpg"):
+        storage.write_bytes(storage.join(folder, "in", name), image(0))
+    shards = plan(folder, storage.join(folder, "in"))
+    time.sleep(0.01)
+    storage.write_bytes(storage.join(folder, "in", "0.jpg"), image(1))
+    changed, same = read(shards)
+    assert (changed.status, same.status) == ("missing", "ok")
+    assert "0.jpg has changed" in (changed.error or "")
 
 
 def test_ids_by_name_by_basename_and_not_by_a_guess() -> None:
