@@ -15,6 +15,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
+from pipeline import storage
 from pipeline.config import absolute_paths
 from pipeline.evaluation import evaluate_run, write_metrics
 from pipeline.evaluation.results import write_coco_results
@@ -43,6 +46,7 @@ DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml
 
 def main(argv: Sequence[str]) -> int:
     settings = absolute_paths(parse_settings(argv, __doc__ or "", default_config=str(DEMO)))
+    storage.PATIENCE.seconds = settings.fleet.storage_patience
     started = time.monotonic()
     try:
         given = Given.load(settings)
@@ -81,6 +85,8 @@ def _annotate(run: Run, manifest: Manifest, given: Given) -> Reduction:
         stop = Stop()
         with stop.listening(), Display() as display:
             annotate_run(run, manifest, display, stop, given)
+        if run.settings.profile:
+            Console().print(display.profile())
         return reduce_run(run)
 
 

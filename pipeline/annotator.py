@@ -19,6 +19,7 @@ from pipeline.config import Settings
 from pipeline.detectors import Detector, build_detector
 from pipeline.people import Boxes, People
 from pipeline.pose.estimator import PoseEstimator
+from pipeline.stopwatch import Stopwatch
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
 _T = TypeVar("_T")
@@ -36,6 +37,7 @@ class Annotator:
         self.poses = poses
         self.suppression = suppression
         self.compute = compute
+        self.stopwatch = Stopwatch()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Annotator:
@@ -64,7 +66,7 @@ class Annotator:
 
     def candidates(self, images: Iterable[tuple[np.ndarray, Boxes | None]]) -> Iterator[People]:
         """The people of each image before suppression, in the images' order, as soon as their batches are full."""
-        batch = _PoseBatch(self.poses)
+        batch = _PoseBatch(self.poses, self.stopwatch)
         waiting: deque[_Waiting] = deque()
         for group in _batched(images, self.detector.batch if self.detector else 1):
             for (image, _), boxes in zip(group, self._boxes(group), strict=True):
@@ -79,11 +81,13 @@ class Annotator:
 
     def suppress(self, candidates: People) -> People:
         """One pose per person, and nobody where nobody is."""
-        return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)[0]
+        with self.stopwatch("suppress"):
+            return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)[0]
 
     def _boxes(self, group: Sequence[tuple[np.ndarray, Boxes | None]]) -> list[Boxes]:
         if self.detector is not None:
-            return self.detector.detect([image for image, _ in group])
+            with self.stopwatch("detect"):
+                return self.detector.detect([image for image, _ in group])
         boxes = [given for _, given in group if given is not None]
         if len(boxes) < len(group):
             raise ValueError("detector.name is given, but an image came without boxes")
@@ -117,8 +121,9 @@ class _Waiting:
 class _PoseBatch:
     """Crops of people of many images, run through the pose networks whenever a batch is full."""
 
-    def __init__(self, poses: PoseEstimator) -> None:
+    def __init__(self, poses: PoseEstimator, stopwatch: Stopwatch) -> None:
         self._poses = poses
+        self._stopwatch = stopwatch
         self._crops = [rule.empty(poses.batch) for rule in poses.rules]
         self._boxes = [np.zeros((poses.batch, 4), np.float32) for _ in poses.rules]
         self._owners: list[tuple[_Waiting, int]] = []
@@ -129,8 +134,9 @@ class _PoseBatch:
             start = len(self._owners)
             count = min(len(person.boxes) - row, self._poses.batch - start)
             xyxy = person.boxes.xyxy[row : row + count]
-            for rule, crops, boxes in zip(self._poses.rules, self._crops, self._boxes, strict=True):
-                crops[start : start + count], boxes[start : start + count] = rule.cut(image, xyxy)
+            with self._stopwatch("crop"):
+                for rule, crops, boxes in zip(self._poses.rules, self._crops, self._boxes, strict=True):
+                    crops[start : start + count], boxes[start : start + count] = rule.cut(image, xyxy)
             self._owners += [(person, i) for i in range(row, row + count)]
             row += count
             if len(self._owners) == self._poses.batch:
@@ -140,7 +146,8 @@ class _PoseBatch:
         """Run what is there; rows beyond it hold old crops, which touch nobody."""
         if not self._owners:
             return
-        keypoints, scores = self._poses.estimate(self._crops, self._boxes)
+        with self._stopwatch("poses"):
+            keypoints, scores = self._poses.estimate(self._crops, self._boxes)
         for row, (person, i) in enumerate(self._owners):
             person.keypoints[i], person.scores[i] = keypoints[row], scores[row]
             person.missing -= 1

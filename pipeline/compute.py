@@ -58,6 +58,10 @@ class Compute:
             layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
         return prepared.to(memory_format=torch.channels_last)
 
+    def peak_megabytes(self) -> float:
+        """Most memory of the GPU that this process has held, megabytes; 0 without one."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
+
     def to_input(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W) in 0..1, channels last, on the device."""
         return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32) / 255

@@ -193,6 +193,15 @@ class FleetSettings(Section):
     gpus_per_worker: float | None = Field(None, ge=0, description="GPUs of a worker; by default 1 where there are any")
     cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads of a worker; by default up to 4")
     max_attempts: int = Field(6, ge=1, description="attempts at a shard, without news of it, until it is quarantined")
+    image_seconds: float = Field(
+        120.0, gt=0, description="decoding one image may take so long, seconds; then its worker is ended"
+    )
+    worker_gigabytes: float | None = Field(
+        None, gt=0, description="memory a worker may hold before it is replaced; by default its share of the machine"
+    )
+    storage_patience: float = Field(
+        300.0, ge=0, description="how long remote storage in trouble is tried again, seconds"
+    )
     grace_seconds: float = Field(20.0, ge=0, description="on a stop signal, time for shards in flight, seconds")
 
 
@@ -202,6 +211,7 @@ class Settings(Section):
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
     annotations: str | None = Field(None, description="COCO annotations to evaluate against (file names or ids match)")
+    profile: bool = Field(False, description="print where the workers' time went, stage by stage")
     draw: int = Field(0, ge=0, description="images to draw with boxes and skeletons")
     images: ImageSettings = ImageSettings()
     detector: DetectorSettings = DetectorSettings()

@@ -7,11 +7,15 @@ shard.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +31,12 @@ from pipeline.run import Run
 from pipeline.sources import EncodedImage, Shard, read_shard
 from pipeline.tables import ImageRow, encode_part, skeleton_metadata
 
+_T = TypeVar("_T")
+
 _READ_AHEAD_BYTES = 256 << 20
 _READ_AHEAD_IMAGES = 64
 _IMAGES_PER_PROGRESS = 16
+_POISON = "its worker process died of it twice (it crashed, hung, or took all memory); not touched again"
 
 
 @dataclass
@@ -40,11 +47,13 @@ class PartWriter:
         run: the run directory that the parts go to.
         annotator: the networks; one shard uses them at a time.
         given: what is known of the images before.
+        deadline: around the decoding of each image.
     """
 
     run: Run
     annotator: Annotator
     given: Given = Given()
+    deadline: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     _networks: threading.Lock = field(default_factory=threading.Lock)
 
     def annotate(self, shard: Shard, poison: Collection[int] = (), careful: bool = False) -> Iterator[Progress]:
@@ -63,6 +72,12 @@ class PartWriter:
         results = self._carefully(shard, poison) if careful else self._overlapped(shard, poison)
         part = _Part(self.run.settings.output.candidates)
         yield from part.collect(results)
+        with self.annotator.stopwatch("write"):
+            self._commit(shard, part)
+        yield part.progress()
+
+    def _commit(self, shard: Shard, part: _Part) -> None:
+        statuses = part.statuses
         data = encode_part(
             part.rows,
             part.people,
@@ -72,14 +87,17 @@ class PartWriter:
                 "shard": shard.id,
                 "fingerprint": self.run.fingerprint,
                 "skeleton": skeleton_metadata(self.annotator.poses.skeleton),
-                "counts": {"images": len(part.rows), "people": sum(map(len, part.people)), "failed": part.failed},
+                "counts": {
+                    "images": len(part.rows),
+                    "people": sum(map(len, part.people)),
+                    "failed": len(part.rows) - statuses["ok"],
+                },
                 "networks": self.annotator.poses.describe(),
                 "head": self.annotator.poses.head.kind,
                 "compute": self.annotator.compute.describe(),
             },
         )
         storage.write_bytes(self.run.part_uri(shard.id), data)
-        yield part.progress()
 
     def _overlapped(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
         queue: BoundedQueue[_Decoded] = BoundedQueue(_READ_AHEAD_IMAGES, _READ_AHEAD_BYTES)
@@ -88,7 +106,7 @@ class PartWriter:
         waiting: deque[ImageRow] = deque()  # images the networks have been given, and those between them
 
         def pixels() -> Iterator[tuple[np.ndarray, Boxes | None]]:
-            for item in queue:
+            for item in _timed(queue, partial(self.annotator.stopwatch, "wait for images")):
                 waiting.append(item.row)
                 if item.pixels is not None:
                     yield item.pixels, item.boxes
@@ -107,9 +125,11 @@ class PartWriter:
 
     def _fill(self, queue: BoundedQueue[_Decoded], shard: Shard, poison: Collection[int]) -> None:
         with queue.filling():
-            for number, encoded in enumerate(read_shard(shard, self._max_bytes)):
+            watch = self.annotator.stopwatch
+            for number, encoded in enumerate(_timed(read_shard(shard, self._max_bytes), partial(watch, "read"))):
                 item = self._decode(encoded, number in poison)
-                queue.put(item, 0 if item.pixels is None else item.pixels.nbytes)
+                with watch("wait for room"):
+                    queue.put(item, 0 if item.pixels is None else item.pixels.nbytes)
 
     def _carefully(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
         with self._networks:
@@ -142,10 +162,11 @@ class PartWriter:
             return _Decoded(row)
         row.sha256 = storage.sha256(encoded.data)
         if poison:
-            row.status, row.error = "poison", "killed its worker process twice; not touched again"
+            row.status, row.error = "poison", _POISON
             return _Decoded(row)
         try:
-            image = decode_image(encoded.data, self.run.settings.images.max_megapixels)
+            with self.annotator.stopwatch("decode"), self.deadline():
+                image = decode_image(encoded.data, self.run.settings.images.max_megapixels)
         except ImageRefused as refused:
             row.status, row.error = refused.status, str(refused)
             row.width, row.height = refused.width, refused.height
@@ -188,6 +209,18 @@ class _InHand:
     number: int | None
 
 
+def _timed(items: Iterable[_T], stage: Callable[[], AbstractContextManager[None]]) -> Iterator[_T]:
+    """The items; waiting for each counts for the stage."""
+    iterator = iter(items)
+    while True:
+        with stage():
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
+
+
 def _finished(people: People) -> Future[People]:
     future: Future[People] = Future()
     future.set_result(people)
@@ -201,7 +234,7 @@ class _Part:
         self.rows: list[ImageRow] = []
         self.people: list[People] = []
         self.candidates: list[People] | None = [] if keep_candidates else None
-        self.failed = 0
+        self.statuses: Counter[str] = Counter()
         self._num_people = 0
 
     def collect(self, annotated: Iterator[_Annotated | _InHand]) -> Iterator[Progress]:
@@ -211,7 +244,7 @@ class _Part:
                 yield self.progress(image.number)
                 continue
             self.rows.append(image.row)
-            self.failed += image.row.status != "ok"
+            self.statuses[image.row.status] += 1
             self._num_people += len(image.candidates)
             pending.append(image.people)
             if self.candidates is not None:
@@ -221,4 +254,4 @@ class _Part:
         self.people = [people.result() for people in pending]
 
     def progress(self, in_hand: int | None = None) -> Progress:
-        return Progress(len(self.rows), self._num_people, self.failed, in_hand)
+        return Progress(len(self.rows), self._num_people, dict(self.statuses), in_hand)

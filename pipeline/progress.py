@@ -1,8 +1,9 @@
-"""What a worker tells about the shard it is at."""
+"""What a worker tells about the shard it is at, and about itself."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,13 +13,25 @@ class Progress:
     Attributes:
         images: of the shard, done.
         people: found in these before suppression.
-        failed: of these images, those with another status than `ok`.
+        statuses: of these images, how many have which.
         in_hand: number of the image that is about to be touched, where a careful run says so.
-        peak_megabytes: most memory that the process has held.
+        peak_megabytes, gpu_megabytes: most memory that the process has held, of its own and of its GPU's.
+        seconds: spent in each stage by the whole process since it last told (`pipeline.stopwatch`).
+        retries: what was tried again by the whole process since it last told, by kind (`pipeline.patience`).
+        full: the process holds almost as much memory as it may, and should be replaced.
     """
 
     images: int = 0
     people: int = 0
-    failed: int = 0
+    statuses: Mapping[str, int] = field(default_factory=dict)
     in_hand: int | None = None
     peak_megabytes: float = 0.0
+    gpu_megabytes: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    retries: Mapping[str, int] = field(default_factory=dict)
+    full: bool = False
+
+    @property
+    def failed(self) -> int:
+        """Images with another status than `ok`."""
+        return self.images - self.statuses.get("ok", 0)

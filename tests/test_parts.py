@@ -1,6 +1,7 @@
 """One shard into one part, without Ray."""
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_one_row_per_entry_whatever_it_is(collection: Path, folder: str) -> None
     assert (by_name["group_0.jpg"]["width"], by_name["group_0.jpg"]["height"]) == (1552, 600)
     assert by_name["sideways_2.jpg"]["orientation"] == 6
     assert by_name["wide.png"]["sha256"] == storage.sha256((collection / "wide.png").read_bytes())
+    assert last.statuses == Counter(row["status"] for row in rows)
     assert last.failed == sum(row["status"] != "ok" for row in rows) == 7
     for row in rows:
         assert (row["error"] is None) == (row["status"] == "ok")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
 
-from ray.util.metrics import Counter
+from ray.util.metrics import Counter, Gauge
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from pipeline.progress import Progress
+from pipeline.stopwatch import STAGES
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -29,16 +33,10 @@ class Display:
         self._deaths = 0
         self._images_at_start = 0
         self._started = self._last_line = time.monotonic()
-        self._counters = {
-            name: Counter(f"posemill_{name}", description=description)
-            for name, description in (
-                ("images", "images annotated"),
-                ("people", "people found, before suppression"),
-                ("failed_images", "images with another status than ok"),
-                ("shards", "parts committed"),
-                ("worker_deaths", "worker processes that died"),
-            )
-        }
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._told_retries: set[str] = set()
+        self._told_replaced = False
+        self._metrics = _Metrics()
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
@@ -82,14 +80,16 @@ class Display:
         """A shard's part is committed."""
         self._done = _sum([self._done, progress])
         self._shards_done += 1
-        for name, value in (
-            ("images", progress.images),
-            ("people", progress.people),
-            ("failed_images", progress.failed),
-            ("shards", 1),
-        ):
-            if value:
-                self._counters[name].inc(value)
+        self._metrics.finish(progress)
+
+    def hear(self, progress: Progress) -> None:
+        """What a worker tells once."""
+        for stage, seconds in progress.seconds.items():
+            self._seconds[stage] += seconds
+        self._metrics.hear(progress)
+        for kind in progress.retries.keys() - self._told_retries:
+            self._told_retries.add(kind)
+            self.note(f"storage had trouble, and was tried again: {kind} (told once)")
 
     @property
     def images_per_second(self) -> float | None:
@@ -104,7 +104,27 @@ class Display:
 
     def worker_died(self) -> None:
         self._deaths += 1
-        self._counters["worker_deaths"].inc()
+        self._metrics.deaths.inc()
+
+    def worker_replaced(self) -> None:
+        """It held almost all the memory it may."""
+        self._metrics.replaced.inc()
+        if not self._told_replaced:
+            self._told_replaced = True
+            self.note("a worker had grown to its limit of memory, and was replaced (told once)")
+
+    def profile(self) -> Table:
+        """Where the workers' time went, stage by stage; of the networks' thread, whose time is the workers' time."""
+        whole = sum(self._seconds[stage] for stage in STAGES["networks"]) or 1.0
+        table = Table(title="where the time went, all workers", box=None, pad_edge=False)
+        for column in ("thread", "stage", "seconds", "ms per image", "of the networks' time"):
+            table.add_column(column, justify="left" if column in ("thread", "stage") else "right")
+        for thread, stages in STAGES.items():
+            for stage in stages:
+                seconds = self._seconds[stage]
+                per_image = f"{1000 * seconds / max(1, self._done.images):.1f}"
+                table.add_row(thread, stage, f"{seconds:.1f}", per_image, f"{seconds / whole:.0%}")
+        return table
 
     def note(self, text: str) -> None:
         """A line that stays."""
@@ -139,11 +159,44 @@ class Display:
         return ", ".join(parts)
 
 
+class _Metrics:
+    """The run for dashboards; Ray exports each with the prefix `ray_`."""
+
+    def __init__(self) -> None:
+        self._images = Counter("posemill_images", "images of committed parts", ("status",))
+        self._people = Counter("posemill_people", "people found in them, before suppression")
+        self._shards = Counter("posemill_shards", "parts committed")
+        self._seconds = Counter("posemill_stage_seconds", "seconds that workers spent in a stage", ("stage",))
+        self._retries = Counter("posemill_retries", "operations on storage that were tried again", ("kind",))
+        self._memory = Gauge("posemill_worker_megabytes", "most memory that a worker has held")
+        self._gpu_memory = Gauge("posemill_gpu_megabytes", "most memory of its GPU that a worker has held")
+        self.deaths = Counter("posemill_worker_deaths", "worker processes that died")
+        self.replaced = Counter("posemill_workers_replaced", "workers that had grown to their limit of memory")
+        self._most = (0.0, 0.0)
+
+    def finish(self, progress: Progress) -> None:
+        for status, count in progress.statuses.items():
+            self._images.inc(count, {"status": status})
+        if progress.people:
+            self._people.inc(progress.people)
+        self._shards.inc()
+
+    def hear(self, progress: Progress) -> None:
+        for stage, seconds in progress.seconds.items():
+            if seconds > 0:
+                self._seconds.inc(seconds, {"stage": stage})
+        for kind, count in progress.retries.items():
+            self._retries.inc(count, {"kind": kind})
+        self._most = (max(self._most[0], progress.peak_megabytes), max(self._most[1], progress.gpu_megabytes))
+        self._memory.set(self._most[0])
+        self._gpu_memory.set(self._most[1])
+
+
 def _sum(progress: Sequence[Progress]) -> Progress:
     return Progress(
         sum(p.images for p in progress),
         sum(p.people for p in progress),
-        sum(p.failed for p in progress),
+        sum((Tally(p.statuses) for p in progress), Tally()),
         peak_megabytes=max((p.peak_megabytes for p in progress), default=0.0),
     )
 

@@ -11,6 +11,7 @@ death is not enough; machines die for their own reasons, and no image may be los
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import random
 import signal
@@ -37,6 +38,7 @@ from pipeline.sources import Manifest, Shard
 _DEATHS_OF_POISON = 2
 _FAILED_STARTS = 3
 _LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
 _LONGEST_WAIT_SECONDS = 60.0
@@ -123,6 +125,12 @@ class _WorkerState:
     handle: Any
     starting: ObjectRef | None
     attempts: list[_Attempt] = field(default_factory=list)
+    full: bool = False
+
+    @property
+    def takes_shards(self) -> bool:
+        """Whether it has loaded its networks, and has memory left."""
+        return self.starting is None and not self.full
 
 
 class _Scheduler:
@@ -210,7 +218,7 @@ class _Scheduler:
         if self._stop.signals:
             return
         # Idle workers first: a retry needs one for itself, and the last shards should spread out.
-        for worker in sorted((w for w in self._workers if w.starting is None), key=lambda w: len(w.attempts)):
+        for worker in sorted((w for w in self._workers if w.takes_shards), key=lambda w: len(w.attempts)):
             if not worker.attempts:
                 retry = self._due_retry()
                 if retry is not None:
@@ -219,7 +227,7 @@ class _Scheduler:
         for level in range(SHARDS_AT_A_TIME):
             for worker in self._workers:
                 alone = any(a.careful for a in worker.attempts)
-                if worker.starting is None and len(worker.attempts) == level and not alone and self._next is not None:
+                if worker.takes_shards and len(worker.attempts) == level and not alone and self._next is not None:
                     if level > 0 and self._reserved(worker):
                         continue
                     self._give(worker, _Attempt(self._next))
@@ -269,11 +277,18 @@ class _Scheduler:
         worker, attempt = self._streams[stream]
         try:
             attempt.progress = ray.get(next(stream))
+            self._display.hear(attempt.progress)
+            worker.full |= attempt.progress.full
         except StopIteration:
             self._release(stream)
             self._finish(attempt)
         except RayTaskError as error:
             reason = f"{type(error.cause).__name__}: {error.cause}"
+            if isinstance(error.cause, OSError) and error.cause.errno in _NO_ROOM:
+                raise FleetError(
+                    f"nothing more can be written to {self._run.uri}: {error.cause}. What is done is kept; once there "
+                    "is room, the same command goes on"
+                ) from None
             if type(error.cause).__name__ in _LOST_WORKER_ERRORS:
                 # A process whose device or memory is gone fails everything at once, and would eat shard after shard.
                 self._bury(worker, error, reason)
@@ -286,6 +301,9 @@ class _Scheduler:
     def _release(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams.pop(stream)
         worker.attempts.remove(attempt)
+        if worker.full and not worker.attempts:
+            self._retire(worker)
+            self._display.worker_replaced()
 
     def _finish(self, attempt: _Attempt) -> None:
         self._display.finish(attempt.progress)
@@ -304,7 +322,7 @@ class _Scheduler:
                 if attempt.suspects[number] == _DEATHS_OF_POISON:
                     attempt.poison.add(number)
                     attempt.attempts = 0
-                    self._display.note(f"image {number} of shard {attempt.shard.id} kills its worker: marked as poison")
+                    self._display.note(f"image {number} of shard {attempt.shard.id} ends its worker: marked as poison")
             self._try_again(attempt, reason)
 
     def _retire(self, worker: _WorkerState) -> None:

@@ -10,6 +10,9 @@ import ray
 
 from pipeline import storage
 from pipeline.allocator import bound_allocator, give_back_memory, peak_megabytes
+from pipeline.config import FleetSettings
+from pipeline.deadline import Deadline
+from pipeline.fleet.guard import guard, held_bytes
 from pipeline.given import Given
 from pipeline.progress import Progress
 from pipeline.run import Run
@@ -18,6 +21,9 @@ from pipeline.sources import Shard
 if TYPE_CHECKING:
     from pipeline.parts import PartWriter
 
+_FULL = 0.8  # of the limit: between two shards a worker is replaced without loss, so before it must be
+_LEAST_LIMIT = 4 << 30  # networks need some; a node with less has Ray's own monitor
+
 SHARDS_AT_A_TIME = 2  # while one uses the networks, the next reads ahead or the last is written
 
 
@@ -25,13 +31,20 @@ class Worker:
     """Annotates shards with a PartWriter of its own. The actor never restarts itself: the scheduler counts deaths."""
 
     _writer: PartWriter
+    _limit: int
 
     def start(self, run: Run, threads: int, given: Given) -> None:
         """Load the networks.
 
+        Args:
+            run: where parts go.
+            threads: of the CPU that the networks may use.
+            given: what is known of the images before.
+
         Raises:
             ValueError, OSError: a network cannot be loaded, or the run directory cannot be reached from here.
         """
+        storage.PATIENCE.seconds = run.settings.fleet.storage_patience
         if not storage.exists(run.manifest_uri):
             raise OSError(
                 f"{run.manifest_uri} cannot be seen from this node; --output must be reachable from every node"
@@ -44,13 +57,40 @@ class Worker:
 
         bound_allocator()
         pin_threads(threads)
-        self._writer = PartWriter(run, Annotator.from_settings(run.settings), given)
+        deadline = Deadline(run.settings.fleet.image_seconds)
+        self._writer = PartWriter(run, Annotator.from_settings(run.settings), given, deadline)
+        self._limit = _memory_limit(run.settings.fleet, threads)
+        guard(self._limit)
 
     def annotate(self, shard: Shard, poison: Collection[int], careful: bool) -> Iterator[Progress]:
         """See PartWriter.annotate; streamed."""
+        last = Progress()
         for progress in self._writer.annotate(shard, poison, careful):
-            yield replace(progress, peak_megabytes=peak_megabytes())
+            last = self._with_own(progress)
+            yield last
         give_back_memory()
+        if held_bytes() > _FULL * self._limit:
+            yield replace(last, full=True, seconds={}, retries={})
+
+    def _with_own(self, progress: Progress) -> Progress:
+        return replace(
+            progress,
+            peak_megabytes=peak_megabytes(),
+            gpu_megabytes=self._writer.annotator.compute.peak_megabytes(),
+            seconds=self._writer.annotator.stopwatch.take(),
+            retries=dict(storage.PATIENCE.take_retries()),
+        )
+
+
+def _memory_limit(settings: FleetSettings, cpus: int) -> int:
+    """Bytes that a worker may hold: as it was told, else its share of what Ray counts as its node's memory."""
+    if settings.worker_gigabytes is not None:
+        return int(settings.worker_gigabytes * 1e9)
+    here = ray.get_runtime_context().get_node_id()
+    has = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    gpus = sum(map(len, ray.get_runtime_context().get_accelerator_ids().values()))
+    neighbours = has.get("GPU", 0) / gpus if gpus else has.get("CPU", 1) / cpus
+    return max(_LEAST_LIMIT, int(has.get("memory", 0) / max(1, neighbours)))
 
 
 WorkerActor = ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(Worker)

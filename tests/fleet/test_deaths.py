@@ -111,22 +111,32 @@ def test_the_driver_is_stopped_and_run_again(
     assert {p: p.stat().st_mtime_ns for p in run.rglob("tables/*/*.parquet")} == tables, "once more does nothing"
 
 
-def test_an_image_that_kills_its_process_is_one_poison_row(
-    cluster: Cluster, photos: Path, undisturbed, tmp_path: Path
+@pytest.mark.parametrize("act", ["kill", "crash", "hang", "devour"])
+def test_an_image_that_ends_its_process_is_one_poison_row(
+    cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, act: str
 ) -> None:
     deadly = photos / "013.jpg"
-    cluster.behave(kill=[hashlib.sha256(deadly.read_bytes()).hexdigest()])
-    output = cluster.run("annotate", *flags(photos, tmp_path / "run"))
+    cluster.behave(**{act: [hashlib.sha256(deadly.read_bytes()).hexdigest()]})
+    limits = ("--fleet.image_seconds=3", "--fleet.worker_gigabytes=2.5")
+    output = cluster.run("annotate", *flags(photos, tmp_path / "run"), *limits)
     assert f"{NUM_IMAGES} images ({NUM_IMAGES - 1} ok, 1 poison)" in output
-    assert "kills its worker: marked as poison" in output
+    assert "ends its worker: marked as poison" in output
     images, people = rows(str(tmp_path / "run"))
     poison = [row for row in images if row["status"] == "poison"]
     assert [row["image_id"] for row in poison] == ["013.jpg"]
-    assert "killed its worker" in poison[0]["error"]
+    assert "died of it twice" in poison[0]["error"]
     assert [r for r in images if r["image_id"] != "013.jpg"] == [
         r for r in undisturbed[0] if r["image_id"] != "013.jpg"
     ]
     assert people == [r for r in undisturbed[1] if r["image_id"] != "013.jpg"]
+
+
+def test_a_leak_costs_workers_and_no_image(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+    cluster.behave(leak=40 << 20)
+    output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--fleet.worker_gigabytes=1.2")
+    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in output
+    assert "grown to its limit of memory, and was replaced" in output
+    assert rows(str(tmp_path / "run")) == undisturbed
 
 
 def test_a_shard_that_cannot_be_finished_is_quarantined_and_the_rest_goes_on(
