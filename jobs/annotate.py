@@ -74,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except (FleetError, ValueError, OSError) as error:
         print(f"annotate: {error}", file=sys.stderr)
+        print("What is done is kept; once that is mended, the same command goes on.", file=sys.stderr)
         return 1
     code = _finish(run, reduction)
     print(f"{time.monotonic() - started:.0f} seconds in all")

@@ -330,9 +330,11 @@ def open_write(uri: str) -> Iterator[BinaryIO]:
             os.fsync(local.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, uri) from None  # a full disk doesn't say what didn't fit
         raise
 
 

@@ -274,18 +274,24 @@ def _people_table(part: pa.Table) -> pa.Table:
 
 def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of `tables/<name>`, in the order of the manifest; one in memory at a time."""
-    for entry in storage.list_files(storage.join(run_uri, "tables", name)):
-        with storage.open_read(entry.uri) as stream, pq.ParquetFile(stream) as file:
+    for uri in _table_files(run_uri, name):
+        with storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=list(columns) if columns else None)
 
 
 def table_metadata(run_uri: str) -> dict[str, Any]:
     """What all parts of a reduced run share: fingerprint, skeleton and networks; empty where there is no table."""
-    for entry in storage.list_files(storage.join(run_uri, "tables", "images")):
-        with storage.open_read(entry.uri) as stream:
+    for uri in _table_files(run_uri, "images"):
+        with storage.open_read(uri) as stream:
             return read_metadata(pq.read_schema(stream))
     return {}
+
+
+def _table_files(run_uri: str, name: str) -> Iterator[str]:
+    for entry in storage.list_files(storage.join(run_uri, "tables", name)):
+        if not storage.basename(entry.uri).startswith("."):  # another driver may be writing it
+            yield entry.uri
 
 
 def table_skeleton(run_uri: str) -> Skeleton:

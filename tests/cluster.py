@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,21 @@ from pipeline.tables import read_table
 
 PROJECT = Path(__file__).resolve().parents[1]
 _HOOKS = PROJECT / "tests" / "fleet" / "hooks"
+
+# The collection that the fleet's tests annotate: `photos` and `undisturbed` in conftest.
+NUM_IMAGES = 36
+FLAGS = (
+    "--detector.name=whole_image",
+    "--detector.batch=2",
+    "--pose.batch=4",
+    "--fleet.workers=2",
+    "--fleet.cpus_per_worker=1",
+)
+
+
+def flags(photos: object, output: object) -> list[str]:
+    """Six shards."""
+    return [f"--input={photos}", f"--output={output}", "--input.shard_size=6", *FLAGS]
 
 
 @dataclass
@@ -62,10 +78,10 @@ class Cluster:
         assert started.returncode == code, output
         return output
 
-    def workers(self) -> list[psutil.Process]:
-        """The worker processes at this moment."""
+    def workers(self, node: subprocess.Popen[bytes] | None = None) -> list[psutil.Process]:
+        """The worker processes of the head, or of another node, at this moment."""
         found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        for process in psutil.Process((node or self.process).pid).children(recursive=True):
             try:
                 if process.cmdline() and process.cmdline()[0].startswith("ray::Worker"):
                     found.append(process)
@@ -73,14 +89,26 @@ class Cluster:
                 continue
         return found
 
+    def add_node(self, folder: Path, cpus: int = 1) -> subprocess.Popen[bytes]:
+        """Another node, on this machine like the first; end it with `end`."""
+        return _start_node(folder, [f"--address={self.address}", f"--num-cpus={cpus}"], self.hook)
+
 
 @contextmanager
 def start_cluster(folder: Path, cpus: int = 2) -> Iterator[Cluster]:
     """Start a head node with its own port, and end just it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     hook = folder / "hook.json"
+    process = _start_node(folder, ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"], hook)
+    cluster = Cluster(f"127.0.0.1:{port}", hook, process)
+    cluster.behave()
+    try:
+        yield cluster
+    finally:
+        end(process)
+
+
+def _start_node(folder: Path, options: list[str], hook: Path) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         "PYTHONPATH": f"{_HOOKS}{os.pathsep}{PROJECT}",
@@ -88,28 +116,38 @@ def start_cluster(folder: Path, cpus: int = 2) -> Iterator[Cluster]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
-    options = [
-        f"--port={port}",
-        f"--num-cpus={cpus}",
-        "--include-dashboard=false",
-        f"--object-store-memory={200 << 20}",
-    ]
-    with (folder / "ray.log").open("wb") as log:
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1"]
+    path = folder / f"ray-{_free_port()}.log"
+    with path.open("wb") as log:
         process = subprocess.Popen(
-            [*command, *options], env=environment, stdout=log, stderr=log, start_new_session=True
+            [*command, *options, f"--object-store-memory={200 << 20}"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
-    cluster = Cluster(f"127.0.0.1:{port}", hook, process)
-    cluster.behave()
-    try:
-        wait_for(lambda: "Ray runtime started" in (folder / "ray.log").read_text(), 60)
-        yield cluster
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        _, alive = psutil.wait_procs([psutil.Process(process.pid), *children], timeout=20)
-        for left in alive:
-            left.send_signal(signal.SIGKILL)
+    wait_for(lambda: "Ray runtime started" in path.read_text(), 60)
+    return process
+
+
+def end(node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> None:
+    """End a node with all its processes; with SIGKILL as a machine that loses its power."""
+    if node.returncode is not None:
+        return
+    processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    for process in processes if number == signal.SIGKILL else processes[:1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    for left in alive:
+        left.send_signal(signal.SIGKILL)
+    node.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -124,3 +162,8 @@ def rows(run: str) -> tuple[list[dict], list[dict]]:
     """Both tables of a run as plain rows, sorted as they are stored."""
     images, people = (pa.concat_tables(list(read_table(run, name))).to_pylist() for name in ("images", "people"))
     return images, people
+
+
+def parts(output: Path) -> dict[str, int]:
+    """The parts of a local run, and when each was written."""
+    return {p.name: p.stat().st_mtime_ns for p in output.glob("parts/*.parquet")}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster import Cluster, start_cluster
+from cluster import NUM_IMAGES, Cluster, flags, rows, start_cluster
 from faults import FAULTS, FaultProxy
 from PIL import Image
 
@@ -24,7 +24,7 @@ SHARED = Path(os.environ.get("POSEMILL_SHARED", PROJECT.parent / "shared"))
 PEOPLE = SHARED / "people"
 DEMO = PROJECT / "configs" / "demo"
 
-_S3_ENVIRONMENT = {
+S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "posemilltestkey",
     "AWS_SECRET_ACCESS_KEY": "posemilltestsecret",
     "AWS_REGION": "us-east-1",
@@ -72,7 +72,7 @@ class S3Server:
         self.faults = FaultProxy(self._port)
 
     def start(self) -> None:
-        keys = f"{_S3_ENVIRONMENT['AWS_ACCESS_KEY_ID']},{_S3_ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}"
+        keys = f"{S3_ENVIRONMENT['AWS_ACCESS_KEY_ID']},{S3_ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}"
         rclone = Path(sys.executable).parent / "rclone"
         told = ["--auth-key", keys, "--addr", f"127.0.0.1:{self._port}", "--vfs-cache-mode=off"]
         with (self._root.parent / "log").open("ab") as log:
@@ -94,7 +94,7 @@ class S3Server:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """The environment of this process and its children points to it."""
     server = S3Server(tmp_path_factory.mktemp("s3") / "root")
-    os.environ.update(_S3_ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.faults.port}")
+    os.environ.update(S3_ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.faults.port}")
     yield server
     server.faults.close()
     server.kill()
@@ -141,3 +141,27 @@ def cluster(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """One Ray cluster for all tests; the S3 server is up before it, so that its workers know it too."""
     with start_cluster(tmp_path_factory.mktemp("ray")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty-six images in six shards; every one has its own bytes."""
+    folder = tmp_path_factory.mktemp("photos")
+    portrait = (DEMO / "photos" / "eileen_collins.jpg").read_bytes()
+    for i in range(NUM_IMAGES):
+        data = portrait + str(i).encode() if i % 3 else encode(gradient(60, 40 + i, seed=i))
+        (folder / f"{i:03d}.jpg").write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
+    """The rows of both tables, of a run that nothing happened to."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    cluster.behave()
+    text = cluster.run("annotate", *flags(photos, output))
+    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in text
+    images, people = rows(str(output))
+    assert len(images) == NUM_IMAGES
+    assert len(people) >= NUM_IMAGES / 2
+    return images, people

@@ -96,10 +96,11 @@ def reduce_run(run: Run, allow_partial: bool = False) -> Reduction:
 
 
 def _remove_others(run: Run, names: set[str]) -> None:
-    """Table files of an earlier reduction, when there were fewer parts."""
+    """Table files of an earlier reduction, when there were fewer parts; another driver's unfinished ones stay."""
     for table in ("images", "people"):
         for entry in list(storage.list_files(run.path("tables", table))) if names else []:
-            if storage.basename(entry.uri) not in names:
+            name = storage.basename(entry.uri)
+            if name not in names and not name.startswith("."):
                 storage.delete(entry.uri)
 
 

@@ -9,53 +9,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, rows, wait_for
-from conftest import DEMO, encode, gradient
+from cluster import FLAGS, NUM_IMAGES, Cluster, flags, parts, rows, wait_for
 
 from pipeline import storage
 from pipeline.flags import parse_settings
 from pipeline.run import Run
 from pipeline.sources import plan_collection, write_manifest
-
-NUM_IMAGES = 36
-FLAGS = (
-    "--detector.name=whole_image",
-    "--detector.batch=2",
-    "--pose.batch=4",
-    "--fleet.workers=2",
-    "--fleet.cpus_per_worker=1",
-)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty-six images in six shards; every one has its own bytes."""
-    folder = tmp_path_factory.mktemp("photos")
-    portrait = (DEMO / "photos" / "eileen_collins.jpg").read_bytes()
-    for i in range(NUM_IMAGES):
-        data = portrait + str(i).encode() if i % 3 else encode(gradient(60, 40 + i, seed=i))
-        (folder / f"{i:03d}.jpg").write_bytes(data)
-    return folder
-
-
-def flags(photos: Path, output: object) -> list[str]:
-    return [f"--input={photos}", f"--output={output}", "--input.shard_size=6", *FLAGS]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
-    output = tmp_path_factory.mktemp("undisturbed") / "run"
-    cluster.behave()
-    text = cluster.run("annotate", *flags(photos, output))
-    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in text
-    images, people = rows(str(output))
-    assert len(images) == NUM_IMAGES
-    assert len(people) >= NUM_IMAGES / 2
-    return images, people
-
-
-def parts(output: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in output.glob("parts/*.parquet")}
 
 
 def test_a_worker_is_killed_in_mid_shard(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:

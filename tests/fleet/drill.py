@@ -1,0 +1,180 @@
+"""The drill: a run of 200 shards under fire for ten minutes, then the count.
+
+  uv run tests/fleet/drill.py
+  uv run tests/fleet/drill.py --minutes 3 --shards 60 --seed 1
+
+A cluster of two nodes and an S3 server on this machine. Every few seconds one of these: a worker, a node, the driver or
+the head is killed with -9, or the S3 server is away for some seconds; and all the time one in twenty requests to it is
+refused, reset, cut, answered in vain or stalled. Whoever would start a dead driver or a dead head again, does. When the
+time is over, what is left is finished in peace. Exit code 1 when an image was lost or doubled, or a row differs from
+those of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+os.environ.update(
+    RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_gcs_rpc_server_reconnect_timeout_s="5"
+)
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+
+from cluster import Cluster, end, rows, start_cluster  # noqa: E402
+from conftest import DEMO, S3_ENVIRONMENT, S3Server, encode, gradient  # noqa: E402
+
+from pipeline import storage  # noqa: E402
+
+IMAGES_PER_SHARD = 25
+SECONDS_BETWEEN_FAULTS = (3, 12)
+KINDS = {"worker": 5, "node": 2, "driver": 2, "head": 1, "server": 1}  # and how likely each is
+
+
+class Drill:
+    """The cluster, the server and the job, each of which may die and is started again."""
+
+    def __init__(self, folder: Path, server: S3Server, shards: int, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.done: Counter[str] = Counter()
+        self.exits: Counter[int] = Counter()
+        self._folder = folder
+        self._server = server
+        self._heads = 0
+        self._stack = ExitStack()
+        self.photos, self.run = "s3://bucket/photos", "s3://bucket/run"
+        portrait = (DEMO / "photos" / "eileen_collins.jpg").read_bytes()
+        for number in range(shards * IMAGES_PER_SHARD):
+            nobody = encode(gradient(self.random.randint(60, 200), self.random.randint(60, 200), seed=number))
+            data = nobody if number % 3 else portrait
+            storage.write_bytes(f"{self.photos}/{number:06d}.jpg", data + str(number).encode())
+        self._log = (folder / "driver.log").open("ab")
+        self.start_head()
+        self.job = self.start_driver(self.run)
+
+    def start_head(self) -> None:
+        self._heads += 1
+        folder = self._folder / f"head{self._heads}"
+        folder.mkdir()
+        self.cluster: Cluster = self._stack.enter_context(start_cluster(folder, cpus=1))
+        self.node = self.cluster.add_node(folder)
+
+    def start_driver(self, run: str) -> subprocess.Popen[bytes]:
+        told = [f"--input={self.photos}", f"--output={run}", f"--input.shard_size={IMAGES_PER_SHARD}"]
+        told += ["--detector.name=whole_image", "--fleet.cpus_per_worker=1", "--fleet.workers=2"]
+        environment = {**os.environ, "RAY_ADDRESS": self.cluster.address}
+        return subprocess.Popen(
+            [sys.executable, "jobs/annotate.py", *told], env=environment, stdout=self._log, stderr=self._log
+        )
+
+    def strike(self) -> None:
+        kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+        workers = [*self.cluster.workers(), *self.cluster.workers(self.node)]
+        if kind == "worker" and not workers:
+            return
+        self.done[kind] += 1
+        print(f"{time.strftime('%X')}  kill -9 of a {kind}", flush=True)
+        if kind == "worker":
+            self.random.choice(workers).kill()
+        elif kind == "node":
+            end(self.node, signal.SIGKILL)
+            self.node = self.cluster.add_node(self._folder / f"head{self._heads}")
+        elif kind == "driver":
+            self.job.kill()
+        elif kind == "head":
+            end(self.node, signal.SIGKILL)
+            end(self.cluster.process, signal.SIGKILL)
+            self.job.wait()
+            self.exits[self.job.returncode] += 1
+            self.start_head()
+            self.job = self.start_driver(self.run)
+        else:
+            self._server.kill()
+            time.sleep(self.random.uniform(1, 8))
+            self._server.start()
+
+    def under_fire(self, seconds: float) -> None:
+        over = time.monotonic() + seconds
+        while time.monotonic() < over and not self.finished():
+            time.sleep(self.random.uniform(*SECONDS_BETWEEN_FAULTS))
+            self.strike()
+
+    def finished(self) -> bool:
+        """Whether the job is done; a driver that ended otherwise is started again."""
+        if self.job.poll() is None:
+            return False
+        self.exits[self.job.returncode] += 1
+        if self.job.returncode == 0:
+            return True
+        if self.job.returncode != -signal.SIGKILL:
+            said = (self._folder / "driver.log").read_text(errors="replace").splitlines()[-3:]
+            print(
+                f"{time.strftime('%X')}  the driver ended with {self.job.returncode}:", *said, sep="\n    ", flush=True
+            )
+        self.job = self.start_driver(self.run)
+        return False
+
+    def finish(self) -> None:
+        while not self.finished():
+            time.sleep(1)
+
+    def close(self) -> None:
+        if self.job.poll() is None:
+            self.job.kill()
+        end(self.node)
+        self._stack.close()
+
+
+@contextmanager
+def _server(folder: Path):  # type: ignore[no-untyped-def]
+    server = S3Server(folder)
+    os.environ.update(S3_ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.faults.port}")
+    try:
+        yield server
+    finally:
+        server.faults.close()
+        server.kill()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10, help="under fire at most (default: 10)")
+    parser.add_argument("--shards", type=int, default=200, help=f"of {IMAGES_PER_SHARD} images (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults (default: 0)")
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, _server(Path(name) / "s3") as server:
+        drill = Drill(Path(name), server, told.shards, told.seed)
+        try:
+            began = time.monotonic()
+            server.faults.share = 0.05
+            drill.under_fire(60 * told.minutes)
+            server.faults.share = 0.0
+            seconds = time.monotonic() - began
+            drill.finish()
+            undisturbed = drill.start_driver("s3://bucket/undisturbed").wait()
+            assert undisturbed == 0, "the undisturbed run did not end well"
+        finally:
+            drill.close()
+        images, people = rows(drill.run)
+        same = (images, people) == rows("s3://bucket/undisturbed")
+    wanted = {f"{number:06d}.jpg" for number in range(told.shards * IMAGES_PER_SHARD)}
+    found = Counter(row["image_id"] for row in images)
+    lost, doubled = len(wanted - found.keys()), sum(count > 1 for count in found.values())
+    print(f"{seconds:.0f} s under fire: killed {dict(drill.done)}; requests harmed {dict(server.faults.done)}")
+    print(f"drivers ended with {dict(drill.exits)}")
+    print(f"{len(wanted)} images in, {len(images)} rows out, lost {lost}, doubled {doubled}, {len(people)} people")
+    print("rows equal those of an undisturbed run" if same else "ROWS DIFFER from those of an undisturbed run")
+    return int(bool(lost or doubled or not same))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

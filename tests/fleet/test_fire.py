@@ -1,0 +1,145 @@
+"""Nodes, heads, disks and networks that fail under a run: its tables equal those of an undisturbed one, row for row."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import NUM_IMAGES, Cluster, end, flags, parts, rows, start_cluster, wait_for
+from conftest import S3Server
+
+from pipeline import storage
+from pipeline.run import Run
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_node_dies_and_the_others_go_on(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+    node = cluster.add_node(tmp_path)
+    try:
+        cluster.behave(sleep=0.15)
+        job = cluster.start("annotate", *flags(photos, tmp_path / "run"), "--fleet.workers=3")
+        wait_for(lambda: cluster.workers(node) and parts(tmp_path / "run"))
+        end(node, signal.SIGKILL)
+        output, _ = job.communicate(timeout=200)
+    finally:
+        end(node, signal.SIGKILL)
+    assert job.returncode == 0, output
+    assert "workers died" in output
+    assert rows(str(tmp_path / "run")) == undisturbed
+
+
+def test_the_head_dies_and_the_job_is_given_to_another_cluster(
+    cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, monkeypatch
+) -> None:
+    # A driver waits a minute for its head to come back; here it is told to be quick.
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    run = tmp_path / "run"
+    (tmp_path / "first").mkdir()
+    with start_cluster(tmp_path / "first") as first:
+        first.behave(sleep=0.3)
+        job = first.start("annotate", *flags(photos, run))
+        wait_for(lambda: parts(run))
+        end(first.process, signal.SIGKILL)
+        output, _ = job.communicate(timeout=120)
+    print(output)
+    assert job.returncode != 0, output
+    before = parts(run)
+    assert 0 < len(before) < 6
+    cluster.behave()
+    assert "shards are already done" in cluster.run("annotate", *flags(photos, run))
+    assert {name: parts(run)[name] for name in before} == before
+    assert rows(str(run)) == undisturbed
+
+
+def test_two_drivers_on_one_run(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+    cluster.behave(sleep=0.05)
+    told = [*flags(photos, tmp_path / "run"), "--fleet.workers=1"]
+    first = cluster.start("annotate", *told)
+    second = subprocess.Popen(first.args, env={**os.environ, "RAY_ADDRESS": cluster.address}, stdout=subprocess.PIPE)
+    for job in (first, second):
+        output, _ = job.communicate(timeout=240)
+        assert job.returncode == 0, output
+    assert rows(str(tmp_path / "run")) == undisturbed
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "posemill", disk], capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(
+    cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, small_disk: Path
+) -> None:
+    cluster.behave()
+    run = small_disk / "run"
+    filler = small_disk / "filler"
+    left = 40_000
+    filler.write_bytes(b"x" * (2**20 - left))
+    output = cluster.run("annotate", *flags(photos, run), code=1)
+    assert "No space left on device" in output
+    assert "once that is mended, the same command goes on" in output
+    assert len(parts(run)) < 6
+    assert not list(run.glob("parts/.*")), "nothing half written is left"
+    filler.unlink()
+    cluster.run("annotate", *flags(photos, run))
+    assert rows(str(run)) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def stored(s3_server: str, photos: Path) -> str:
+    """The same collection on S3."""
+    for path in sorted(photos.iterdir()):
+        storage.write_bytes(f"{s3_server}/fire/photos/{path.name}", path.read_bytes())
+    return f"{s3_server}/fire"
+
+
+def anywhere(tables: tuple[list[dict], list[dict]]) -> list[dict]:
+    """Rows without what tells where the collection lies."""
+    return [{k: v for k, v in row.items() if k not in ("uri", "shard")} for table in tables for row in table]
+
+
+def test_a_server_that_is_away_for_half_a_minute(
+    cluster: Cluster, stored: str, undisturbed, s3_under_fire: S3Server
+) -> None:
+    cluster.behave(sleep=0.15)
+    run = f"{stored}/away"
+    job = cluster.start("annotate", *flags(f"{stored}/photos", run))
+    wait_for(lambda: list(storage.list_files(f"{run}/parts")))
+    s3_under_fire.kill()
+    back = threading.Timer(30, s3_under_fire.start)
+    back.start()
+    output, _ = job.communicate(timeout=240)
+    back.join()
+    assert job.returncode == 0, output
+    assert "workers died" not in output
+    assert anywhere(rows(run)) == anywhere(undisturbed)
+
+
+def test_a_network_that_loses_resets_cuts_and_stalls(
+    cluster: Cluster, stored: str, undisturbed, s3_under_fire: S3Server
+) -> None:
+    cluster.behave()
+    run = f"{stored}/lossy"
+    faults = s3_under_fire.faults
+    faults.share = 0.15
+    before = faults.done.total()
+    output = cluster.run("annotate", *flags(f"{stored}/photos", run))
+    faults.share = 0.0
+    assert faults.done.total() - before > 3
+    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in output
+    assert anywhere(rows(run)) == anywhere(undisturbed)
+    assert Run.open(run).quarantined() == {}
+    assert not re.search("quarantin|died", output)
