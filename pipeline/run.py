@@ -46,7 +46,10 @@ class Run:
         Raises:
             RunRefused: it belongs to other settings.
             storage.MissingObject: a weights, boxes or annotations file isn't there.
+            ValueError: a URI holds a password.
         """
+        for uri in (settings.input.uri, settings.input.image_root, settings.output.uri):
+            storage.refuse_password(uri or "")
         described = _describe(settings)
         uri = settings.output.uri
         path = storage.join(uri, "run.json")

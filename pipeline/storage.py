@@ -73,6 +73,20 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
+def refuse_password(uri: str) -> None:
+    """What is written down about a run names its URIs, so none may hold a secret.
+
+    Raises:
+        ValueError: it holds one; the text doesn't.
+    """
+    scheme, _, rest = uri.partition("://")
+    user, at, host = rest.split("/", 1)[0].rpartition("@")
+    if at and ":" in user:
+        raise ValueError(
+            f"{scheme}://***@{host}/...: a URI with a password in it is refused; credentials come from the environment"
+        )
+
+
 @functools.lru_cache(maxsize=32)
 def _filesystem(protocol: str) -> fsspec.AbstractFileSystem:
     # Listings decide what is left to do, so a cached listing would be a wrong answer.
@@ -81,6 +95,7 @@ def _filesystem(protocol: str) -> fsspec.AbstractFileSystem:
 
 def _open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URI and the path inside it."""
+    refuse_password(uri)
     protocol = "file" if is_local(uri) else uri.split("://", 1)[0]
     try:
         fs = _filesystem(protocol)

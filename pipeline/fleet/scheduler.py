@@ -285,9 +285,7 @@ class _Scheduler:
         except RayTaskError as error:
             reason = f"{type(error.cause).__name__}: {error.cause}"
             if isinstance(error.cause, OSError) and error.cause.errno in _NO_ROOM:
-                raise FleetError(
-                    f"nothing more can be written to {self._run.uri}: {error.cause}"
-                ) from None
+                raise FleetError(f"nothing more can be written to {self._run.uri}: {error.cause}") from None
             if type(error.cause).__name__ in _LOST_WORKER_ERRORS:
                 # A process whose device or memory is gone fails everything at once, and would eat shard after shard.
                 self._bury(worker, error, reason)

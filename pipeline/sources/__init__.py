@@ -156,6 +156,7 @@ def _located(names: Iterable[str], list_uri: str, root: str | None) -> Iterator[
     checked = False
     for name in names:
         uri = name if "://" in name or name.startswith("/") else storage.join(root, name)
+        storage.refuse_password(uri)
         keyed = (name, storage.Entry(uri, -1, ""))
         if checked:
             yield keyed

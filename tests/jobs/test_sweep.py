@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cluster import Cluster
+from cluster import Cluster, wait_for
 from conftest import DEMO
 
 
@@ -109,6 +109,31 @@ def test_runs_of_networks_are_found_again(cluster: Cluster, scene: Path) -> None
     assert "pose.flip_test True" in output
     (limited,) = (scene / "networks").glob("annotations-3-*.json")
     assert len(json.loads(limited.read_text())["images"]) == 3
+
+
+def test_a_sweep_that_is_killed_goes_on(cluster: Cluster, scene: Path) -> None:
+    """Killed in the second of two runs: the first is used, the second's parts too, and the board is that of no kill."""
+    told = ["--trials=[{pose.flip_test: false}, {pose.flip_test: true}]", "--base.input.shard_size=1"]
+    cluster.run("sweep", *flags(scene, "whole"), *told)
+    folder = scene / "killed"
+    cluster.behave(sleep=1.0)
+    job = cluster.start("sweep", *flags(scene, "killed"), *told, "--base.fleet.workers=1")
+    wait_for(lambda: len(list(folder.glob("runs/*"))) == 2 and len(list(folder.glob("runs/*/parts/*"))) > 7, 120)
+    job.kill()
+    job.communicate()
+    wait_for(lambda: not cluster.workers())
+    cluster.behave()
+    before = {str(p): p.stat().st_mtime_ns for p in folder.glob("runs/*/parts/*")}
+    assert not (folder / "leaderboard.parquet").exists()
+    cluster.run("sweep", *flags(scene, "killed"), *told)
+    after = {str(p): p.stat().st_mtime_ns for p in folder.glob("runs/*/parts/*")}
+    assert before.items() < after.items(), "what was done is not done again"
+
+    def board(name: str) -> list[tuple]:
+        rows = pq.read_table(scene / name / "leaderboard.parquet").to_pylist()
+        return [(row["pose.flip_test"], row["ap"], row["people"]) for row in rows]
+
+    assert board("killed") == board("whole")
 
 
 def test_a_run_that_is_there(cluster: Cluster, scene: Path) -> None:

@@ -1,0 +1,53 @@
+"""Measure listing and planning: a folder of a million files becomes a manifest.
+
+uv run infra/planning.py
+uv run infra/planning.py --files 100000
+uv run infra/planning.py --s3 s3://bucket/prefix       what is there, on the server of AWS_ENDPOINT_URL
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline.config import InputSettings
+from pipeline.sources import Manifest, plan_collection, write_manifest
+
+_PER_FOLDER = 1000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=1_000_000, help="empty files that are made (default: 1,000,000)")
+    parser.add_argument("--s3", help="a prefix of an object store instead")
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "files"
+        for number in range(0 if told.s3 else told.files):
+            path = folder / f"{number // _PER_FOLDER:05d}" / f"{number:08d}.jpg"
+            if number % _PER_FOLDER == 0:
+                path.parent.mkdir(parents=True)
+            os.close(os.open(path, os.O_CREAT))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.perf_counter()
+        uri = str(Path(name) / "manifest.parquet")
+        write_manifest(uri, plan_collection(InputSettings(uri=told.s3 or str(folder))))
+        planned = time.perf_counter() - began
+        manifest = Manifest(uri)
+        for _ in manifest.shards():
+            pass
+        read = time.perf_counter() - began - planned
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        size = os.path.getsize(uri)
+    print(f"{manifest.num_images} objects in {len(manifest)} shards: listed and planned in {planned:.1f} s,")
+    print(f"read back in {read:.1f} s; {(peak - before) / 1024:.0f} MB more memory, manifest of {size / 1e6:.0f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What can be known of cluster files without the clusters."""
+
+import re
+import shlex
+
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+from conftest import PROJECT
+from ray.autoscaler._private.util import fillout_defaults, validate_config
+
+from pipeline.flags import parse_settings
+
+INFRA = PROJECT / "infra"
+# Fields of ray.io/v1 that these files use, as KubeRay's API reference names them (v1.6).
+RAY_JOB = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
+RAY_CLUSTER = {
+    "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs",
+}  # fmt: skip
+GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+
+
+def load(name: str) -> dict:
+    return yaml.safe_load((INFRA / name).read_text())
+
+
+def clusters() -> list[dict]:
+    job, cluster = load("kubernetes/rayjob.yaml"), load("kubernetes/raycluster.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    assert job["spec"].keys() == RAY_JOB
+    return [job["spec"]["rayClusterSpec"], cluster["spec"]]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_kubernetes_takes_the_pods(number: int) -> None:
+    spec = clusters()[number]
+    assert spec.keys() == RAY_CLUSTER
+    assert spec["rayVersion"] == ray.__version__
+    assert spec["authOptions"] == {"mode": "token"}
+    (workers,) = spec["workerGroupSpecs"]
+    assert workers.keys() == GROUP
+    assert workers["minReplicas"] == workers["replicas"] == 0 < workers["maxReplicas"]
+    for group in (spec["headGroupSpec"], workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": group["template"]["spec"]}
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+        (container,) = pod["spec"]["containers"]
+        assert container["securityContext"]["runAsNonRoot"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(
+            pod | {"spec": {"container": []}}, kubernetes_validate.latest_version(), strict=True
+        )
+
+
+def test_a_spot_job_goes_on_by_itself() -> None:
+    assert load("kubernetes/rayjob.yaml")["spec"]["backoffLimit"] > 1
+
+
+def test_ray_takes_the_launchers_file() -> None:
+    config = fillout_defaults(load("aws/cluster.yaml"))
+    validate_config(config)
+    gpu = config["available_node_types"]["gpu"]
+    assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert gpu["min_workers"] == 0 < gpu["max_workers"] == config["max_workers"]
+    assert "AccessKey" not in (INFRA / "aws" / "cluster.yaml").read_text()
+    with pytest.raises(Exception, match="head_node_type"):
+        validate_config(config | {"head_node_type": "none"})
+
+
+def test_compose_is_closed() -> None:
+    services = load("compose/compose.yaml")["services"]
+    assert {"s3", "head", "worker"} <= services.keys()
+    for name in ("head", "worker"):
+        environment = services[name]["environment"]
+        assert environment["RAY_AUTH_MODE"] == "token"
+        assert environment["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
+    for service in services.values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert not service["image"].endswith(":latest")
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for path in sorted(p for p in INFRA.rglob("*") if p.suffix == ".yaml" or p.name == "Dockerfile"):
+        text = re.sub(r"\\\n# +|\n +(?=--)", " ", path.read_text())
+        found += [(path.name, match) for match in re.findall(r"jobs/annotate\.py ([^'\n]+)", text)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "flags"), commands())
+def test_the_commands_are_those_of_the_job(name: str, flags: str) -> None:
+    settings = parse_settings(shlex.split(flags), "")
+    assert settings.input.uri
+    if name != "compose.yaml":
+        # No GPU is there when the job starts: it has to say that it wants them.
+        assert settings.compute.device == "cuda"
+        assert settings.fleet.workers == 16
+
+
+def test_every_file_has_its_command() -> None:
+    assert {name for name, _ in commands()} == {"rayjob.yaml", "raycluster.yaml", "cluster.yaml", "compose.yaml"}
+
+
+def test_images_run_as_nobody_special_and_have_what_the_project_needs() -> None:
+    text = (INFRA / "docker" / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM (\S+) AS (\S+)$", text, re.MULTILINE)
+    assert [name for _, name in stages] == ["base", "cuda", "cpu"]
+    assert all(source == "base" for source, _ in stages[1:])
+    assert re.findall(r"^USER (\S+)$", text, re.MULTILINE) == ["posemill"]
+    left_out = (INFRA / "docker" / "Dockerfile.dockerignore").read_text().split()
+    for needed in ("jobs", "pipeline", "configs", "weights", "pyproject.toml"):
+        assert (PROJECT / needed).exists()
+        assert needed not in left_out

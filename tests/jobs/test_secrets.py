@@ -1,0 +1,56 @@
+"""Credentials stay in the environment: no file of a run, no line of a job and no log of the cluster holds one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from cluster import FLAGS, Cluster
+from conftest import DEMO, S3_ENVIRONMENT
+
+from pipeline import storage
+from pipeline.config import InputSettings
+from pipeline.sources import plan_collection
+
+SECRETS = (S3_ENVIRONMENT["AWS_SECRET_ACCESS_KEY"], os.environ["RAY_AUTH_TOKEN"])
+IN_URI = "https://somebody:marked-secret@127.0.0.1:1/list.txt"
+
+
+def test_nothing_that_is_written_or_said_holds_a_secret(cluster: Cluster, s3_server: str, tmp_path: Path) -> None:
+    cluster.behave()
+    place = f"{s3_server}/secrets"
+    for path in (DEMO / "photos").iterdir():
+        storage.write_bytes(f"{place}/photos/{path.name}", path.read_bytes())
+    told = [f"--input={place}/photos", *FLAGS]
+    run = f"{place}/run"
+    said = cluster.run("annotate", *told, f"--output={run}", "--draw=2", "--profile")
+    said += cluster.run("evaluate", run, f"--annotations={DEMO / 'boxes.json'}", "--report")
+    # And where things go wrong.
+    said += cluster.run("annotate", "--input=s3://no-such-bucket/x", f"--output={run}2", code=2)
+    said += cluster.run("annotate", *told, f"--output={run}3", f"--pose.weights={place}/none.pth", code=2)
+    said += cluster.run("annotate", *told, f"--output={run}", "--pose.flip_test", code=2)
+    files = list(storage.list_files(place))
+    assert {"run.json", "report.html", "totals.json"} <= {storage.basename(entry.uri) for entry in files}
+    written = [storage.read_bytes(entry.uri) for entry in files if "/photos/" not in entry.uri]
+    session = Path("/tmp/ray/session_latest").resolve()
+    written += [path.read_bytes() for path in (session / "logs").rglob("*") if path.is_file()]
+    for secret in SECRETS:
+        assert secret not in said
+        assert not any(secret.encode() in content for content in written)
+
+
+def test_a_password_in_a_uri_is_refused_and_not_told(cluster: Cluster, tmp_path: Path) -> None:
+    for flag in (f"--input={IN_URI}", f"--input={tmp_path} --input.image_root={IN_URI}", f"--output={IN_URI}"):
+        output = [] if flag.startswith("--output") else [f"--output={tmp_path / 'run'}"]
+        said = cluster.run("annotate", *flag.split(), *output, code=2)
+        assert "https://***@127.0.0.1:1/...: a URI with a password in it is refused" in said
+        assert "marked-secret" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_password_in_a_list_is_refused_and_not_told(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{IN_URI}\n")
+    with pytest.raises(ValueError, match="password") as error:
+        list(plan_collection(InputSettings(uri=str(tmp_path / "list.txt"))))
+    assert "marked-secret" not in str(error.value)
