@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +153,23 @@ def test_a_large_run_is_sampled(browser: Browser, tmp_path: Path) -> None:
     assert page.locator("figcaption", has_text="over time").count() == 1
     table.locator("button").click()
     assert table.locator("tbody tr").count() == 1500
+
+
+@pytest.mark.slow
+def test_a_run_of_a_hundred_thousand_images_opens_in_three_seconds(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    names = [f"{i}.jpg" for i in range(100_000)]
+    (tmp_path / "photos" / "0.jpg").write_bytes(encode(gradient(60, 120)))
+    truth = make_truth(tmp_path, names, people=1)
+    run = make_run(tmp_path / "run", truth, tmp_path / "photos", shard_size=1000)
+    path = Path(write_report(run, evaluate_run(run, str(truth), why=True)))
+    assert path.stat().st_size < 5e6
+    began = time.monotonic()
+    page = opened(browser, path)
+    assert page.locator("#images ~ div.table").first.locator("tbody tr").count() > 0
+    seconds = time.monotonic() - began
+    print(f"{path.stat().st_size / 1e6:.1f} MB, opened in {seconds:.2f} s")
+    assert seconds < 3
 
 
 def test_a_template_without_a_value_fails() -> None:
