@@ -45,11 +45,13 @@ class Cluster:
 
     Attributes:
         address: for RAY_ADDRESS.
+        metrics: where Prometheus would look.
         hook: the file that makes decoding slow or deadly.
         process: `ray start --block`.
     """
 
     address: str
+    metrics: str
     hook: Path
     process: subprocess.Popen[bytes]
 
@@ -97,10 +99,11 @@ class Cluster:
 @contextmanager
 def start_cluster(folder: Path, cpus: int = 2) -> Iterator[Cluster]:
     """Start a head node with its own port, and end just it."""
-    port = _free_port()
+    port, metrics_port = _free_port(), _free_port()
     hook = folder / "hook.json"
-    process = _start_node(folder, ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"], hook)
-    cluster = Cluster(f"127.0.0.1:{port}", hook, process)
+    options = [f"--port={port}", f"--metrics-export-port={metrics_port}", f"--num-cpus={cpus}"]
+    process = _start_node(folder, ["--head", *options, "--include-dashboard=false"], hook)
+    cluster = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", hook, process)
     cluster.behave()
     try:
         yield cluster

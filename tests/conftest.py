@@ -34,6 +34,7 @@ S3_ENVIRONMENT = {
 
 # Clusters are closed by a token, as they should be. A process reads this once, when it first meets Ray: so here.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+os.environ.update(RAY_metrics_report_interval_ms="1000")  # else ten seconds
 
 needs_people = pytest.mark.skipif(not PEOPLE.is_dir(), reason="the photographs of ../shared/people are not here")
 needs_reference = pytest.mark.skipif(

@@ -111,6 +111,7 @@ def test_runs_of_networks_are_found_again(cluster: Cluster, scene: Path) -> None
     assert len(json.loads(limited.read_text())["images"]) == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on(cluster: Cluster, scene: Path) -> None:
     """Killed in the second of two runs: the first is used, the second's parts too, and the board is that of no kill."""
     told = ["--trials=[{pose.flip_test: false}, {pose.flip_test: true}]", "--base.input.shard_size=1"]

@@ -1,0 +1,137 @@
+"""Rules and dashboard against the metrics that a real job exposes."""
+
+import json
+import re
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import Cluster, flags, wait_for
+from conftest import PROJECT
+
+MONITORING = PROJECT / "infra" / "monitoring"
+RULES = MONITORING / "rules.yaml"
+PROMTOOL = shutil.which("promtool")
+
+
+def expressions() -> list[str]:
+    rules = [rule["expr"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    return rules + [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+@pytest.fixture(scope="module")
+def exposed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Labels of each series that a running job exposes, by name; a damaged file and a death among what it meets."""
+    folder = tmp_path_factory.mktemp("metrics")
+    (folder / "photos").mkdir()
+    for path in photos.iterdir():
+        (folder / "photos" / path.name).write_bytes(path.read_bytes())
+    (folder / "photos" / "damaged.jpg").write_bytes(b"no image")
+    cluster.behave(sleep=0.4)
+    job = cluster.start("annotate", *flags(folder / "photos", folder / "run"))
+    found: dict[str, set[str]] = {}
+
+    def scrape() -> bool:
+        with urllib.request.urlopen(cluster.metrics, timeout=10) as answer:
+            text = answer.read().decode()
+        for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? [\d.e+-]+", text, re.MULTILINE):
+            found.setdefault(name, set()).update(re.findall(r'(\w+)="', labels or ""))
+            if name == "ray_posemill_images_total":
+                found.setdefault("statuses", set()).update(re.findall(r'status="(\w+)"', labels))
+            if name == "ray_posemill_stage_seconds_total":
+                found.setdefault("stages", set()).update(re.findall(r'stage="([\w ]+)"', labels))
+        return {"ok", "unreadable"} <= found.get("statuses", set()) or job.poll() is not None
+
+    wait_for(scrape, 120)
+    output, _ = job.communicate(timeout=120)
+    cluster.behave()
+    assert job.returncode == 0, output
+    return found
+
+
+def test_a_job_exposes_its_metrics(exposed: dict[str, set[str]]) -> None:
+    for name, label in (
+        ("images_total", "status"),
+        ("people_total", None),
+        ("shards_total", None),
+        ("stage_seconds_total", "stage"),
+        ("worker_megabytes", None),
+        ("gpu_megabytes", None),
+    ):
+        assert f"ray_posemill_{name}" in exposed
+        assert label is None or label in exposed[f"ray_posemill_{name}"]
+    assert {"wait for images", "crop", "poses", "decode"} <= exposed["stages"]
+
+
+def test_rules_and_dashboard_ask_for_what_is_there(exposed: dict[str, set[str]]) -> None:
+    # Exposed once something has died or been tried again; their names are those of pipeline/fleet/display.py.
+    rare = {"ray_posemill_retries_total", "ray_posemill_worker_deaths_total", "ray_posemill_workers_replaced_total"}
+    display = (PROJECT / "pipeline" / "fleet" / "display.py").read_text()
+    assert all(f'"{name.removeprefix("ray_").removesuffix("_total")}"' in display for name in rare)
+    asked = {name for text in expressions() for name in re.findall(r"\bray_\w+", text)}
+    assert len(asked) > 8
+    assert asked - rare - {"ray_node_gpus_utilization"} <= exposed.keys()
+    for text in expressions():
+        for name, label in re.findall(r"(ray_\w+)\{(\w+)", text):
+            assert label in exposed[name]
+        for stages in re.findall(r'stage=~?"([^"]+)"', text):
+            assert set(stages.split("|")) <= exposed["stages"] | {"detect"}
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_prometheus_takes_the_rules_and_the_dashboards_queries(tmp_path: Path) -> None:
+    assert PROMTOOL
+    subprocess.run([PROMTOOL, "check", "rules", RULES], check=True, capture_output=True)
+    asked = [{"record": f"a:{number}", "expr": text} for number, text in enumerate(expressions())]
+    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": asked}]}))
+    subprocess.run([PROMTOOL, "check", "rules", tmp_path / "queries.yaml"], check=True, capture_output=True)
+    scraping = (MONITORING / "prometheus.yaml").read_text().replace("/etc/prometheus/rules.yaml", str(RULES))
+    (tmp_path / "prometheus.yaml").write_text(scraping)
+    subprocess.run([PROMTOOL, "check", "config", tmp_path / "prometheus.yaml"], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    assert PROMTOOL
+    told = {
+        "rule_files": [str(RULES)],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": 'ray_posemill_images_total{status="ok"}', "values": "0+80x60"},
+                    {"series": 'ray_posemill_images_total{status="unreadable"}', "values": "0+20x60"},
+                    {"series": 'ray_posemill_stage_seconds_total{stage="poses"}', "values": "0+60x20 1200x40"},
+                    {"series": "ray_posemill_shards_total", "values": "0+1x60"},
+                ],
+                "alert_rule_test": [
+                    {"eval_time": "20m", "alertname": "PosemillStandsStill", "exp_alerts": []},
+                    {"eval_time": "20m", "alertname": "PosemillWorkersDie", "exp_alerts": []},
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": "posemill:failed_share:rate15m",
+                        "eval_time": "20m",
+                        "exp_samples": [{"labels": "posemill:failed_share:rate15m", "value": 0.2}],
+                    },
+                    {
+                        "expr": 'count(ALERTS{alertname="PosemillStandsStill", alertstate="firing"})',
+                        "eval_time": "58m",
+                        "exp_samples": [{"labels": "{}", "value": 1}],
+                    },
+                    {
+                        "expr": 'count(ALERTS{alertname="PosemillImagesFail", alertstate="firing"})',
+                        "eval_time": "40m",
+                        "exp_samples": [{"labels": "{}", "value": 1}],
+                    },
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(told))
+    ended = subprocess.run([PROMTOOL, "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
