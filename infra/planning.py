@@ -45,7 +45,7 @@ def main() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         size = os.path.getsize(uri)
     print(f"{manifest.num_images} objects in {len(manifest)} shards: listed and planned in {planned:.1f} s,")
-    print(f"read back in {read:.1f} s; {(peak - before) / 1024:.0f} MB more memory, manifest of {size / 1e6:.0f} MB")
+    print(f"read back in {read:.1f} s; {(peak - before) / 1024:.0f} MB more memory, manifest of {size / 1e6:.1f} MB")
     return 0
 
 

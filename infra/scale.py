@@ -25,7 +25,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import ray
 from PIL import Image
 
 from pipeline.annotator import Annotator
@@ -151,6 +150,8 @@ def _shards(folder: Path) -> None:
 
 def _annotate(run: Run, worker: type[Worker], seconds: float) -> tuple[Clock, float, float]:
     """The clock, CPU seconds of the driver, and its peak memory in megabytes."""
+    import ray  # after pipeline, which tells it to start workers without uv
+
     global _SECONDS_PER_IMAGE
     _SECONDS_PER_IMAGE = seconds
     manifest = run.plan()

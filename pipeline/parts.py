@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,7 +36,7 @@ _T = TypeVar("_T")
 
 _READ_AHEAD_BYTES = 256 << 20
 _READ_AHEAD_IMAGES = 64
-_IMAGES_PER_PROGRESS = 16
+_SECONDS_PER_PROGRESS = 0.5  # the thread that tells is the one that runs the networks
 _POISON = "its worker process died of it twice (it crashed, hung, or took all memory); not touched again"
 
 
@@ -239,6 +240,7 @@ class _Part:
 
     def collect(self, annotated: Iterator[_Annotated | _InHand]) -> Iterator[Progress]:
         pending: list[Future[People]] = []
+        told = time.monotonic()
         for image in annotated:
             if isinstance(image, _InHand):
                 yield self.progress(image.number)
@@ -249,7 +251,8 @@ class _Part:
             pending.append(image.people)
             if self.candidates is not None:
                 self.candidates.append(image.candidates)
-            if len(self.rows) % _IMAGES_PER_PROGRESS == 0:
+            if time.monotonic() - told > _SECONDS_PER_PROGRESS:
+                told = time.monotonic()
                 yield self.progress()
         self.people = [people.result() for people in pending]
 

@@ -33,6 +33,7 @@ _PASSING_NAMES = {
     "ClientConnectionError",
 }  # fmt: skip
 _BUSY_STATUSES = (429, 500, 502, 503, 504)
+_LATER = (429, 503)  # "too many requests", "service unavailable"
 
 _T = TypeVar("_T")
 
@@ -50,17 +51,16 @@ class Patience:
         self._told: set[str] = set()
         self._retries: Counter[str] = Counter()
 
-    def persist(self, operation: Callable[[], _T], at_most: float | None = None) -> _T:
+    def persist(self, operation: Callable[[], _T], unanswered: float | None = None) -> _T:
         """What the operation returns, once it does: between attempts the wait doubles, with jitter.
 
         Args:
             operation: may be repeated without harm.
-            at_most: seconds, where this operation deserves less patience than others.
+            unanswered: seconds, where a server that doesn't ask to come back later deserves less patience.
 
         Raises:
             Exception: whatever the operation raises that won't pass, or still raises when patience is at its end.
         """
-        patience = self.seconds if at_most is None else min(at_most, self.seconds)
         began: float | None = None
         attempt = 0
         while True:
@@ -68,6 +68,7 @@ class Patience:
                 return operation()
             except Exception as error:
                 began = time.monotonic() if began is None else began
+                patience = self.seconds if unanswered is None or _status(error) in _LATER else unanswered
                 wait = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)
                 if not passes(error) or time.monotonic() + wait > began + patience:
                     raise
@@ -88,23 +89,26 @@ class Patience:
             if kind in self._told:
                 return
             self._told.add(kind)
-        _LOG.warning("storage: %s; trying again for up to %g s (told once)", kind, self.seconds)
+        _LOG.warning("storage: %s; trying again (told once)", kind)
 
 
 def passes(error: BaseException) -> bool:
     """Whether the trouble may be over by itself: no answer, half an answer, or one that asks to come back later."""
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    if isinstance(status, int):
+    if status := _status(error):
         return status in _BUSY_STATUSES
     if _PASSING_NAMES & {kind.__name__ for kind in type(error).__mro__}:
         return True
     return isinstance(error, OSError) and error.errno in _PASSING_ERRNOS
 
 
+def _status(error: BaseException) -> int | None:
+    """Of an HTTP answer, where the error is one."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    return status if isinstance(status, int) else None
+
+
 def _kind(error: Exception) -> str:
     """A short text that is the same for all of a kind: names and addresses differ, and are left out."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else ""
     number = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else ""
-    return " ".join(
-        part for part in (type(error).__name__, number, reason.splitlines()[0][:80] if reason else "") if part
-    )
+    status = _status(error)
+    return " ".join(part for part in (type(error).__name__, number, str(status or "")) if part)

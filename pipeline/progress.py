@@ -18,7 +18,7 @@ class Progress:
         peak_megabytes, gpu_megabytes: most memory that the process has held, of its own and of its GPU's.
         seconds: spent in each stage by the whole process since it last told (`pipeline.stopwatch`).
         retries: what was tried again by the whole process since it last told, by kind (`pipeline.patience`).
-        full: the process holds almost as much memory as it may, and should be replaced.
+        full: the process holds almost as much memory as it may, and should be replaced once its shards are done.
     """
 
     images: int = 0

@@ -31,6 +31,10 @@ PATIENCE = Patience()
 _WEB_PATIENCE_SECONDS = 3.0  # a list of web images is full of servers that will never answer
 _READ_AHEAD = 8 << 20
 _HOPPING = 16 << 10
+_OF_CREDENTIALS = (
+    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
+    "RequestTimeTooSkewed", "TokenRefreshRequired",
+)  # fmt: skip
 
 _T = TypeVar("_T")
 
@@ -54,6 +58,10 @@ class MissingObject(FileNotFoundError):
     """The object that a URI names does not exist."""
 
 
+class CredentialsRefused(OSError):
+    """The storage no longer takes this process's credentials: nothing about the object that was asked for."""
+
+
 class ChangedObject(ValueError):
     """Another object lies where one was listed; the text says what differs."""
 
@@ -71,6 +79,10 @@ def portable_name(name: str) -> str:
 
 def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
+
+
+def _is_web(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
 
 
 def refuse_password(uri: str) -> None:
@@ -121,7 +133,7 @@ def suffix(uri: str) -> str:
 def _persist(uri: str, operation: Callable[[], _T]) -> _T:
     if is_local(uri):
         return operation()  # a disk's trouble does not pass
-    return PATIENCE.persist(operation, _WEB_PATIENCE_SECONDS if uri.startswith(("http://", "https://")) else None)
+    return PATIENCE.persist(operation, _WEB_PATIENCE_SECONDS if _is_web(uri) else None)
 
 
 def _info(uri: str) -> dict[str, Any] | None:
@@ -204,9 +216,16 @@ def _fetch(uri: str, start: int, stop: int | None) -> tuple[bytes, str]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise MissingObject(f"{uri}: no file can have this name") from None
-        if stop is not None and not is_local(uri) and stat(uri).size == 0:
+        if error.errno == errno.EINVAL and not is_local(uri) and stat(uri).size == 0:
             return b"", ""  # an object store refuses a range of an empty object
+        if isinstance(error, PermissionError) and (code := _code(error)) in _OF_CREDENTIALS:
+            raise CredentialsRefused(f"{uri}: the storage refuses the credentials of this process ({code})") from None
         raise
+
+
+def _code(error: BaseException) -> str:
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 async def _get_s3(fs: Any, path: str, start: int, stop: int | None) -> tuple[bytes, str]:
@@ -262,15 +281,19 @@ def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) ->
     entry = stat(uri)
     if listed is not None:
         _check_unchanged(listed, entry.size, entry.etag)
-    stream: BinaryIO
+    fs, path = _open_uri(uri)
     if is_local(uri):
-        stream = open(_open_uri(uri)[1], "rb")  # noqa: SIM115
-    elif entry.size < 0:
-        stream = io.BytesIO(read_bytes(uri))  # a web server that doesn't tell sizes may not know ranges either
+        with open(path, "rb") as local:
+            yield local
+            now = os.fstat(local.fileno())
+            _check_unchanged(entry, now.st_size, str(now.st_mtime))
+    elif entry.size < 0 or _is_web(uri):  # a web server may tell no size, and know no ranges
+        with tempfile.NamedTemporaryFile(prefix="posemill-") as copy:
+            _persist(uri, lambda: fs.get_file(path, copy.name))
+            yield cast(BinaryIO, copy)
     else:
-        stream = cast(BinaryIO, io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _HOPPING))
-    with stream:
-        yield stream
+        with io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _HOPPING) as remote:
+            yield cast(BinaryIO, remote)
 
 
 class _RemoteFile(io.RawIOBase):
@@ -299,8 +322,6 @@ class _RemoteFile(io.RawIOBase):
             return 0
         data, tag = _fetch(self._entry.uri, self._position, self._position + wanted)
         _check_unchanged(self._entry, -1, tag)
-        if len(data) == self._entry.size:  # all of it: a web server that knows no ranges
-            data = data[self._position : self._position + wanted]
         if len(data) != wanted:
             raise ChangedObject(f"{self._entry.uri} has changed: it ends after {self._position + len(data)} bytes")
         buffer[:wanted] = data

@@ -160,8 +160,10 @@ def undisturbed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPat
     """The rows of both tables, of a run that nothing happened to."""
     output = tmp_path_factory.mktemp("undisturbed") / "run"
     cluster.behave()
-    text = cluster.run("annotate", *flags(photos, output))
+    text = cluster.run("annotate", *flags(photos, output), "--profile")
     assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in text
+    assert "where the time went" in text
+    assert "wait for images" in text
     images, people = rows(str(output))
     assert len(images) == NUM_IMAGES
     assert len(people) >= NUM_IMAGES / 2

@@ -2,7 +2,7 @@ import errno
 import logging
 
 import pytest
-from aiohttp import ClientPayloadError
+from aiohttp import ClientPayloadError, ClientResponseError
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
 from pipeline import patience
@@ -49,6 +49,11 @@ def test_waits_double_with_jitter_up_to_a_bound(monkeypatch, caplog) -> None:
         assert longest / 2 <= wait <= longest
     assert len({round(w / min(20.0, 0.25 * 2**i), 6) for i, w in enumerate(clock.waits[:12])}) == 12
     assert len(caplog.records) == 2, "each kind is told once"
+    patient.persist(failing(1, OSError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.1', 80)")))
+    patient.persist(failing(1, OSError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.2', 80)")))
+    assert patient.take_retries()["ConnectionRefusedError ECONNREFUSED"] == 2, "addresses don't make kinds"
+    patient.persist(failing(13, BUSY))
+    patient.persist(failing(1, ConnectionResetError(errno.ECONNRESET, "gone")))
     assert "EBUSY" in caplog.text
     assert sorted(patient.take_retries().values()) == [1, 13]
     assert not patient.take_retries()
@@ -61,8 +66,12 @@ def test_patience_ends(monkeypatch) -> None:
     assert 10 < clock.now <= 30
     clock.now = 0.0
     with pytest.raises(OSError, match="reduce"):
-        Patience(30).persist(failing(1000, BUSY), at_most=3)
+        Patience(30).persist(failing(1000, BUSY), unanswered=3)
     assert clock.now <= 3
+    clock.now = 0.0
+    later = ClientResponseError(None, (), status=429)  # type: ignore[arg-type]
+    assert Patience(30).persist(failing(5, later), unanswered=3) == "done"
+    assert clock.now > 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import os
 import threading
 import time
 
+import fsspec
 import pytest
 from conftest import S3Server
 from faults import FAULTS
@@ -89,6 +90,16 @@ def test_remote_files_are_copied_once(s3_server: str, tmp_path, monkeypatch: pyt
     assert first.stat().st_mtime_ns == written
     storage.write_bytes(uri, b"other weights")
     assert storage.local_copy(uri).read_bytes() == b"other weights"
+
+
+def test_credentials_that_are_refused_say_nothing_about_an_object(s3_server: str, monkeypatch) -> None:
+    uri = f"{s3_server}/mine"
+    storage.write_bytes(uri, b"x")
+    stranger = fsspec.filesystem("s3", key="posemilltestkey", secret="another", skip_instance_cache=True)
+    monkeypatch.setattr(storage, "_filesystem", lambda protocol: stranger)
+    with pytest.raises(storage.CredentialsRefused, match="refuses the credentials of this process"):
+        storage.read_bytes(uri)
+    assert not issubclass(storage.CredentialsRefused, PermissionError), "which is an image's own matter"
 
 
 def test_written_files_are_readable_by_others(tmp_path) -> None:

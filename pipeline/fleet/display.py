@@ -57,13 +57,14 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
         elif self._total:
-            self._console.print(self._line(), highlight=False)
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def begin(self, images: int, images_done: int, shards: int, shards_done: int) -> None:
         """What the collection holds, and what earlier runs have done of it."""
         self._total, self._before = images, images_done
         self._shards, self._shards_done = shards, shards_done
         self._started = time.monotonic()
+        self._metrics.left.set(shards - shards_done)
         if shards_done:
             self.note(f"{shards_done} of {shards} shards are already done ({images_done} images)")
         self._show()
@@ -81,6 +82,7 @@ class Display:
         self._done = _sum([self._done, progress])
         self._shards_done += 1
         self._metrics.finish(progress)
+        self._metrics.left.set(self._shards - self._shards_done)
 
     def hear(self, progress: Progress) -> None:
         """What a worker tells once."""
@@ -166,6 +168,7 @@ class _Metrics:
         self._images = Counter("posemill_images", "images of committed parts", ("status",))
         self._people = Counter("posemill_people", "people found in them, before suppression")
         self._shards = Counter("posemill_shards", "parts committed")
+        self.left = Gauge("posemill_shards_left", "shards without a part")
         self._seconds = Counter("posemill_stage_seconds", "seconds that workers spent in a stage", ("stage",))
         self._retries = Counter("posemill_retries", "operations on storage that were tried again", ("kind",))
         self._memory = Gauge("posemill_worker_megabytes", "most memory that a worker has held")

@@ -37,8 +37,8 @@ def _watch(process: int, limit: int) -> None:
     while os.getppid() == process:
         held = held_bytes(process)
         if held > limit:
-            print(f"worker {process} holds {held >> 20} MB, more than its {limit >> 20} MB: killed", file=sys.stderr)
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)  # before anything that could fail
+            print(f"worker {process} held {held >> 20} MB, more than its {limit >> 20} MB: killed", file=sys.stderr)
             return
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 

@@ -11,10 +11,17 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline import storage
 from pipeline.run import Run
-from pipeline.tables import Totals, fold_parts, plan_folds
+from pipeline.tables import Fold, Totals, fold_parts, plan_folds
 
-_fold_on_ray = ray.remote(num_cpus=1)(fold_parts)
 _TASKS_AT_A_TIME = 256
+
+
+@ray.remote(num_cpus=1)
+def _fold(run: Run, fold: Fold) -> Totals:
+    storage.PATIENCE.seconds = run.settings.fleet.storage_patience
+    return fold_parts(run.uri, fold, run.fingerprint)
+
+
 _NAMED = 5
 
 
@@ -80,7 +87,7 @@ def reduce_run(run: Run, allow_partial: bool = False) -> Reduction:
     try:
         while True:
             while len(running) < _TASKS_AT_A_TIME and (fold := next(waiting, None)) is not None:
-                running.append(_fold_on_ray.remote(run.uri, fold, run.fingerprint))
+                running.append(_fold.remote(run, fold))
             if not running:
                 break
             (ready, *_), running = ray.wait(running, num_returns=1)

@@ -38,7 +38,7 @@ from pipeline.sources import Manifest, Shard
 _DEATHS_OF_POISON = 2
 _FAILED_STARTS = 3
 _LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
 _LONGEST_WAIT_SECONDS = 60.0
@@ -155,6 +155,7 @@ class _Scheduler:
         self._retries: deque[_Attempt] = deque()
         self._next: Shard | None = next(shards, None)
         self._failed_starts = 0
+        self._told: set[str] = set()
         self._waiting_since: float | None = time.monotonic()
 
     def run_all(self) -> None:
@@ -278,7 +279,7 @@ class _Scheduler:
         try:
             attempt.progress = ray.get(next(stream))
             self._display.hear(attempt.progress)
-            worker.full |= attempt.progress.full
+            worker.full = attempt.progress.full
         except StopIteration:
             self._release(stream)
             self._finish(attempt)
@@ -314,7 +315,8 @@ class _Scheduler:
         for stream in [s for s, (w, _) in self._streams.items() if w is worker]:
             _, attempt = self._streams.pop(stream)
             number = attempt.progress.in_hand
-            if number is not None and _process_died(error):
+            # A process that had filled up by and by says nothing against the image that it met last.
+            if number is not None and _process_died(error) and not attempt.progress.full:
                 attempt.suspects[number] += 1
                 if attempt.suspects[number] == _DEATHS_OF_POISON:
                     attempt.poison.add(number)
@@ -333,6 +335,10 @@ class _Scheduler:
             wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt.attempts) * random.uniform(0.5, 1.0)
             attempt.not_before = time.monotonic() + wait
             self._retries.append(attempt)
+            kind = reason.partition(":")[0]
+            if kind not in self._told:
+                self._told.add(kind)
+                self._display.note(f"shard {attempt.shard.id} is tried again: {reason} (told once per kind)")
             return
         reason = f"given up after {attempt.attempts} attempts: {reason}"
         record = {"shard": attempt.shard.id, "uris": attempt.shard.uris[:3], "reason": reason}

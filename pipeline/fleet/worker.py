@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.parts import PartWriter
 
 _FULL = 0.8  # of the limit: between two shards a worker is replaced without loss, so before it must be
+_SHARE = 0.75  # the rest is Ray's own and shared memory, which a container's limit counts, too
 _LEAST_LIMIT = 4 << 30  # networks need some; a node with less has Ray's own monitor
 
 SHARDS_AT_A_TIME = 2  # while one uses the networks, the next reads ahead or the last is written
@@ -57,20 +58,22 @@ class Worker:
 
         bound_allocator()
         pin_threads(threads)
+        self._limit = _memory_limit(run.settings.fleet, threads)
         deadline = Deadline(run.settings.fleet.image_seconds)
         self._writer = PartWriter(run, Annotator.from_settings(run.settings), given, deadline)
-        self._limit = _memory_limit(run.settings.fleet, threads)
+        if held_bytes() > _FULL * self._limit:
+            raise ValueError(
+                f"the networks alone take {held_bytes() / 1e9:.1f} of fleet.worker_gigabytes {self._limit / 1e9:.1f}"
+            )
         guard(self._limit)
 
     def annotate(self, shard: Shard, poison: Collection[int], careful: bool) -> Iterator[Progress]:
         """See PartWriter.annotate; streamed."""
         last = Progress()
-        for progress in self._writer.annotate(shard, poison, careful):
-            last = self._with_own(progress)
-            yield last
+        for last in self._writer.annotate(shard, poison, careful):
+            yield self._with_own(last)
         give_back_memory()
-        if held_bytes() > _FULL * self._limit:
-            yield replace(last, full=True, seconds={}, retries={})
+        yield self._with_own(last)
 
     def _with_own(self, progress: Progress) -> Progress:
         return replace(
@@ -79,18 +82,19 @@ class Worker:
             gpu_megabytes=self._writer.annotator.compute.peak_megabytes(),
             seconds=self._writer.annotator.stopwatch.take(),
             retries=dict(storage.PATIENCE.take_retries()),
+            full=held_bytes() > _FULL * self._limit,
         )
 
 
 def _memory_limit(settings: FleetSettings, cpus: int) -> int:
-    """Bytes that a worker may hold: as it was told, else its share of what Ray counts as its node's memory."""
+    """Bytes that a worker may hold: as it was told, else most of its share of what Ray counts as its node's memory."""
     if settings.worker_gigabytes is not None:
         return int(settings.worker_gigabytes * 1e9)
     here = ray.get_runtime_context().get_node_id()
     has = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    gpus = sum(map(len, ray.get_runtime_context().get_accelerator_ids().values()))
+    gpus = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
     neighbours = has.get("GPU", 0) / gpus if gpus else has.get("CPU", 1) / cpus
-    return max(_LEAST_LIMIT, int(has.get("memory", 0) / max(1, neighbours)))
+    return max(_LEAST_LIMIT, int(_SHARE * has.get("memory", 0) / max(1, neighbours)))
 
 
 WorkerActor = ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(Worker)

@@ -30,7 +30,9 @@ def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
     Raises:
         OSError: the storage failed, which says nothing about an image.
     """
-    fetched = storage.read_many([e for e in shard.entries if e.size <= max_bytes], max_bytes + 1)
+    # A local file's tag is its time, which copying a collection changes; only another size makes it another file.
+    entries = [e._replace(etag="") if storage.is_local(e.uri) else e for e in shard.entries]
+    fetched = storage.read_many([e for e in entries if e.size <= max_bytes], max_bytes + 1)
     for key, (uri, size, *_) in zip(shard.keys, shard.entries, strict=True):
         data = b"" if size > max_bytes else next(fetched)
         if isinstance(data, storage.MissingObject):

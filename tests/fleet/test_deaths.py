@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import signal
 import tarfile
 from pathlib import Path
@@ -17,13 +18,18 @@ from pipeline.run import Run
 from pipeline.sources import plan_collection, write_manifest
 
 
-def test_a_worker_is_killed_in_mid_shard(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
-    cluster.behave(sleep=0.15)
-    # A single worker that has one part behind it and five before it is in mid-shard.
-    job = cluster.start("annotate", *flags(photos, tmp_path / "run"), "--fleet.workers=1")
-    wait_for(lambda: parts(tmp_path / "run"))
-    (worker,) = cluster.workers()
-    worker.send_signal(signal.SIGKILL)
+def slow(value: object):  # type: ignore[no-untyped-def]
+    """One of several that the default run leaves to .ci/run."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("stage", [slow("reading"), slow("networks"), "writing"])
+def test_a_worker_is_killed(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, stage: str) -> None:
+    paused = tmp_path / "paused"
+    cluster.behave(pause=stage, paused=str(paused))
+    job = cluster.start("annotate", *flags(photos, tmp_path / "run"))
+    wait_for(lambda: paused.exists() and paused.read_text())
+    os.kill(int(paused.read_text()), signal.SIGKILL)
     output, _ = job.communicate(timeout=200)
     assert job.returncode == 0, output
     assert "1 workers died" in output
@@ -41,7 +47,7 @@ def test_a_worker_is_killed_while_it_loads(cluster: Cluster, photos: Path, undis
     assert rows(str(tmp_path / "run")) == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, slow(signal.SIGINT)])
 def test_the_driver_is_stopped_and_run_again(
     cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, number
 ) -> None:
@@ -70,7 +76,7 @@ def test_the_driver_is_stopped_and_run_again(
     assert {p: p.stat().st_mtime_ns for p in run.rglob("tables/*/*.parquet")} == tables, "once more does nothing"
 
 
-@pytest.mark.parametrize("act", ["kill", "crash", "hang", "devour"])
+@pytest.mark.parametrize("act", ["kill", slow("crash"), slow("hang"), slow("devour")])
 def test_an_image_that_ends_its_process_is_one_poison_row(
     cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, act: str
 ) -> None:
@@ -90,6 +96,7 @@ def test_an_image_that_ends_its_process_is_one_poison_row(
     assert people == [r for r in undisturbed[1] if r["image_id"] != "013.jpg"]
 
 
+@pytest.mark.slow
 def test_a_leak_costs_workers_and_no_image(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
     cluster.behave(leak=40 << 20)
     output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--fleet.worker_gigabytes=1.2")
@@ -98,9 +105,28 @@ def test_a_leak_costs_workers_and_no_image(cluster: Cluster, photos: Path, undis
     assert rows(str(tmp_path / "run")) == undisturbed
 
 
+@pytest.mark.slow
+def test_a_shard_that_fills_its_worker_alone_blames_no_image(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+    cluster.behave(leak=120 << 20)
+    run = tmp_path / "run"
+    told = [*flags(photos, run), "--input.shard_size=36", "--fleet.worker_gigabytes=2.2", "--fleet.max_attempts=2"]
+    output = cluster.run("annotate", *told, code=1)
+    assert "quarantined: given up after 2 attempts: its worker process died" in output
+    assert "poison" not in output
+    cluster.behave()
+    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in cluster.run("annotate", *told)
+
+
+def test_a_limit_that_the_networks_alone_pass_is_told(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+    cluster.behave()
+    output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--fleet.worker_gigabytes=0.2", code=1)
+    assert "the networks alone take" in output
+
+
 def test_a_shard_that_cannot_be_finished_is_quarantined_and_the_rest_goes_on(
-    cluster: Cluster, photos: Path, folder: str
+    cluster: Cluster, photos: Path, s3_server: str
 ) -> None:
+    folder = f"{s3_server}/quarantine"
     cluster.behave()
     whole, short = io.BytesIO(), io.BytesIO()
     for sink, count in ((whole, 4), (short, 3)):
@@ -119,6 +145,7 @@ def test_a_shard_that_cannot_be_finished_is_quarantined_and_the_rest_goes_on(
     output = cluster.run("annotate", *told, code=1)
     assert "quarantined: given up after 2 attempts: ChangedObject" in output
     assert "b.tar has changed" in output
+    assert output.count("told once per kind") == 1
     assert "1 of 3 shards have no part, 4 images" in output
     assert len(planned.parts()) == 2
     assert list(planned.quarantined()) == [list(planned.manifest().counts)[1]]

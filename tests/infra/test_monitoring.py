@@ -58,6 +58,7 @@ def test_a_job_exposes_its_metrics(exposed: dict[str, set[str]]) -> None:
         ("images_total", "status"),
         ("people_total", None),
         ("shards_total", None),
+        ("shards_left", None),
         ("stage_seconds_total", "stage"),
         ("worker_megabytes", None),
         ("gpu_megabytes", None),
@@ -106,7 +107,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
                     {"series": 'ray_posemill_images_total{status="ok"}', "values": "0+80x60"},
                     {"series": 'ray_posemill_images_total{status="unreadable"}', "values": "0+20x60"},
                     {"series": 'ray_posemill_stage_seconds_total{stage="poses"}', "values": "0+60x20 1200x40"},
-                    {"series": "ray_posemill_shards_total", "values": "0+1x60"},
+                    {"series": "ray_posemill_shards_left", "values": "60x54 0x6"},
                 ],
                 "alert_rule_test": [
                     {"eval_time": "20m", "alertname": "PosemillStandsStill", "exp_alerts": []},
@@ -120,8 +121,13 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
                     },
                     {
                         "expr": 'count(ALERTS{alertname="PosemillStandsStill", alertstate="firing"})',
-                        "eval_time": "58m",
+                        "eval_time": "50m",
                         "exp_samples": [{"labels": "{}", "value": 1}],
+                    },
+                    {
+                        "expr": 'count(ALERTS{alertname="PosemillStandsStill"})',
+                        "eval_time": "58m",  # all is done
+                        "exp_samples": [],
                     },
                     {
                         "expr": 'count(ALERTS{alertname="PosemillImagesFail", alertstate="firing"})',

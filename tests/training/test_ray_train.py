@@ -31,6 +31,7 @@ def test_two_workers_learn_what_one_does(collection, tmp_path: Path) -> None:  #
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "run"), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_nothing_but_time(collection, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "killed"
     killed: list[int] = []

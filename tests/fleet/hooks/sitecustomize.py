@@ -1,7 +1,9 @@
-"""Loaded by every Python process of the tests' Ray cluster: makes decoding slow or deadly, as a file tells.
+"""Loaded by every Python process of the tests' Ray cluster: makes its work slow or deadly, as a file tells.
 
 The file that POSEMILL_TEST_HOOK names holds JSON: `sleep` seconds per image; `leak` bytes that decoding an image never
-gives back; and what the decoder does to images with certain SHA-256: `kill`, `crash`, `hang`, `devour` (memory).
+gives back; what the decoder does to images with certain SHA-256: `kill`, `crash`, `hang`, `devour` (memory); and
+`pause`, a stage of STAGES in which the first process that comes there writes its number into the file `paused`, and
+waits to be killed.
 """
 
 import ctypes
@@ -14,6 +16,11 @@ import time
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import PathFinder
 
+STAGES = {
+    "pipeline.images": ("reading", "decode_image"),
+    "pipeline.pose.estimator": ("networks", "PoseEstimator.estimate"),
+    "pipeline.tables": ("writing", "encode_part"),
+}
 _LEAKED = []
 
 
@@ -38,37 +45,55 @@ _ACTS = {"kill": _kill, "crash": _crash, "hang": _hang, "devour": _devour}
 _HOOK = os.environ.get("POSEMILL_TEST_HOOK")
 
 
+def _decoding(told, data):
+    time.sleep(told.get("sleep", 0))
+    _LEAKED.append(b"x" * told.get("leak", 0))
+    digest = hashlib.sha256(data).hexdigest()
+    for name, act in _ACTS.items():
+        if digest in told.get(name, ()):
+            act()
+
+
+def _pause(told):
+    try:
+        with open(told["paused"], "x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        return
+    time.sleep(120)
+
+
 class _Patch(Loader):
-    def __init__(self, loader):
-        self._loader = loader
+    def __init__(self, loader, stage, name):
+        self._loader, self._stage, self._name = loader, stage, name
 
     def create_module(self, spec):
         return self._loader.create_module(spec)
 
     def exec_module(self, module):
         self._loader.exec_module(module)
-        real = module.decode_image
+        *owner, name = self._name.split(".")
+        holder = getattr(module, owner[0]) if owner else module
+        real, stage = getattr(holder, name), self._stage
 
-        def decode_image(data, *arguments):
+        def patched(*arguments):
             with open(_HOOK) as file:
                 told = json.load(file)
-            time.sleep(told.get("sleep", 0))
-            _LEAKED.append(b"x" * told.get("leak", 0))
-            digest = hashlib.sha256(data).hexdigest()
-            for name, act in _ACTS.items():
-                if digest in told.get(name, ()):
-                    act()
-            return real(data, *arguments)
+            if told.get("pause") == stage:
+                _pause(told)
+            if stage == "reading":
+                _decoding(told, arguments[0])
+            return real(*arguments)
 
-        module.decode_image = decode_image
+        setattr(holder, name, patched)
 
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "pipeline.images":
+        if name not in STAGES:
             return None
         spec = PathFinder.find_spec(name, path)
-        spec.loader = _Patch(spec.loader)
+        spec.loader = _Patch(spec.loader, *STAGES[name])
         return spec
 
 
