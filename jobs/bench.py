@@ -1,11 +1,12 @@
-"""Measure one worker: images/s end to end against its networks alone on ready tensors, in one run.
+"""Measure one worker: images/s end to end, against its networks alone on ready tensors, and against no batches.
 
   uv run jobs/bench.py                                   YOLOv3-SPP 608 + FastPose R50, random weights
   uv run jobs/bench.py --images 64 --rounds 5 --precision float32
 
 End to end is what a worker does: read, decode, letterbox, detect, select, crop, pose, decode, suppress, encode, write,
 two shards at a time. The detector runs as ever, but with random weights it finds nobody, so the boxes
-that pose sees are given. The two measurements alternate; the ratio is the median over the rounds.
+that pose sees are given. Without batches, images are read, found and posed one after the other, as a simple script
+would. The measurements alternate; ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -123,19 +124,31 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
         with ThreadPoolExecutor(2) as pool:  # a worker holds two shards
             list(pool.map(lambda shard: list(writer.annotate(shard)), shards))
 
-    networks_alone()
-    end_to_end()
-    alone, whole = [], []
+    single = DarknetDetector(Darknet(yolov3_spp.describe()), settings.detector.model_copy(update={"batch": 1}), compute)
+    few = PoseEstimator.from_settings(settings.pose.model_copy(update={"batch": arguments.people}), compute)
+    one_by_one = Annotator(_GivenAfterDetecting(single, arguments.people), few, settings.suppression, compute)
+
+    def no_batches() -> None:
+        for shard in shards:
+            for uri in shard.uris:
+                one_by_one.annotate([decode_image(Path(uri).read_bytes()).pixels])
+
+    for work in (networks_alone, end_to_end, no_batches):
+        work()
+    alone, whole, unbatched = [], [], []
     for _ in range(arguments.rounds):
         alone.append(_seconds(networks_alone))
         whole.append(_seconds(end_to_end))
+        unbatched.append(_seconds(no_batches))
     ratio = statistics.median(a / w for a, w in zip(alone, whole, strict=True))
+    gain = statistics.median(u / w for u, w in zip(unbatched, whole, strict=True))
     made = compute.describe()
     print(f"YOLOv3-SPP 608 + FastPose R50, {made['precision']} on {made['device']}, {torch.get_num_threads()} threads,")
     print(f"{count} images x {arguments.people} people, {len(shards)} shards, median of {arguments.rounds} rounds")
     print(f"networks alone  {count / statistics.median(alone):8.2f} images/s")
     print(f"end to end      {count / statistics.median(whole):8.2f} images/s")
-    print(f"ratio           {ratio:8.3f}")
+    print(f"no batches      {count / statistics.median(unbatched):8.2f} images/s")
+    print(f"end to end against the networks alone {ratio:.3f}, against no batches {gain:.2f}")
 
 
 def _as_published(arguments: argparse.Namespace) -> None:
