@@ -69,6 +69,7 @@ def keypoint_ap(output: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 @needs_people
 @needs_models
 def test_real_photographs_with_true_boxes_from_files_and_from_s3(
@@ -123,6 +124,7 @@ def test_the_shipped_weights_score_what_they_did(cluster: Cluster, tmp_path: Pat
     assert "measured with given boxes, flip test" in output
 
 
+@pytest.mark.slow
 @needs_people
 def test_the_shipped_detector_finds_what_it_did(cluster: Cluster, tmp_path: Path) -> None:
     cluster.behave()

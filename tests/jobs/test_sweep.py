@@ -83,6 +83,7 @@ def anew(cluster: Cluster, row: dict, folder: Path) -> dict:
     return metrics
 
 
+@pytest.mark.slow
 def test_thresholds_of_a_detector_equal_annotating_anew(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
     told = [flag for flag in flags(scene, "thresholds") if "detector" not in flag]
     cluster.run("sweep", *told, "--grid={detector.confidence: [0.45, 0.2], suppression.kind: [pose, none]}")
@@ -93,6 +94,7 @@ def test_thresholds_of_a_detector_equal_annotating_anew(cluster: Cluster, scene:
     assert anew(cluster, strict, tmp_path)["ap"] > 0
 
 
+@pytest.mark.slow
 def test_runs_of_networks_are_found_again(cluster: Cluster, scene: Path) -> None:
     def parts() -> dict[str, int]:
         return {str(p): p.stat().st_mtime_ns for p in (scene / "networks").glob("runs/*/parts/*")}

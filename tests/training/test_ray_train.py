@@ -23,6 +23,7 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_workers_learn_what_one_does(collection, tmp_path: Path) -> None:  # noqa: F811
     run(tmp_path, **SMALL)
     output = run(tmp_path, output=tmp_path / "two", workers=2, **SMALL)
