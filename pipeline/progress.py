@@ -17,7 +17,7 @@ class Progress:
         in_hand: number of the image that is about to be touched, where a careful run says so.
         peak_megabytes, gpu_megabytes: most memory that the process has held, of its own and of its GPU's.
         seconds: spent in each stage by the whole process since it last told (`pipeline.stopwatch`).
-        retries: what was tried again by the whole process since it last told, by kind (`pipeline.patience`).
+        retries: what was tried again by the whole process since it last told, by kind (`pipeline.storage.patience`).
         full: the process holds almost as much memory as it may, and should be replaced once its shards are done.
     """
 

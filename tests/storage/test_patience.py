@@ -5,8 +5,8 @@ import pytest
 from aiohttp import ClientPayloadError, ClientResponseError
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from pipeline import patience
-from pipeline.patience import Patience, passes
+from pipeline.storage import patience
+from pipeline.storage.patience import Patience, passes
 
 
 class Clock:

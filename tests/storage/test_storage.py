@@ -8,6 +8,7 @@ from conftest import S3Server
 from faults import FAULTS
 
 from pipeline import storage
+from pipeline.storage import door
 
 
 def test_what_is_written_is_read(folder: str) -> None:
@@ -96,7 +97,7 @@ def test_credentials_that_are_refused_say_nothing_about_an_object(s3_server: str
     uri = f"{s3_server}/mine"
     storage.write_bytes(uri, b"x")
     stranger = fsspec.filesystem("s3", key="posemilltestkey", secret="another", skip_instance_cache=True)
-    monkeypatch.setattr(storage, "_filesystem", lambda protocol: stranger)
+    monkeypatch.setattr(door, "filesystem", lambda protocol: stranger)
     with pytest.raises(storage.CredentialsRefused, match="refuses the credentials of this process"):
         storage.read_bytes(uri)
     assert not issubclass(storage.CredentialsRefused, PermissionError), "which is an image's own matter"

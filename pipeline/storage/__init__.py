@@ -1,0 +1,59 @@
+"""The only place that opens URIs: local paths, s3://, gs://, http(s):// and whatever else fsspec knows.
+
+Credentials and endpoints come from the environment, as each storage's own tools read them (`AWS_ACCESS_KEY_ID`,
+`AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...), never from settings, so no run file can hold a secret.
+Remote operations are repeated while their trouble can pass (`patience.py`).
+"""
+
+from pipeline.storage.cache import cache_folder, file_sha256, local_copy, sha256
+from pipeline.storage.door import PATIENCE
+from pipeline.storage.listing import glob_files, list_files
+from pipeline.storage.objects import (
+    READ_CONCURRENCY,
+    ChangedObject,
+    CredentialsRefused,
+    Entry,
+    MissingObject,
+    delete,
+    exists,
+    is_file,
+    open_read,
+    open_write,
+    read_bytes,
+    read_entry,
+    read_many,
+    stat,
+    write_bytes,
+)
+from pipeline.storage.uris import basename, is_local, join, portable_name, refuse_password, suffix
+
+__all__ = [
+    "PATIENCE",
+    "READ_CONCURRENCY",
+    "ChangedObject",
+    "CredentialsRefused",
+    "Entry",
+    "MissingObject",
+    "basename",
+    "cache_folder",
+    "delete",
+    "exists",
+    "file_sha256",
+    "glob_files",
+    "is_file",
+    "is_local",
+    "join",
+    "list_files",
+    "local_copy",
+    "open_read",
+    "open_write",
+    "portable_name",
+    "read_bytes",
+    "read_entry",
+    "read_many",
+    "refuse_password",
+    "sha256",
+    "stat",
+    "suffix",
+    "write_bytes",
+]
