@@ -68,7 +68,7 @@ def _grid(width: int, height: int, people: int) -> Boxes:
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, default=DEMO, help="folder of photographs (default: the demo's)")
-    parser.add_argument("--images", type=int, default=48, help="images per round, photographs repeated (default: 48)")
+    parser.add_argument("--images", type=int, default=64, help="images per round, photographs repeated (default: 64)")
     parser.add_argument("--people", type=int, default=3, help="people per image (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument("--precision", choices=["auto", "bf16", "float32"], default="auto")
@@ -87,7 +87,7 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
     count = _copy_photographs(arguments.input, folder / "in", arguments.images)
     settings = Settings.model_validate(
         {
-            "input": {"uri": str(folder / "in"), "shard_size": -(-count // 4)},
+            "input": {"uri": str(folder / "in"), "shard_size": -(-count // 2)},
             "output": str(folder / "run"),
             "detector": {"name": "darknet", "input_size": 608, "confidence": 0.9999},
             "pose": {"name": "fastpose_r50", "weights": None},
