@@ -63,7 +63,8 @@ class Worker:
         self._writer = PartWriter(run, Annotator.from_settings(run.settings), given, deadline)
         if held_bytes() > _FULL * self._limit:
             raise ValueError(
-                f"the networks alone take {held_bytes() / 1e9:.1f} of fleet.worker_gigabytes {self._limit / 1e9:.1f}"
+                f"the networks alone take {held_bytes() / 1e9:.1f} GB; fleet.worker_gigabytes is "
+                f"{self._limit / 1e9:.1f}: give more"
             )
         guard(self._limit)
 

@@ -9,7 +9,6 @@ from pipeline.storage.cache import cache_folder, file_sha256, local_copy, sha256
 from pipeline.storage.door import PATIENCE
 from pipeline.storage.listing import glob_files, list_files
 from pipeline.storage.objects import (
-    READ_CONCURRENCY,
     ChangedObject,
     CredentialsRefused,
     Entry,
@@ -29,7 +28,6 @@ from pipeline.storage.uris import basename, is_local, join, portable_name, refus
 
 __all__ = [
     "PATIENCE",
-    "READ_CONCURRENCY",
     "ChangedObject",
     "CredentialsRefused",
     "Entry",

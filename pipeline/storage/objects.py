@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.storage.door import open_uri, persist
 from pipeline.storage.uris import is_local, is_web
 
-READ_CONCURRENCY = 32
+_READ_CONCURRENCY = 32
 _READ_AHEAD = 8 << 20
 _HOPPING = 16 << 10
 _OF_CREDENTIALS = (
@@ -170,12 +170,12 @@ def read_many(entries: Sequence[Entry], limit: int) -> Iterator[bytes | Exceptio
         except Exception as error:
             return error
 
-    with ThreadPoolExecutor(READ_CONCURRENCY) as pool:
+    with ThreadPoolExecutor(_READ_CONCURRENCY) as pool:
         ahead: deque[Future[bytes | Exception]] = deque()
         try:
             for entry in entries:
                 ahead.append(pool.submit(read, entry))
-                if len(ahead) == READ_CONCURRENCY:
+                if len(ahead) == _READ_CONCURRENCY:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
