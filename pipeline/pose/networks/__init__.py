@@ -15,6 +15,7 @@ from pipeline.pose.networks.fastpose import (
     DenseFastPoseDUC,
     FastPose,
     FastPoseDUC,
+    FastPoseLite,
     FastPoseMobile,
 )
 from pipeline.pose.networks.fpn_offset import FPNOffset
@@ -32,6 +33,7 @@ POSE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "fastpose_duc_dense": DenseFastPoseDUC,
     "fastpose_mobile_small": partial(FastPoseMobile, size="small"),
     "fastpose_mobile_large": partial(FastPoseMobile, size="large"),
+    "fastpose_lite0": FastPoseLite,
     "fastpose_classic": ClassicFastPose,
     "simplepose_r50": partial(SimplePose, num_layers=50),
     "simplepose_r101": partial(SimplePose, num_layers=101),

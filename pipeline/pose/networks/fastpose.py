@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 
+from pipeline.pose.networks.efficientnet import EfficientNetLite0
 from pipeline.pose.networks.resnet import ResNet
 
 _CLASSIC_OUTPUTS = 33
@@ -92,6 +93,27 @@ class FastPoseMobile(_FastPoseHead):
 
     def __init__(self, size: Literal["small", "large"], num_joints: int = 17, conv_dim: int = 128) -> None:
         super().__init__(_MobileFeatures(size), {"small": 576, "large": 960}[size], num_joints, conv_dim)
+
+
+class FastPoseLite(nn.Module):
+    """FastPose on EfficientNet-Lite0, whose finer features join what has been upsampled; same shapes.
+
+    The project's own: a small network learns places sooner when it need not carry them through the coarsest map.
+    """
+
+    def __init__(self, num_joints: int = 17, conv_dim: int = 128) -> None:
+        super().__init__()
+        self.preact = EfficientNetLite0()
+        fine, middle, coarse = self.preact.channels
+        self.shuffle1 = nn.PixelShuffle(2)
+        self.duc1 = DUC(coarse // 4 + middle, 1024)
+        self.duc2 = DUC(256 + fine, 4 * conv_dim)
+        self.conv_out = nn.Conv2d(conv_dim, num_joints, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine, middle, coarse = self.preact(x)
+        x = self.duc1(torch.cat([self.shuffle1(coarse), middle], dim=1))
+        return self.conv_out(self.duc2(torch.cat([x, fine], dim=1)))
 
 
 def _deep_duc(in_channels: int, out_channels: int, convolutions: int) -> nn.Sequential:

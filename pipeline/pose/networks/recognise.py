@@ -143,7 +143,7 @@ def _candidates(shapes: Shapes) -> Iterator[Architecture]:
             yield Architecture(name, joints, options)
         modulated = {"modulated": True} if moves == {_MODULATED_OFFSETS} else {}
         yield Architecture("fastpose_r50_dcn", joints, {**options, **modulated})
-        for name in ("fastpose_mobile_small", "fastpose_mobile_large"):
+        for name in ("fastpose_mobile_small", "fastpose_mobile_large", "fastpose_lite0"):
             yield Architecture(name, joints, options)
         for name in ("fastpose_duc_r50", "fastpose_duc_r152"):
             yield Architecture(name, joints)

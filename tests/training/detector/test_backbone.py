@@ -1,4 +1,4 @@
-"""The backbone that a detector's training starts from gives what it gave where it was taught."""
+"""The backbone that trainings start from gives what it gave where it was taught."""
 
 import numpy as np
 import torch
@@ -7,6 +7,10 @@ from torch.nn import functional as F
 
 from infra.imagenet_backbone import fill_backbone
 from pipeline.detectors.darknet import Darknet
+from pipeline.pose.crop import MEAN_RGB
+from pipeline.pose.networks.efficientnet import EfficientNetLite0
+
+PIXELS = torch.tensor(np.random.default_rng(1).integers(0, 256, (1, 3, 66, 66)), dtype=torch.float32)
 
 CFG = """
 [net]
@@ -82,15 +86,29 @@ def there(pixels: Tensor, state: dict[str, Tensor]) -> Tensor:
     return norm(F.conv2d(x, state["_blocks.0._project_conv.weight"]), "_blocks.0._bn2")
 
 
-def test_features_are_the_same_one_pixel_on() -> None:
+INSIDE = (..., slice(2, -2), slice(2, -2))
+
+
+def test_a_detectors_features_are_the_same_one_pixel_on() -> None:
     state = taught()
     network = Darknet(CFG).eval()
-    fill_backbone(network, state, blocks=1)
-    pixels = torch.tensor(np.random.default_rng(1).integers(0, 256, (1, 3, 66, 66)), dtype=torch.float32)
-    expected = there(pixels[:, :, :64, :64], state)
+    assert fill_backbone(network, state, torch.zeros(3)) == 3
     with torch.inference_mode():
-        x = pixels[:, :, 1:65, 1:65] / 255
+        x = PIXELS[:, :, 1:65, 1:65] / 255
         for layer in network.layers[:3]:
             x = layer(x)
-    inside = (..., slice(2, -2), slice(2, -2))
-    torch.testing.assert_close(x[inside], expected[inside], rtol=1e-3, atol=5e-3)
+    expected = there(PIXELS[:, :, :64, :64], state)
+    torch.testing.assert_close(x[INSIDE], expected[INSIDE], rtol=1e-3, atol=5e-3)
+
+
+def test_a_pose_networks_features_are_the_same_one_pixel_on() -> None:
+    """Its input is centred on another colour than the package's."""
+    state = taught()
+    network = EfficientNetLite0().eval()
+    network.stages = network.stages[:1]
+    mean = torch.from_numpy(MEAN_RGB)
+    assert fill_backbone(network, state, mean) == 3
+    with torch.inference_mode():
+        x = network.stages[0](network.stem(PIXELS[:, :, 1:65, 1:65] / 255 - mean[:, None, None]))
+    expected = there(PIXELS[:, :, :64, :64], state)
+    torch.testing.assert_close(x[INSIDE], expected[INSIDE], rtol=1e-3, atol=5e-3)

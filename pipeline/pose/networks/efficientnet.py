@@ -1,0 +1,82 @@
+"""EfficientNet-Lite0's features: Tan and Le, EfficientNet, ICML 2019, made plain for small devices by Liu, 2020.
+
+No squeeze-excite and ReLU6 throughout. Names are this project's own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+_STEM = 32
+_EPS = 1e-3
+
+
+class _Stage(NamedTuple):
+    """`blocks` inverted residuals: `expand` times wider inside, the first of `stride`."""
+
+    expand: int
+    channels: int
+    blocks: int
+    stride: int
+    kernel: int
+
+
+_STAGES = (
+    _Stage(1, 16, 1, 1, 3),
+    _Stage(6, 24, 2, 2, 3),
+    _Stage(6, 40, 2, 2, 5),
+    _Stage(6, 80, 3, 2, 3),
+    _Stage(6, 112, 3, 1, 5),
+    _Stage(6, 192, 4, 2, 5),
+    _Stage(6, 320, 1, 1, 3),
+)
+_SEEN = (2, 4, 6)  # the last stages at 1/8, 1/16 and 1/32
+
+_layer = partial(Conv2dNormActivation, norm_layer=partial(nn.BatchNorm2d, eps=_EPS), activation_layer=nn.ReLU6)
+
+
+class _Block(nn.Module):
+    """Widen, look around channel by channel, narrow; added to what came in where the shapes are the same."""
+
+    def __init__(self, in_channels: int, stage: _Stage, stride: int) -> None:
+        super().__init__()
+        inside = in_channels * stage.expand
+        layers = [] if stage.expand == 1 else [_layer(in_channels, inside, 1)]
+        layers.append(_layer(inside, inside, stage.kernel, stride, groups=inside))
+        layers.append(_layer(inside, stage.channels, 1, activation_layer=None))
+        self.block = nn.Sequential(*layers)
+        self.residual = stride == 1 and in_channels == stage.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block(x) if self.residual else self.block(x)
+
+
+class EfficientNetLite0(nn.Module):
+    """(B, 3, H, W) to features (B, 40, H/8, W/8), (B, 112, H/16, W/16) and (B, 320, H/32, W/32)."""
+
+    channels = tuple(_STAGES[i].channels for i in _SEEN)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _layer(3, _STEM, 3, 2)
+        stages, channels = [], _STEM
+        for stage in _STAGES:
+            blocks = []
+            for i in range(stage.blocks):
+                blocks.append(_Block(channels, stage, stage.stride if i == 0 else 1))
+                channels = stage.channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.stem(x)
+        seen = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in _SEEN:
+                seen.append(x)
+        return seen[0], seen[1], seen[2]
