@@ -14,9 +14,10 @@ from pipeline.config import GIVEN, OWN_DETECTORS
 from pipeline.detectors.darknet_detector import load_darknet
 from pipeline.pose.networks import POSE_MODELS
 from pipeline.pose.networks.recognise import Architecture, recognise
-from pipeline.weights import CatalogueEntry, WeightsError, catalogue, catalogued, confirm, local_file, main
+from pipeline.weights import CatalogueEntry, WeightsError, catalogue, catalogued, confirm, local_file
+from pipeline.weights.__main__ import main
 
-OWN = "fastpose_mobile_small_coco17"
+OWN = "fastpose_lite0_coco17"
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_show_knows_names_and_files(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_tells_what_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(PROJECT / "weights" / f"{OWN}.safetensors")]) == 0
     text = capsys.readouterr().out
-    assert "fastpose_mobile_small with 17 joints" in text
+    assert "fastpose_lite0 with 17 joints" in text
     assert f"catalogue: {OWN}" in text
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     assert main(["check", str(tmp_path / "x.pth")]) == 1
