@@ -15,6 +15,7 @@ import argparse
 import io
 import logging
 import resource
+import statistics
 import sys
 import tarfile
 import tempfile
@@ -115,26 +116,30 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=64, help="of workers (default: 64)")
     parser.add_argument("--images", type=int, default=1000, help="of a shard (default: 1000)")
     parser.add_argument("--milliseconds", type=float, default=5.0, help="slept for an image (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median overhead counts (default: 3)")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if told.what == "workers":
-            _workers(Path(name), told.shards, told.images, told.milliseconds / 1000)
+            _workers(Path(name), told.shards, told.images, told.milliseconds / 1000, told.rounds)
         else:
             _shards(Path(name))
     return 0
 
 
-def _workers(folder: Path, shards: int, images: int, seconds: float) -> None:
+def _workers(folder: Path, shards: int, images: int, seconds: float, rounds: int) -> None:
     _write_archives(folder / "in", shards, images)
-    print(f"{shards} shards of {images} images, {1000 * seconds:g} ms slept for each")
-    print("workers   seconds   slept by the slowest worker   overhead   images/s")
+    print(f"{shards} shards of {images} images, {1000 * seconds:g} ms slept for each, {rounds} rounds")
+    print("workers   images/s   overhead: median   least    most")
     for workers in (1, 2, 4):
-        settings = _settings(folder / "in", folder / f"run{workers}", workers)
-        run = Run.create(settings)
-        clock, _, _ = _annotate(run, SleepingWorker, seconds)
-        took = clock.last - clock.first
-        done = shards * images / took
-        print(f"{workers:7d} {took:9.2f} {clock.slept:29.2f} {took / clock.slept - 1:10.1%} {done:10.0f}", flush=True)
+        overheads, rates = [], []
+        for number in range(rounds):
+            run = Run.create(_settings(folder / "in", folder / f"run{workers}.{number}", workers))
+            clock, _, _ = _annotate(run, SleepingWorker, seconds)
+            took = clock.last - clock.first
+            overheads.append(took / clock.slept - 1)
+            rates.append(shards * images / took)
+        middle, least, most = statistics.median(overheads), min(overheads), max(overheads)
+        print(f"{workers:7d} {statistics.median(rates):10.0f} {middle:18.1%} {least:7.1%} {most:7.1%}", flush=True)
 
 
 def _shards(folder: Path) -> None:

@@ -13,8 +13,8 @@ def test_names_in_settings_are_the_names_that_exist() -> None:
 
 
 def test_names_in_the_catalogue_stay_names() -> None:
-    settings = Settings.model_validate({"pose": {"weights": "fastpose_mobile_small_coco17"}})
-    assert absolute_paths(settings).pose.weights == "fastpose_mobile_small_coco17"
+    settings = Settings.model_validate({"pose": {"weights": "fastpose_lite0_coco17"}})
+    assert absolute_paths(settings).pose.weights == "fastpose_lite0_coco17"
 
 
 def test_local_paths_become_absolute_and_others_stay(tmp_path, monkeypatch) -> None:
@@ -26,4 +26,4 @@ def test_local_paths_become_absolute_and_others_stay(tmp_path, monkeypatch) -> N
     assert absolute.input.uri == str(tmp_path / "photos")
     assert absolute.output.uri == "s3://b/out"
     assert absolute.annotations == "/data/a.json"
-    assert absolute.pose.weights == str(PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors")
+    assert absolute.pose.weights == str(PROJECT / "weights" / "fastpose_lite0_coco17.safetensors")

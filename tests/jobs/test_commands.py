@@ -20,8 +20,8 @@ from pipeline import storage
 
 STARTER = SHARED / "models" / "starter" / "fastpose_mobile_small_coco17.safetensors"
 STARTER_AP = 0.108  # what its authors measured with true boxes, no flip test, no pose NMS, in another implementation
-SHIPPED_BOX_AP = 0.227  # in bf16 or float32
-SHIPPED_AP_FLIPPED = 0.193  # ours with flip test, in bf16 or float32
+SHIPPED_BOX_AP = 0.253  # in bf16 or float32
+SHIPPED_AP_FLIPPED = 0.412  # ours with flip test, in bf16 or float32
 
 
 def test_the_demo(cluster: Cluster, tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_demo(cluster: Cluster, tmp_path: Path) -> None:
     output = cluster.run("annotate", f"--output={run}")
     assert "7 images (6 ok, 1 unreadable), 7 people" in output
     assert "boxes given by" in output
-    assert "fastpose_mobile_small_coco17.safetensors" in output
+    assert "fastpose_lite0_coco17.safetensors" in output
     images, people = rows(str(run))
     assert {row["image_id"]: row["num_people"] for row in images}["cat.jpg"] == 0
     assert [row["image_id"] for row in images if row["status"] != "ok"] == ["cut_short.jpg"]
@@ -161,7 +161,7 @@ def test_real_photographs_with_a_real_detector(cluster: Cluster, tmp_path: Path)
         "--detector.input_size=608",
         "--draw=3",
     )
-    assert keypoint_ap(output) > 0.08
+    assert keypoint_ap(output) > 0.3
     boxes = re.search(r"person boxes: AP ([\d.]+)  AP50 ([\d.]+)", output)
     assert boxes
     assert float(boxes[1]) > 0.23

@@ -10,7 +10,7 @@ from pipeline.pose import build_pose_model
 from pipeline.pose.networks.recognise import Architecture, load_pose_network, recognise
 
 STATE_DICTS = SHARED / "reference" / "state_dicts.json"
-SHIPPED = PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors"
+SHIPPED = PROJECT / "weights" / "fastpose_lite0_coco17.safetensors"
 OUT_OF_SCOPE = ("hardnet", "smpl", "backbone_only")  # the last has no head: tests/pose/test_networks.py
 
 
@@ -86,7 +86,7 @@ def test_our_own_networks_are_recognised_with_their_options(name: str, options: 
 def test_loading_fills_the_network() -> None:
     state = read_state_dict(SHIPPED)
     network, architecture = load_pose_network(state, str(SHIPPED))
-    assert architecture == Architecture("fastpose_mobile_small")
+    assert architecture == Architecture("fastpose_lite0")
     assert torch.equal(network.conv_out.weight, state["conv_out.weight"].float())
 
 
@@ -94,9 +94,9 @@ def test_another_network_than_named_is_refused_with_what_to_pass() -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
         load_pose_network(read_state_dict(SHIPPED), "w.safetensors", "fastpose_r50")
     text = str(error.value)
-    assert "w.safetensors is fastpose_mobile_small with 17 joints, not pose.name fastpose_r50" in text
+    assert "w.safetensors is fastpose_lite0 with 17 joints, not pose.name fastpose_r50" in text
     assert "missing (preact.conv1.weight" in text
-    assert "pass weights of fastpose_r50, or leave pose.name out: fastpose_mobile_small is recognised" in text
+    assert "pass weights of fastpose_r50, or leave pose.name out: fastpose_lite0 is recognised" in text
 
 
 def test_a_checkpoint_that_nearly_fits_is_explained() -> None:
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_nearly_fits_is_explained() -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
         load_pose_network(state, "w.pth")
     text = str(error.value)
-    assert "w.pth looks like fastpose_mobile_small with 17 joints but does not fit it" in text
+    assert "w.pth looks like fastpose_lite0 with 17 joints but does not fit it" in text
     assert "1 missing (duc1.bn.bias); 1 unknown (extra)" in text
 
 
@@ -135,7 +135,7 @@ def test_a_network_that_cannot_have_so_many_joints_is_refused_in_words() -> None
 
 def test_what_data_parallel_puts_before_names_is_taken_off() -> None:
     state = {f"module.{key}": tensor for key, tensor in read_state_dict(SHIPPED).items()}
-    assert load_pose_network(state, "w.pth")[1].name == "fastpose_mobile_small"
+    assert load_pose_network(state, "w.pth")[1].name == "fastpose_lite0"
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
