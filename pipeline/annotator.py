@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from pipeline.compute import Compute
 from pipeline.config import Settings
@@ -23,6 +25,14 @@ from pipeline.stopwatch import Stopwatch
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
 _T = TypeVar("_T")
+_Group = Sequence[tuple[np.ndarray, Boxes | None]]
+
+# What no image is to blame for.
+MACHINE_ERRORS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+
+
+class NetworksError(RuntimeError):
+    """The networks do not work on this machine, whatever the image; the text says what they failed with."""
 
 
 class Annotator:
@@ -30,6 +40,10 @@ class Annotator:
 
     Results depend on the image, the settings and the weights alone: batches have one fixed shape, and what shares a
     batch with an image does not touch it.
+
+    Attributes:
+        groups_ahead: batches of the detector that are under way while people of earlier ones are cut out and go through
+            the pose networks. On a GPU one, so that it has work while this process has; a CPU has nothing to gain.
     """
 
     def __init__(self, detector: Detector | None, poses: PoseEstimator, suppression: PoseNMS, compute: Compute) -> None:
@@ -37,6 +51,7 @@ class Annotator:
         self.poses = poses
         self.suppression = suppression
         self.compute = compute
+        self.groups_ahead = 1 if compute.device.type == "cuda" else 0
         self.stopwatch = Stopwatch()
 
     @classmethod
@@ -68,8 +83,8 @@ class Annotator:
         """The people of each image before suppression, in the images' order, as soon as their batches are full."""
         batch = _PoseBatch(self.poses, self.stopwatch)
         waiting: deque[_Waiting] = deque()
-        for group in _batched(images, self.detector.batch if self.detector else 1):
-            for (image, _), boxes in zip(group, self._boxes(group), strict=True):
+        for group, found in self._with_boxes(_batched(images, self.detector.batch if self.detector else 1)):
+            for (image, _), boxes in zip(group, found, strict=True):
                 person = _Waiting(boxes, len(self.poses.skeleton))
                 waiting.append(person)
                 batch.add(image, person)
@@ -79,15 +94,61 @@ class Annotator:
         while waiting:
             yield waiting.popleft().people()
 
+    def check(self) -> None:
+        """Run a grey image through the networks.
+
+        Raises:
+            NetworksError: they fail.
+            OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError: the machine does.
+        """
+        grey = np.full((64, 64, 3), 128, np.uint8)
+        boxes = Boxes(np.array([[8, 8, 56, 56]], np.float32), np.ones(1, np.float32))
+        try:
+            if self.detector is not None:
+                self.detector.detect([grey])
+            batch = _PoseBatch(self.poses, self.stopwatch)
+            batch.add(grey, _Waiting(boxes, len(self.poses.skeleton)))
+            batch.run()
+        except MACHINE_ERRORS:
+            raise
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise NetworksError(
+                f"the networks fail on a grey image, too: {type(error).__name__}: {reason}; it is this machine or an "
+                "installed package, no image: `--compute.device cpu` tells whether it is the GPU"
+            ) from error
+
     def suppress(self, candidates: People) -> People:
         """One pose per person, and nobody where nobody is."""
         with self.stopwatch("suppress"):
             return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)[0]
 
-    def _boxes(self, group: Sequence[tuple[np.ndarray, Boxes | None]]) -> list[Boxes]:
-        if self.detector is not None:
+    def _with_boxes(self, groups: Iterable[_Group]) -> Iterator[tuple[_Group, list[Boxes]]]:
+        """Each group and its boxes; the detector is `groups_ahead`."""
+        if not self.groups_ahead:
+            for group in groups:
+                with self.stopwatch("detect"):
+                    boxes = self._boxes(group)
+                yield group, boxes
+            return
+        ahead: deque[tuple[_Group, Future[list[Boxes]]]] = deque()
+
+        def first() -> tuple[_Group, list[Boxes]]:
+            group, boxes = ahead.popleft()
             with self.stopwatch("detect"):
-                return self.detector.detect([image for image, _ in group])
+                return group, boxes.result()
+
+        with ThreadPoolExecutor(1, "detect") as pool:
+            for group in groups:
+                ahead.append((group, pool.submit(self._boxes, group)))
+                if len(ahead) > self.groups_ahead:
+                    yield first()
+            while ahead:
+                yield first()
+
+    def _boxes(self, group: _Group) -> list[Boxes]:
+        if self.detector is not None:
+            return self.detector.detect([image for image, _ in group])
         boxes = [given for _, given in group if given is not None]
         if len(boxes) < len(group):
             raise ValueError("detector.name is given, but an image came without boxes")

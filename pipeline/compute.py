@@ -32,6 +32,8 @@ class Compute:
         if device == "cuda" and not has_gpu:
             raise ValueError("compute.device is cuda, but no GPU is visible to this process; use auto or cpu")
         chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+        if chosen.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # by default float32 has ten bits of mantissa in convolutions
         if precision == "auto":
             precision = "bf16" if _computes_in_bf16(chosen) else "float32"
         return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)

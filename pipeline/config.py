@@ -139,7 +139,7 @@ class PoseSettings(Section):
     """Which pose each person has."""
 
     weights: str | None = Field(
-        "weights/fastpose_mobile_small_coco17.safetensors", description="weights file, URI, or name in the catalogue"
+        "weights/fastpose_lite0_coco17.safetensors", description="weights file, URI, or name in the catalogue"
     )
     name: PoseName | None = Field(None, description="pose network; by default the one that the weights are for")
     input_size: InputSize = Field(None, description="height and width of a crop, pixels; by default the published")
@@ -192,7 +192,9 @@ class FleetSettings(Section):
     address: str | None = Field(None, description="Ray cluster; by default RAY_ADDRESS, else a local one is started")
     workers: int | None = Field(None, ge=1, description="at most so many; by default what the cluster has room for")
     gpus_per_worker: float | None = Field(None, ge=0, description="GPUs of a worker; by default 1 where there are any")
-    cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads of a worker; by default up to 4")
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="CPU threads of a worker, which decode where it has a GPU; by default up to 4"
+    )
     max_attempts: int = Field(6, ge=1, description="attempts at a shard, without news of it, until it is quarantined")
     image_seconds: float = Field(
         120.0, gt=0, description="decoding one image may take so long, seconds; then its worker is ended"

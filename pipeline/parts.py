@@ -1,7 +1,7 @@
 """Annotate one shard into one part. Knows no Ray.
 
-Three stages overlap through bounded queues: a thread reads and decodes, the caller's thread runs the networks, and a
-third suppresses. Encoding and the one PUT that commits the part come last; a worker overlaps them with its next
+Three stages overlap through bounded queues: threads read and decode, the caller's thread runs the networks, and another
+suppresses. Encoding and the one PUT that commits the part come last; a worker overlaps them with its next
 shard.
 """
 
@@ -19,10 +19,9 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from pipeline import storage
-from pipeline.annotator import Annotator
+from pipeline.annotator import MACHINE_ERRORS, Annotator
 from pipeline.bounded import BoundedQueue
 from pipeline.given import Given
 from pipeline.images import ImageRefused, decode_image
@@ -49,12 +48,14 @@ class PartWriter:
         annotator: the networks; one shard uses them at a time.
         given: what is known of the images before.
         deadline: around the decoding of each image.
+        decoders: images that are decoded at a time, each in a thread.
     """
 
     run: Run
     annotator: Annotator
     given: Given = Given()
     deadline: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    decoders: int = 1
     _networks: threading.Lock = field(default_factory=threading.Lock)
 
     def annotate(self, shard: Shard, poison: Collection[int] = (), careful: bool = False) -> Iterator[Progress]:
@@ -69,6 +70,7 @@ class PartWriter:
         Raises:
             OSError: storage failed.
             ValueError: the shard changed since it was planned.
+            NetworksError: the networks fail on any image.
         """
         results = self._carefully(shard, poison) if careful else self._overlapped(shard, poison)
         part = _Part(self.run.settings.output.candidates)
@@ -125,12 +127,21 @@ class PartWriter:
             reader.join()
 
     def _fill(self, queue: BoundedQueue[_Decoded], shard: Shard, poison: Collection[int]) -> None:
-        with queue.filling():
-            watch = self.annotator.stopwatch
+        watch = self.annotator.stopwatch
+
+        def put(decoded: Future[_Decoded]) -> None:
+            item = decoded.result()
+            with watch("wait for room"):
+                queue.put(item, 0 if item.pixels is None else item.pixels.nbytes)
+
+        with queue.filling(), ThreadPoolExecutor(self.decoders, "decode") as pool:
+            ahead: deque[Future[_Decoded]] = deque()
             for number, encoded in enumerate(_timed(read_shard(shard, self._max_bytes), partial(watch, "read"))):
-                item = self._decode(encoded, number in poison)
-                with watch("wait for room"):
-                    queue.put(item, 0 if item.pixels is None else item.pixels.nbytes)
+                ahead.append(pool.submit(self._decode, encoded, number in poison))
+                if len(ahead) == self.decoders:
+                    put(ahead.popleft())
+            for decoded in ahead:
+                put(decoded)
 
     def _carefully(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
         with self._networks:
@@ -145,9 +156,10 @@ class PartWriter:
                 try:
                     (candidates,) = self.annotator.candidates([(item.pixels, item.boxes)])
                     people = self.annotator.suppress(candidates)
-                except (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
-                    raise  # the machine's matter, not the image's
+                except MACHINE_ERRORS:
+                    raise
                 except Exception as error:
+                    self.annotator.check()  # before the image is blamed
                     item.row.status, item.row.error = "unreadable", f"could not be annotated: {error}"[:200]
                     yield self._nobody(item.row)
                 else:

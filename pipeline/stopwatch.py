@@ -8,7 +8,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
-# Three threads of a worker, and what each does; the networks' should do nothing but detect and pose.
+# What a worker's threads do; the networks' should do nothing but detect and pose. Where the detector has a thread of
+# its own, what counts is how long the networks' thread waits for boxes.
 STAGES = {
     "read": ("read", "decode", "wait for room"),
     "networks": ("wait for images", "detect", "crop", "poses"),

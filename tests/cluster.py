@@ -97,11 +97,11 @@ class Cluster:
 
 
 @contextmanager
-def start_cluster(folder: Path, cpus: int = 2) -> Iterator[Cluster]:
-    """Start a head node with its own port, and end just it."""
+def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0) -> Iterator[Cluster]:
+    """Start a head node with its own port, and end just it. Ray believes in as many GPUs as it is told."""
     port, metrics_port = _free_port(), _free_port()
     hook = folder / "hook.json"
-    options = [f"--port={port}", f"--metrics-export-port={metrics_port}", f"--num-cpus={cpus}"]
+    options = [f"--port={port}", f"--metrics-export-port={metrics_port}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
     process = _start_node(folder, ["--head", *options, "--include-dashboard=false"], hook)
     cluster = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", hook, process)
     cluster.behave()

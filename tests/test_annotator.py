@@ -7,7 +7,7 @@ import torch
 import yaml
 from conftest import DEMO, PEOPLE, PROJECT, needs_people
 
-from pipeline.annotator import Annotator
+from pipeline.annotator import Annotator, NetworksError
 from pipeline.config import Settings
 from pipeline.evaluation import evaluate_keypoints
 from pipeline.given import boxes_by_image
@@ -16,7 +16,7 @@ from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
 from pipeline.skeletons import SKELETONS
 
-SHIPPED = str(PROJECT / "weights" / "fastpose_mobile_small_coco17.safetensors")
+SHIPPED = str(PROJECT / "weights" / "fastpose_lite0_coco17.safetensors")
 
 
 def demo_image(name: str) -> np.ndarray:
@@ -87,6 +87,48 @@ def test_results_come_as_soon_as_their_batches_are_full(annotator: Annotator) ->
     assert len(seen) == 4  # a pose batch, not the whole stream
 
 
+def test_a_detector_that_is_ahead_finds_the_same(annotator: Annotator) -> None:
+    """As on a GPU: boxes of the next images are looked for while people of the last ones are cut out."""
+    settings = Settings.model_validate({"detector": {"batch": 2}, "pose": {"batch": 4}, "compute": {"device": "cpu"}})
+    finder = Annotator.from_settings(settings)
+    names = ("grace_hopper.jpg", "group.jpg", "cat.jpg", "eileen_collins.jpg", "photographer.png") * 2
+    images = [demo_image(name) for name in names]
+    plain = finder.annotate(images)
+    assert sum(map(len, plain)) >= 10
+    for ahead in (1, 3):
+        finder.groups_ahead = ahead
+        for expected, people in zip(plain, finder.annotate(images), strict=True):
+            assert_same(expected, people)
+
+
+def test_a_detector_that_is_ahead_and_fails_says_so(annotator: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotator, "groups_ahead", 1)
+    stream = annotator.candidates((demo_image("cat.jpg"), None if i == 3 else FACE) for i in range(9))
+    with pytest.raises(ValueError, match="but an image came without boxes"):
+        list(stream)
+
+
+def test_networks_that_work_pass_the_check() -> None:
+    Annotator.from_settings(Settings.model_validate({"compute": {"device": "cpu"}})).check()
+
+
+def test_networks_that_fail_are_told_from_a_machine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    annotator = with_poses({})
+
+    def fail(error: Exception):
+        def estimate(crops, boxes):
+            raise error
+
+        monkeypatch.setattr(annotator.poses, "estimate", estimate)
+
+    fail(RuntimeError("no kernel image is available"))
+    with pytest.raises(NetworksError, match="it is this machine or an installed package, no image"):
+        annotator.check()
+    fail(torch.OutOfMemoryError("2 GiB"))
+    with pytest.raises(torch.OutOfMemoryError):
+        annotator.check()
+
+
 def test_nothing_in_nothing_out(annotator: Annotator) -> None:
     assert annotator.annotate([], []) == []
 
@@ -143,9 +185,9 @@ def test_an_ensemble_of_one_network_with_itself_is_that_network() -> None:
     ("pose", "message"),
     [
         ({"weights": None}, "pose.weights and pose.name are both none"),
-        ({"name": "fastpose_r50"}, "is fastpose_mobile_small with 17 joints, not pose.name fastpose_r50"),
-        ({"skeleton": "halpe26"}, "pose.skeleton halpe26 has 26 joints, but the network is fastpose_mobile_small"),
-        ({"decode": "offset"}, "pose.decode is offset, which fastpose_mobile_small does not give"),
+        ({"name": "fastpose_r50"}, "is fastpose_lite0 with 17 joints, not pose.name fastpose_r50"),
+        ({"skeleton": "halpe26"}, "pose.skeleton halpe26 has 26 joints, but the network is fastpose_lite0"),
+        ({"decode": "offset"}, "pose.decode is offset, which fastpose_lite0 does not give"),
         ({"decode": "combined"}, "which is for 68, 133, 136 joints; the network has 17"),
         ({"weights": DCN_136}, "fastpose_r50_dcn with 136 joints.*decoded by combined or integral.*--pose.decode"),
         ({"weights": None, "name": "fpn_offset_r50", "decode": "argmax"}, "which fpn_offset_r50 does not give"),

@@ -83,7 +83,9 @@ class Yolo(nn.Module):
             torch.meshgrid(torch.arange(width, device=x.device), torch.arange(height, device=x.device), indexing="xy"),
             dim=-1,
         )[:, :, None]
-        anchors = torch.tensor(self.anchors, dtype=x.dtype, device=x.device)
+        # Made where they are used: a copy from the host would wait for all that a GPU still has to do.
+        sides = [torch.full((), side, dtype=x.dtype, device=x.device) for anchor in self.anchors for side in anchor]
+        anchors = torch.stack(sides).view(-1, 2)
         if self.new_coords:
             xy, size, rest = x[..., :2], (2 * x[..., 2:4]) ** 2 * anchors, x[..., 4:]
         else:

@@ -15,7 +15,7 @@ from pipeline.config import DetectorSettings
 from pipeline.detectors import yolov3_spp
 from pipeline.detectors.darknet import Darknet, DarknetError
 from pipeline.detectors.letterbox import letterbox
-from pipeline.detectors.selection import select_people
+from pipeline.detectors.selection import likely_rows, select_people
 from pipeline.people import Boxes
 from pipeline.weights import confirm, local_file
 
@@ -87,8 +87,9 @@ class DarknetDetector:
         with torch.inference_mode():
             inputs = self._compute.to_input(torch.from_numpy(self._inputs)).to(self._compute.dtype)
             predictions = self.network(inputs)[: len(images)]
-        s = self._settings
+            s = self._settings
+            likely = likely_rows(predictions, s.confidence)
         return [
             box.to_image(select_people(rows, s.confidence, s.nms_iou, s.max_boxes))
-            for box, rows in zip(boxes, predictions, strict=True)
+            for box, rows in zip(boxes, likely, strict=True)
         ]

@@ -182,6 +182,11 @@ class _Onnx:
             self._session = onnxruntime.InferenceSession(path, options, [name for name in wanted if name in usable])
         except Exception as error:  # onnxruntime's own classes share no base
             raise ValueError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None
+        if wanted[0] not in self._session.get_providers():
+            raise ValueError(
+                f"{path}: the installed onnxruntime would run it on the CPU, and compute.device is {compute.device}: "
+                "install onnxruntime-gpu in its place, or set compute.device to cpu"
+            )
         (source,) = self._session.get_inputs()
         batch, _, height, width = source.shape
         self._name = source.name

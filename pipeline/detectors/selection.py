@@ -12,6 +12,19 @@ from pipeline.people import Boxes
 TIGHTER_STEP = 0.05
 
 
+def likely_rows(predictions: Tensor, confidence: float) -> list[Tensor]:
+    """Each image's rows whose objectness is above `confidence`, float32 on the CPU, in their order.
+
+    A GPU is waited for once for the batch, not for each image.
+
+    Args:
+        predictions: (B, N, 5 + C) float.
+    """
+    likely = predictions[..., 4] > confidence
+    counts = likely.sum(dim=1)
+    return list(predictions[likely].float().cpu().split(counts.tolist()))
+
+
 def select_people(
     predictions: Tensor,
     confidence: float,

@@ -62,9 +62,9 @@ def _knock(address: str) -> None:
         raise ConnectionError(f"no Ray cluster at {address}: {error}") from None
 
 
-def _may_grow(settings: FleetSettings) -> bool:
+def may_grow(address: str | None) -> bool:
     """Whether nodes can join: a cluster that was there before, not one started for this job."""
-    return bool(settings.address or os.environ.get("RAY_ADDRESS"))
+    return bool(address or os.environ.get("RAY_ADDRESS"))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: 
     if cpus is None:
         per_gpu = [int(node.get("CPU", 0) // max(1, int(node["GPU"] / gpus))) for node in fitting] if gpus else []
         cpus = max(1, min([_DEFAULT_CPUS, *(per_gpu or [largest_node])]))
-    if len(nodes) == 1 and not _may_grow(settings) and (not fitting or cpus > largest_node):
+    if len(nodes) == 1 and not may_grow(settings.address) and (not fitting or cpus > largest_node):
         raise ValueError(
             f"a worker asks for {cpus} CPUs and {gpus:g} GPUs, this machine has {total_cpus} and {total_gpus:g}: "
             "set fleet.cpus_per_worker, fleet.gpus_per_worker or compute.device"

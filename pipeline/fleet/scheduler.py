@@ -37,7 +37,7 @@ from pipeline.sources import Manifest, Shard
 
 _DEATHS_OF_POISON = 2
 _FAILED_STARTS = 3
-_LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError")
+_LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError", "NetworksError")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
@@ -269,7 +269,8 @@ class _Scheduler:
                 reason = error
                 self._display.worker_died()
             # Settings that no worker can use end the job; one machine's trouble ends that worker.
-            if isinstance(reason, ValueError) or self._failed_starts >= _FAILED_STARTS:
+            alone = all(other.starting is not None for other in self._workers)
+            if isinstance(reason, ValueError) or (self._failed_starts >= _FAILED_STARTS and alone):
                 raise FleetError(f"a worker could not start: {reason}") from None
             first_line = str(reason).splitlines()[0]
             self._display.note(f"a worker could not start, asking for another: {first_line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class Worker:
 
         Raises:
             ValueError, OSError: a network cannot be loaded, or the run directory cannot be reached from here.
+            NetworksError: the networks fail on this machine's GPU.
         """
         storage.PATIENCE.seconds = run.settings.fleet.storage_patience
         if not storage.exists(run.manifest_uri):
@@ -58,9 +60,14 @@ class Worker:
 
         bound_allocator()
         pin_threads(threads)
+        on_gpu = _take_gpus(run.settings.compute.device)
         self._limit = _memory_limit(run.settings.fleet, threads)
         deadline = Deadline(run.settings.fleet.image_seconds)
-        self._writer = PartWriter(run, Annotator.from_settings(run.settings), given, deadline)
+        annotator = Annotator.from_settings(run.settings)
+        if on_gpu:
+            annotator.check()  # memory for a batch, and kernels for this GPU, are there now or never
+        # Beside a GPU the threads have nothing better to do; on a CPU the networks use them all.
+        self._writer = PartWriter(run, annotator, given, deadline, decoders=threads if on_gpu else 1)
         if held_bytes() > _FULL * self._limit:
             raise ValueError(
                 f"the networks alone take {held_bytes() / 1e9:.1f} GB; fleet.worker_gigabytes is "
@@ -85,6 +92,27 @@ class Worker:
             retries=dict(storage.PATIENCE.take_retries()),
             full=held_bytes() > _FULL * self._limit,
         )
+
+
+def _take_gpus(device: str) -> bool:
+    """Let this process see the GPUs that Ray gave it, and no others; whether the networks go there.
+
+    Raises:
+        OSError: Ray, which asks the driver, counts a GPU that CUDA cannot use.
+    """
+    import torch
+
+    if not ray.get_runtime_context().get_accelerator_ids()["GPU"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing from a worker that asks for none
+        return False
+    if device == "cpu":
+        return False
+    if not torch.cuda.is_available():
+        raise OSError(
+            f"Ray gave this worker a GPU that CUDA {torch.version.cuda} cannot use here; a newer driver helps, or "
+            "--compute.device cpu"
+        )
+    return True
 
 
 def _memory_limit(settings: FleetSettings, cpus: int) -> int:

@@ -60,7 +60,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         x = input if input.dtype == torch.float64 else input.float()
-        count = torch.tensor([x.numel() / x.shape[1]], dtype=x.dtype, device=x.device)
+        count = x.new_full((1,), x.numel() / x.shape[1])  # made on the device: nothing waits for a copy
         sums = _Sum.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))
         total = sums[-1]
         mean = sums[:-1] / total

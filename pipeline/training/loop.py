@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ from pipeline.training.depthwise import with_fast_gradients
 from pipeline.training.distributed import with_shared_statistics
 from pipeline.training.options import Optimisation
 
-_PREFETCH = 4  # batches made ahead of the network
+_AUGMENTERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads; those of other processes need cores, too
+_PREFETCH = 2 * _AUGMENTERS  # batches made ahead of the network
 _SETTLING = 20  # batches that BatchNorm's final statistics are measured on
 
 
@@ -197,7 +199,7 @@ class Trainer:
 
     def _batches(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
         """Batches of these steps, made ahead in threads; a step's samples and views depend on seed and step alone."""
-        with ThreadPoolExecutor(2, "augment") as pool:
+        with ThreadPoolExecutor(_AUGMENTERS, "augment") as pool:
             waiting = [pool.submit(self._batch, step) for step in steps[:_PREFETCH]]
             for position in range(len(steps)):
                 views = waiting.pop(0).result()

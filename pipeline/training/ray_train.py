@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from pipeline import storage
 from pipeline.compute import Compute
 from pipeline.config import FleetSettings
-from pipeline.fleet.cluster import connect
+from pipeline.fleet.cluster import connect, may_grow
 from pipeline.training.loop import Trainer
 from pipeline.training.run import TrainRun, subject_of, train_run
 from pipeline.training.settings import TrainSettings
@@ -34,11 +34,12 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
         report: told each line of the history.
 
     Raises:
+        ValueError: this machine has fewer GPUs than workers.
         RuntimeError: training failed, with what the worker said.
     """
     settings = run.settings
     with connect(FleetSettings(address=settings.address)):
-        use_gpu = settings.compute.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        use_gpu = _use_gpu(settings)
         trainer = TorchTrainer(
             _worker,
             train_loop_config=settings.model_dump(mode="json"),
@@ -61,6 +62,19 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
             fit.result()
         except ray.train.TrainingFailedError as error:
             raise RuntimeError(_reason(error)) from None
+
+
+def _use_gpu(settings: TrainSettings) -> bool:
+    """Whether each worker gets a GPU of its own. Ray would wait for ever for those that never come."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if settings.compute.device == "cpu" or (settings.compute.device == "auto" and not gpus):
+        return False
+    if gpus < settings.workers and not may_grow(settings.address):
+        raise ValueError(
+            f"workers is {settings.workers}, each with a GPU of its own; this machine has {gpus:g}: set workers to "
+            "that, or compute.device to cpu"
+        )
+    return True
 
 
 def _reason(error: ray.train.TrainingFailedError) -> str:

@@ -82,7 +82,8 @@ class TrainRun:
         if not storage.exists(self.path("checkpoint.pt")):
             return False
         content = io.BytesIO(storage.read_bytes(self.path("checkpoint.pt")))
-        trainer.load_state(torch.load(content, map_location=trainer.device, weights_only=True))
+        # To the CPU: the optimiser counts its steps there, and a count on a GPU would be waited for at every step.
+        trainer.load_state(torch.load(content, map_location="cpu", weights_only=True))
         return True
 
     def keep_weights(self, name: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -137,3 +137,13 @@ def test_yolox_nano_finds_the_people_of_the_photographs() -> None:
                 {"image_id": image["id"], "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             )
     assert evaluate_boxes(results, truth).ap > 0.40
+
+
+@needs_models
+def test_an_onnx_file_that_would_leave_the_gpu_idle_is_refused() -> None:
+    """The CPU build of onnxruntime is installed here; a run that says GPU must not use it."""
+    settings = DetectorSettings(name="yolox", weights=str(NANO))
+    with pytest.raises(
+        ValueError, match=r"would run it on the CPU, and compute\.device is cuda: install onnxruntime-gpu"
+    ):
+        build_detector(settings, Compute(torch.device("cuda"), torch.float32))

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from pipeline.detectors.letterbox import DARKNET, YOLO, YOLOX, letterbox
-from pipeline.detectors.selection import overlap_nms, select_people
+from pipeline.detectors.selection import likely_rows, overlap_nms, select_people
 from pipeline.people import Boxes
 
 
@@ -27,6 +27,16 @@ def test_objectness_class_and_overlap_select() -> None:
     )
     np.testing.assert_allclose(found.scores, [0.9, 0.3])
     np.testing.assert_allclose(found.xyxy[0], [40, 30, 60, 70])
+
+
+def test_rows_of_a_batch_are_those_of_its_images() -> None:
+    batch = torch.from_numpy(np.random.default_rng(0).random((3, 50, 7))).to(torch.bfloat16)
+    batch[1, :, 4] = 0.1  # nothing in this one
+    for rows, image in zip(likely_rows(batch, 0.5), batch, strict=True):
+        assert rows.dtype == torch.float32
+        assert torch.equal(rows, image[image[:, 4] > 0.5].float())
+        a, b = select_people(rows, 0.5, 0.6, 100), select_people(image, 0.5, 0.6, 100)
+        np.testing.assert_array_equal(a.xyxy, b.xyxy)
 
 
 def test_overlap_counts_whole_pixels_and_suppresses_at_the_threshold() -> None:

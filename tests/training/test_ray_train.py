@@ -12,6 +12,9 @@ import pytest
 from test_train_run import arguments, collection, run  # noqa: F401
 
 from pipeline.checkpoints import read_state_dict
+from pipeline.config import ComputeSettings
+from pipeline.training import ray_train
+from pipeline.training.settings import TrainSettings
 
 SMALL = {
     "validation": "none", "pose.input_size": "64x64", "optimisation.batch": 4, "optimisation.learning_rate": "0.0005",
@@ -21,6 +24,30 @@ SMALL = {
 
 def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "address", "expected"),
+    [
+        ("auto", 0, None, False),
+        ("cpu", 4, None, False),
+        ("auto", 2, None, True),
+        ("cuda", 0, "10.0.0.1:6379", True),  # GPU nodes come when they are asked for
+        ("auto", 1, "10.0.0.1:6379", True),
+    ],
+)
+def test_who_gets_a_gpu(device: str, gpus: int, address: str | None, expected: bool, monkeypatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_train.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": float(gpus)} if gpus else {})
+    settings = TrainSettings(workers=2, address=address, compute=ComputeSettings(device=device))
+    assert ray_train._use_gpu(settings) == expected
+
+
+def test_more_workers_than_the_machine_has_gpus_are_refused(monkeypatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_train.ray, "cluster_resources", lambda: {"GPU": 1.0})
+    with pytest.raises(ValueError, match="workers is 2, each with a GPU of its own; this machine has 1"):
+        ray_train._use_gpu(TrainSettings(workers=2))
 
 
 @pytest.mark.slow
