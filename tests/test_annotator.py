@@ -68,10 +68,11 @@ def test_flip_test_of_a_mirrored_image_is_the_mirrored_pose() -> None:
     plain, mirrored = annotator.annotate([image, np.ascontiguousarray(image[:, ::-1])])
     mirror = annotator.poses.skeleton.mirror
     back = mirrored.keypoints[0][mirror] * [-1, 1] + [image.shape[1], 0]
-    clear = (plain.keypoint_scores[0] > 0.3) & (mirrored.keypoint_scores[0][mirror] > 0.3)
+    clear = (plain.keypoint_scores[0] > 0.4) & (mirrored.keypoint_scores[0][mirror] > 0.4)
     assert clear.sum() >= 5
     cell = 1.25 * image.shape[1] / 48
-    assert np.abs(back - plain.keypoints[0])[clear].max() < 1.5 * cell
+    # Half a cell: where a peak's two neighbours are as good as equal, the quarter cell can go to either side.
+    assert np.abs(back - plain.keypoints[0])[clear].max() < 0.75 * cell
 
 
 def test_results_come_as_soon_as_their_batches_are_full(annotator: Annotator) -> None:
