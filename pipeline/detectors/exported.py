@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.compute import Compute
 from pipeline.config import DetectorSettings
-from pipeline.detectors.letterbox import YOLO, YOLOX, LetterboxStyle, letterbox
+from pipeline.detectors.letterbox import YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
 from pipeline.detectors.selection import select_people
 from pipeline.people import Boxes
 from pipeline.weights import confirm, local_file
@@ -51,18 +51,24 @@ def yolox_rows(output: Tensor, size: tuple[int, int]) -> Rows:
     _expect(output, size, "YOLOX", output.ndim == 3 and output.shape[1] == _cells(size) and output.shape[2] > 5)
     if output[..., :2].abs().max() > max(size) / 4:
         return lambda decoded: decoded
-    height, width = size
-    cells, strides = [], []
-    for side in _STRIDES:
-        y, x = torch.meshgrid(torch.arange(height // side), torch.arange(width // side), indexing="ij")
-        cells.append(torch.stack([x, y], dim=-1).reshape(-1, 2))
-        strides.append(torch.full((len(cells[-1]), 1), side))
-    corner, stride = torch.cat(cells).to(output), torch.cat(strides).to(output)
+    cells = yolox_cells(size).to(output)
+    stride = cells[:, 2:]
+    corner = cells[:, :2] - stride / 2
 
     def decode(raw: Tensor) -> Tensor:
-        return torch.cat([(raw[..., :2] + corner) * stride, raw[..., 2:4].exp() * stride, raw[..., 4:]], dim=-1)
+        return torch.cat([raw[..., :2] * stride + corner, raw[..., 2:4].exp() * stride, raw[..., 4:]], dim=-1)
 
     return decode
+
+
+def yolox_cells(size: tuple[int, int]) -> Tensor:
+    """(N, 3) centre x, y and stride of the cell of each YOLOX row, in pixels of an input of this height and width."""
+    found = []
+    for stride in _STRIDES:
+        y, x = torch.meshgrid(torch.arange(size[0] // stride), torch.arange(size[1] // stride), indexing="ij")
+        cells = torch.stack([(x + 0.5) * stride, (y + 0.5) * stride, torch.full(x.shape, float(stride))], dim=-1)
+        found.append(cells.reshape(-1, 3))
+    return torch.cat(found)
 
 
 def yolo_rows(output: Tensor, size: tuple[int, int]) -> Rows:
@@ -106,6 +112,7 @@ class ExportedDetector:
 
     Attributes:
         batch: images per call.
+        size: height and width of its input.
     """
 
     def __init__(self, runner: _Onnx | _TorchScript, form: Form, settings: DetectorSettings) -> None:
@@ -119,10 +126,10 @@ class ExportedDetector:
         self._runner = runner
         self._form = form
         side = settings.input_size or _USUAL_SIDE
-        self._size = runner.size or (side, side)
-        self._inputs = np.full((settings.batch, *self._size, 3), form.style.pad_value, np.uint8)
+        self.size = runner.size or (side, side)
+        self._inputs = np.full((settings.batch, *self.size, 3), form.style.pad_value, np.uint8)
         try:
-            self._rows = form.rows(self._output(1), self._size)
+            self._rows = form.rows(self._output(1), self.size)
         except Exception as error:  # what a runner raises is its own affair
             raise ValueError(f"{settings.weights} as detector.name {settings.name}: {error}") from None
 
@@ -150,15 +157,19 @@ class ExportedDetector:
         return detector
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
-        # The batch always has its full shape, so that an image's result doesn't depend on its neighbours.
-        style = self._form.style
-        boxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
-        rows = self._rows(self._output(len(images)))
+        boxes, rows = self.rows(images)
         s = self._settings
         return [
             box.to_image(select_people(row, s.confidence, s.nms_iou, s.max_boxes, objectness_alone=False))
             for box, row in zip(boxes, rows, strict=True)
         ]
+
+    def rows(self, images: Sequence[np.ndarray]) -> tuple[list[Letterbox], Tensor]:
+        """How up to `batch` images (H, W, 3) uint8 RGB lie in the input, and what is found in each, see `Form.rows`."""
+        # The batch always has its full shape, so that an image's result doesn't depend on its neighbours.
+        style = self._form.style
+        boxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
+        return boxes, self._rows(self._output(len(images)))
 
     def _output(self, count: int) -> Tensor:
         """Of the first `count` inputs; the others are run too where the network takes a whole batch."""

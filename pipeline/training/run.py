@@ -56,7 +56,8 @@ class TrainRun:
         run = cls(settings.output, settings)
         other = {"pose": "detector", "detector": "pose"}[settings.task]
         told = settings.model_dump(mode="json", exclude=_PER_START | {other})
-        exists = storage.exists(run.path("train.json"))
+        # A start that was refused, or stopped before its first checkpoint, keeps nobody from starting properly.
+        exists = storage.exists(run.path("checkpoint.pt"))
         if exists and not settings.resume:
             raise TrainingRefused(f"{run.uri} holds a training run; --resume goes on with it, or name another --output")
         if exists:

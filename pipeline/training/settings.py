@@ -57,6 +57,12 @@ class DetectorToTrain(Section):
     cfg: str = Field("configs/detectors/person_small.cfg", description="Darknet description with one class")
     weights: str | None = Field(None, description="start from these weights; by default random ones")
     input_size: Side = Field(416, description="side of views, pixels")
+    teacher: str | None = Field(
+        None,
+        description="a YOLOX network (.onnx, TorchScript) whose scores and boxes are learnt from beside the labels; "
+        "images whose boxes are incomplete count too then",
+    )
+    teacher_share: Share = Field(0.5, description="of the loss, where there is a teacher")
     augmentation: BoxAugmentation = BoxAugmentation()
 
 
@@ -95,7 +101,7 @@ class TrainSettings(Section):
 
         teachers = tuple(absolute_path(weights) for weights in self.pose.teachers)
         pose = {"weights": absolute_path(self.pose.weights), "teachers": teachers}
-        detector = {"weights": absolute_path(self.detector.weights), "cfg": absolute_path(self.detector.cfg)}
+        detector = {key: absolute_path(getattr(self.detector, key)) for key in ("cfg", "weights", "teacher")}
         return self.model_copy(
             update={
                 "output": absolute_path(self.output),

@@ -20,22 +20,27 @@ class People(NamedTuple):
     ignored: np.ndarray
 
 
-def boxes_of(annotations: Mapping[str, Any], name: str) -> dict[int, People]:
+def boxes_of(annotations: Mapping[str, Any], name: str, incomplete: bool = False) -> dict[int, People]:
     """The people of every image that can be learnt from, by image id; images without people among them.
 
-    Crowds are ignored regions. Images whose entry says `"dense_boxes": false`, which may show people without a box, are
-    left out.
+    Crowds are ignored regions. So is all of an image whose entry says `"dense_boxes": false`, which may show people
+    without a box.
 
     Args:
         annotations: a loaded COCO file; categories other than person are passed over.
         name: of the file, for error texts.
+        incomplete: keep those; else they are left out.
 
     Raises:
         AnnotationError: an entry without a proper box, named.
     """
     person = {c["id"] for c in annotations.get("categories", []) if c.get("name") == "person"} or {1}
-    complete = [image["id"] for image in annotations["images"] if image.get("dense_boxes", True)]
-    found: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {number: ([], []) for number in complete}
+    found: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+    for image in annotations["images"]:
+        if image.get("dense_boxes", True):
+            found[image["id"]] = ([], [])
+        elif incomplete:
+            found[image["id"]] = ([], [np.array([0, 0, image["width"], image["height"]], np.float32)])
     for entry in annotations["annotations"]:
         if entry["image_id"] not in found or entry.get("category_id", 1) not in person:
             continue

@@ -19,6 +19,7 @@ _BEST = 10  # predictions whose overlaps add up to how many may find one person
 _OVERLAP_COST = 3.0
 _FAR_COST = 1e5
 _IGNORED_OVERLAP = 0.5
+_TAUGHT_SCORE = 0.05  # boxes that a teacher scores less are not learnt
 
 
 def detection_loss(predictions: Tensor, cells: Tensor, reach: float, boxes: Tensor, kinds: Tensor) -> Tensor:
@@ -32,8 +33,7 @@ def detection_loss(predictions: Tensor, cells: Tensor, reach: float, boxes: Tens
         boxes: (B, M, 4) x1 y1 x2 y2 in pixels.
         kinds: (B, M) 1 a person, 2 a region to ignore, 0 nothing.
     """
-    half = predictions[..., 2:4] / 2
-    found = torch.cat([predictions[..., :2] - half, predictions[..., :2] + half], dim=-1)
+    found = _corners(predictions)
     objectness, person = predictions[..., 4], predictions[..., 5]
     target = torch.zeros_like(objectness)
     counted = torch.ones_like(objectness, dtype=torch.bool)
@@ -53,12 +53,27 @@ def detection_loss(predictions: Tensor, cells: Tensor, reach: float, boxes: Tens
             truths.append(people[whom])
     positive = torch.cat(rows)
     count = over_processes(torch.tensor(float(len(positive)), device=predictions.device)).clamp(min=1)
-    wrong = F.binary_cross_entropy(objectness, target, reduction="none")
-    loss = (wrong * (objectness.detach() - target).square() * counted).sum()
+    loss = (_quality_focal(objectness, target) * counted).sum()
     if len(positive):
         box = complete_box_iou_loss(found.flatten(0, 1)[positive], torch.cat(truths), reduction="sum")
         named = -person.flatten()[positive].clamp(min=1e-6).log().sum()
         loss = loss + _BOX_SHARE * box + _CLASS_SHARE * named
+    return loss / count
+
+
+def taught_loss(predictions: Tensor, taught: Tensor) -> Tensor:
+    """How far predictions are from a teacher's, per person that it sees; the same three terms, by its scores.
+
+    Args:
+        predictions: (B, N, 6), see `detection_loss`.
+        taught: (B, N, 5) cx cy w h in pixels and score, of the same cells.
+    """
+    objectness, person, score = predictions[..., 4], predictions[..., 5], taught[..., 4]
+    count = over_processes(score.sum()).clamp(min=1)
+    shown = score > _TAUGHT_SCORE
+    box = complete_box_iou_loss(_corners(predictions)[shown], _corners(taught)[shown])
+    named = -person[shown].clamp(min=1e-6).log()
+    loss = _quality_focal(objectness, score).sum() + (score[shown] * (_BOX_SHARE * box + _CLASS_SHARE * named)).sum()
     return loss / count
 
 
@@ -102,6 +117,18 @@ def assign(found: Tensor, objectness: Tensor, cells: Tensor, reach: float, peopl
     chosen = wanted.any(dim=1)
     whom = torch.where(wanted, cost, torch.inf).argmin(dim=1)
     return candidates[chosen], whom[chosen]
+
+
+def _quality_focal(objectness: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy by how far off it is, squared."""
+    wrong = F.binary_cross_entropy(objectness, target, reduction="none")
+    return wrong * (objectness.detach() - target).square()
+
+
+def _corners(rows: Tensor) -> Tensor:
+    """x1 y1 x2 y2 of rows that begin with cx cy w h."""
+    half = rows[..., 2:4] / 2
+    return torch.cat([rows[..., :2] - half, rows[..., :2] + half], dim=-1)
 
 
 def _inside(boxes: Tensor, regions: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.sources import read_coco
 from pipeline.training.detector.data import ImageSet, People, boxes_of, shrink_images
 from pipeline.training.detector.task import DetectorTask
+from pipeline.training.detector.teacher import YoloxTeacher
 from pipeline.training.photographs import read_pixels
 from pipeline.training.settings import AnnotatedSet, TrainSettings
 from pipeline.training.subject import Measured
@@ -54,7 +55,13 @@ class DetectorSubject:
         else:
             expect_little(network)
         images = read_images(settings)
-        task = DetectorTask(images, network, settings.detector.input_size, settings.detector.augmentation)
+        s = settings.detector
+        teacher = None
+        if s.teacher is not None:
+            compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+            cells = network.cells(s.input_size, s.input_size)
+            teacher = YoloxTeacher(s.teacher, settings.optimisation.batch, s.input_size, cells, compute)
+        task = DetectorTask(images, network, s.input_size, s.augmentation, teacher, s.teacher_share)
         return cls(network, cfg, task, settings)
 
     def __str__(self) -> str:
@@ -88,16 +95,21 @@ def read_images(settings: TrainSettings) -> ImageSet:
     if settings.cache and storage.exists(settings.cache):
         return ImageSet.from_bytes(storage.read_bytes(settings.cache))
     images = ImageSet.join(
-        [shrink_images(_images(annotated), settings.detector.input_size) for annotated in settings.sets]
+        [
+            shrink_images(
+                _images(annotated, incomplete=settings.detector.teacher is not None), settings.detector.input_size
+            )
+            for annotated in settings.sets
+        ]
     )
     if settings.cache:
         storage.write_bytes(settings.cache, images.to_bytes())
     return images
 
 
-def _images(annotated: AnnotatedSet) -> Iterator[tuple[np.ndarray, People, float]]:
+def _images(annotated: AnnotatedSet, incomplete: bool) -> Iterator[tuple[np.ndarray, People, float]]:
     content = read_coco(annotated.annotations)
-    people = boxes_of(content, annotated.annotations)
+    people = boxes_of(content, annotated.annotations, incomplete)
     for image in content["images"]:
         if image["id"] in people and annotated.source in (None, image.get("source")):
             pixels = read_pixels(annotated.annotations, annotated.images, image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.detectors.darknet import Darknet
 from pipeline.training.detector.augment import mosaic_view, single_view
 from pipeline.training.detector.data import ImageSet, People
-from pipeline.training.detector.loss import detection_loss
+from pipeline.training.detector.loss import detection_loss, taught_loss
 from pipeline.training.options import BoxAugmentation
 
 _PERSON, _IGNORED = 1, 2
@@ -24,8 +24,20 @@ class DetectorTask:
         weights: how often each image is drawn.
     """
 
-    def __init__(self, images: ImageSet, network: Darknet, side: int, augmentation: BoxAugmentation) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        network: Darknet,
+        side: int,
+        augmentation: BoxAugmentation,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        teacher_share: float = 0.5,
+    ) -> None:
         """
+        Args:
+            teacher: views (B, S, S, 3) uint8 RGB to what `taught_loss` wants.
+            teacher_share: of the loss.
+
         Raises:
             ValueError: the network knows more classes than one.
         """
@@ -37,6 +49,8 @@ class DetectorTask:
         self._augmentation = augmentation
         self._cells = network.cells(side, side)
         self._reach = network.reach
+        self._teacher = teacher
+        self._teacher_share = teacher_share
 
     def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
         """(B, S, S, 3) uint8 RGB, boxes (B, M, 4) x1 y1 x2 y2 in their pixels, kinds (B, M) as the loss wants them."""
@@ -63,5 +77,8 @@ class DetectorTask:
         pixels, boxes, kinds = views
         inputs = (pixels.float() / 255).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
-            predictions = network(inputs)
-        return detection_loss(predictions.float(), self._cells.to(inputs.device), self._reach, boxes, kinds)
+            predictions = network(inputs).float()
+        loss = detection_loss(predictions, self._cells.to(inputs.device), self._reach, boxes, kinds)
+        if self._teacher is None:
+            return loss
+        return torch.lerp(loss, taught_loss(predictions, self._teacher(pixels)), self._teacher_share)

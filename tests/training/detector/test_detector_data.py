@@ -30,7 +30,11 @@ def test_people_crowds_and_empty_images() -> None:
 
 
 def test_images_whose_boxes_are_incomplete_are_left_out() -> None:
-    assert list(boxes_of(file_of({"id": 1, "bbox": [1, 2, 10, 20]}, dense_boxes=False), "a.json")) == [2]
+    annotations = file_of({"id": 1, "bbox": [1, 2, 10, 20]}, dense_boxes=False, width=60, height=40)
+    assert list(boxes_of(annotations, "a.json")) == [2]
+    kept = boxes_of(annotations, "a.json", incomplete=True)[1]  # for who teaches what the boxes don't tell
+    assert kept.boxes.tolist() == [[1, 2, 11, 22]]
+    assert kept.ignored.tolist() == [[0, 0, 60, 40]]
 
 
 def test_a_bad_box_is_named() -> None:

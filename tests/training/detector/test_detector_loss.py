@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.training.detector.loss import assign, detection_loss
+from pipeline.training.detector.loss import assign, detection_loss, taught_loss
 
 # Four cells in a row, 10 pixels each, one prediction a cell; a person over the second and third.
 CELLS = torch.tensor([[5.0, 5, 10], [15, 5, 10], [25, 5, 10], [35, 5, 10]])
@@ -65,6 +65,21 @@ def test_an_image_without_people_teaches_background_alone() -> None:
     assert loss.item() == pytest.approx(-math.log(0.8) * 0.2**2, rel=1e-4)
     loss.backward()
     assert p.grad[..., :4].abs().sum() == 0
+
+
+def test_the_loss_beside_a_teacher_by_hand() -> None:
+    taught = torch.tensor([[[*EXACT, 0.8], [5.0, 5, 10, 10, 0.04]]])
+    p = predictions([20, 5, 10, 10, 0.6, 0.7], [35, 5, 1, 1, 0.3, 0.5])
+    # Half the width, same centre and height: IoU 0.5, no distance; the aspects' term of complete IoU (Zheng et al.).
+    aspect = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
+    box = 1 - 0.5 + aspect * aspect / (1 - 0.5 + aspect)
+    seen = -(0.8 * math.log(0.6) + 0.2 * math.log(0.4)) * 0.2**2
+    hardly = -(0.04 * math.log(0.3) + 0.96 * math.log(0.7)) * 0.26**2
+    # The second is scored too little for its box to be learnt, and both scores together count for less than one person.
+    expected = seen + hardly + 0.8 * (5 * box - 0.5 * math.log(0.7))
+    assert taught_loss(p, taught).item() == pytest.approx(expected, rel=1e-4)
+    twice = taught_loss(p.repeat(2, 1, 1), taught.repeat(2, 1, 1))
+    assert twice.item() == pytest.approx(2 * expected / 1.68, rel=1e-4)
 
 
 def test_following_the_gradient_finds_the_person() -> None:

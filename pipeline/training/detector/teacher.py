@@ -1,0 +1,47 @@
+"""A trained detector that looks at the same views as the network that learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.compute import Compute
+from pipeline.config import DetectorSettings
+from pipeline.detectors.exported import ExportedDetector, yolox_cells
+
+_PERSON = 0  # of COCO's 80 classes
+
+
+class YoloxTeacher:
+    """What a YOLOX network predicts, in the order of another network's cells."""
+
+    def __init__(self, weights: str, batch: int, side: int, cells: Tensor, compute: Compute) -> None:
+        """
+        Args:
+            weights: its .onnx or TorchScript: a file, URI, or name in the catalogue.
+            batch: most views per call.
+            side: of views, pixels.
+            cells: (N, 3) centre x, y and stride of each prediction of the network that learns.
+
+        Raises:
+            ValueError: it is exported for another size of input, or the other network has other cells.
+        """
+        settings = DetectorSettings(name="yolox", weights=weights, batch=batch, input_size=side)
+        self._detector = ExportedDetector.from_settings(settings, compute)
+        own = yolox_cells(self._detector.size)
+        order = np.empty(len(cells), np.int64)
+        if len(own) == len(cells):
+            order[np.lexsort(cells.T.numpy())] = np.lexsort(own.T.numpy())
+        if len(own) != len(cells) or not torch.equal(own[order], cells):
+            raise ValueError(
+                f"detector.teacher {weights} finds one person a cell at strides 8, 16 and 32, {len(own)} in all; "
+                f"detector.cfg has {len(cells)} predictions: its yolo layers need these strides and one anchor each"
+            )
+        self._order = torch.from_numpy(order)
+
+    def __call__(self, views: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 RGB to (B, N, 5) float32: cx cy w h in pixels, and the score of a person."""
+        _, rows = self._detector.rows(list(views.cpu().numpy()))
+        taught = torch.cat([rows[..., :4], rows[..., 4:5] * rows[..., 5 + _PERSON, None]], dim=-1)
+        return taught[:, self._order].to(views.device)
