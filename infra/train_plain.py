@@ -5,6 +5,7 @@
   uv run jobs/train.py --config ... --output RUN --cache ... --resume   here, with the RUN/checkpoint.pt that it made
 
 The last command measures and writes the weights. Stopped and started again, the second goes on from its last epoch.
+Teachers are beyond it: their networks need more than these packages.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def detector(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, T
 
 def main(run: Path, cache: Path) -> None:
     settings = json.loads((run / "train.json").read_text())
+    told = settings[settings["task"]]
+    if told.get("teachers") or told.get("teacher"):
+        raise SystemExit(f"{run} learns from a teacher, who cannot be asked here; use jobs/train.py --resume")
     network, task = {"pose": pose, "detector": detector}[settings["task"]](settings, cache.read_bytes())
     trainer = Trainer(network, task, Optimisation(**settings["optimisation"]))
     checkpoint = run / "checkpoint.pt"

@@ -143,6 +143,7 @@ def test_the_shipped_detector_finds_what_it_did(cluster: Cluster, tmp_path: Path
     assert float(found[1]) == pytest.approx(SHIPPED_BOX_AP, abs=0.005)
 
 
+@pytest.mark.slow
 @needs_people
 @needs_models
 def test_real_photographs_with_a_real_detector(cluster: Cluster, tmp_path: Path) -> None:

@@ -70,8 +70,7 @@ def test_trials_on_candidates_equal_annotating_anew(cluster: Cluster, scene: Pat
     assert len({row["ap"] for row in rows}) > 3, "the settings have to matter"
     assert [row["ap"] for row in rows] == sorted((row["ap"] for row in rows), reverse=True)
     assert all(row["peak_megabytes"] > 100 for row in rows)
-    for row in (rows[0], rows[-1]):
-        assert anew(cluster, row, tmp_path)
+    assert anew(cluster, rows[-1], tmp_path)
 
 
 def anew(cluster: Cluster, row: dict, folder: Path) -> dict:

@@ -175,6 +175,18 @@ def test_a_run_that_a_plain_machine_went_on_with(collection, tmp_path: Path) -> 
     assert all(torch.equal(tensor, other[key]) for key, tensor in whole.items())
 
 
+@pytest.mark.parametrize(
+    "told", [{"task": "pose", "pose": {"teachers": ["a"]}}, {"task": "detector", "detector": {"teacher": "a"}}]
+)
+def test_a_plain_machine_does_not_leave_out_the_teacher(told: dict, tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text(json.dumps(told))
+    (tmp_path / "cache.npz").write_bytes(b"")
+    command = [sys.executable, "infra/train_plain.py", str(tmp_path), str(tmp_path / "cache.npz")]
+    plain = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert plain.returncode == 1
+    assert "learns from a teacher, who cannot be asked here" in plain.stderr
+
+
 def _interrupt() -> None:
     raise KeyboardInterrupt
 
