@@ -80,12 +80,13 @@ class Cluster:
         assert started.returncode == code, output
         return output
 
-    def workers(self, node: subprocess.Popen[bytes] | None = None) -> list[psutil.Process]:
-        """The worker processes of the head, or of another node, at this moment."""
+    def workers(self, node: subprocess.Popen[bytes] | None = None, doing: str = "") -> list[psutil.Process]:
+        """The worker processes of the head, or of another node, at this moment; with `doing`, those in that method."""
+        title = f"ray::Worker.{doing}" if doing else "ray::Worker"
         found = []
         for process in psutil.Process((node or self.process).pid).children(recursive=True):
             try:
-                if process.cmdline() and process.cmdline()[0].startswith("ray::Worker"):
+                if process.cmdline() and process.cmdline()[0].startswith(title):
                     found.append(process)
             except psutil.Error:
                 continue

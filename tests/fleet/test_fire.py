@@ -23,10 +23,11 @@ pytestmark = pytest.mark.slow
 def test_a_node_dies_and_the_others_go_on(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
     node = cluster.add_node(tmp_path)
     try:
-        cluster.behave(sleep=0.15)
+        cluster.behave(sleep=0.5)
         job = cluster.start("annotate", *flags(photos, tmp_path / "run"), "--fleet.workers=3")
-        wait_for(lambda: cluster.workers(node) and parts(tmp_path / "run"))
+        wait_for(lambda: cluster.workers(node, doing="annotate") and parts(tmp_path / "run"))
         end(node, signal.SIGKILL)
+        cluster.behave()
         output, _ = job.communicate(timeout=200)
     finally:
         end(node, signal.SIGKILL)
