@@ -1,7 +1,8 @@
 """Go on with a training run where there is only torch, torchvision, numpy and OpenCV: on a borrowed GPU, say.
 
   uv run jobs/train.py --config ... --output RUN --cache people.npz     here; stop it when its first checkpoint is there
-  python infra/train_plain.py RUN people.npz                            there, with RUN/train.json and the cache
+  python infra/train_plain.py RUN people.npz                            there, with RUN/train.json and the cache;
+                                                                        for a detector also its description, .cfg
   uv run jobs/train.py --config ... --output RUN --cache ... --resume   here, with the RUN/checkpoint.pt that it made
 
 The last command measures and writes the weights. Stopped and started again, the second goes on from its last epoch.
@@ -25,7 +26,7 @@ from pipeline.training.loop import Task, Trainer
 from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
 
 
-def pose(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:
+def pose(settings: dict[str, Any], cache: bytes, cfg: Path | None) -> tuple[torch.nn.Module, Task]:
     from pipeline.pose.networks import build_pose_model
     from pipeline.skeletons import SKELETONS
     from pipeline.training.pose.data import PeopleSet
@@ -41,27 +42,30 @@ def pose(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]
     return network, PoseTask(PeopleSet.from_bytes(cache), skeleton, augmentation, loss)
 
 
-def detector(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:
+def detector(settings: dict[str, Any], cache: bytes, cfg: Path | None) -> tuple[torch.nn.Module, Task]:
     from pipeline.detectors.darknet import Darknet
     from pipeline.training.detector.data import ImageSet
     from pipeline.training.detector.task import DetectorTask
 
     told = settings["detector"]
-    network = Darknet((PROJECT / told["cfg"]).read_text())
+    if cfg is None:
+        raise SystemExit(f"a detector is trained: name its description after the cache; there it was {told['cfg']}")
+    network = Darknet(cfg.read_text())
     augmentation = BoxAugmentation(**told["augmentation"])
     return network, DetectorTask(ImageSet.from_bytes(cache), network, told["input_size"], augmentation)
 
 
-def main(run: Path, cache: Path) -> None:
+def main(run: Path, cache: Path, cfg: Path | None = None) -> None:
     settings = json.loads((run / "train.json").read_text())
     told = settings[settings["task"]]
     if told.get("teachers") or told.get("teacher"):
         raise SystemExit(f"{run} learns from a teacher, who cannot be asked here; use jobs/train.py --resume")
-    network, task = {"pose": pose, "detector": detector}[settings["task"]](settings, cache.read_bytes())
+    network, task = {"pose": pose, "detector": detector}[settings["task"]](settings, cache.read_bytes(), cfg)
     trainer = Trainer(network, task, Optimisation(**settings["optimisation"]))
     checkpoint = run / "checkpoint.pt"
     # The first weights come with the run: random ones differ between versions of torch.
-    trainer.load_state(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+    # To the CPU: the optimiser counts its steps there, and a count on a GPU would be waited for at every step.
+    trainer.load_state(torch.load(checkpoint, map_location="cpu", weights_only=True))
     while trainer.epoch < trainer.options.epochs:
         started = time.monotonic()
         losses = [step.loss for step in trainer.train_epoch()]

@@ -102,7 +102,8 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
     run = Run.create(settings)
     write_manifest(run.manifest_uri, plan_collection(settings.input))
     shards = list(run.manifest().shards())
-    writer = PartWriter(run, annotator)
+    decoders = torch.get_num_threads() if compute.device.type == "cuda" else 1  # as in a worker
+    writer = PartWriter(run, annotator, decoders=decoders)
 
     detector_batches = sum(-(-shard.num_images // settings.detector.batch) for shard in shards)
     pose_batches = sum(-(-shard.num_images * arguments.people // settings.pose.batch) for shard in shards)

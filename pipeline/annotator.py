@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
@@ -53,6 +53,8 @@ class Annotator:
         self.compute = compute
         self.groups_ahead = 1 if compute.device.type == "cuda" else 0
         self.stopwatch = Stopwatch()
+        # One thread for good: on a GPU each new one has to plan its convolutions again.
+        self._detecting = ThreadPoolExecutor(1, "detect")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Annotator:
@@ -138,13 +140,15 @@ class Annotator:
             with self.stopwatch("detect"):
                 return group, boxes.result()
 
-        with ThreadPoolExecutor(1, "detect") as pool:
+        try:
             for group in groups:
-                ahead.append((group, pool.submit(self._boxes, group)))
+                ahead.append((group, self._detecting.submit(self._boxes, group)))
                 if len(ahead) > self.groups_ahead:
                     yield first()
             while ahead:
                 yield first()
+        finally:
+            wait([boxes for _, boxes in ahead])  # whoever comes next must not share the detector's inputs
 
     def _boxes(self, group: _Group) -> list[Boxes]:
         if self.detector is not None:

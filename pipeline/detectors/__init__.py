@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pipeline.compute import Compute
-from pipeline.config import GIVEN, DetectorSettings
 from pipeline.detectors.darknet import Darknet
-from pipeline.detectors.darknet_detector import DarknetDetector
-from pipeline.detectors.exported import FORMS, ExportedDetector
-from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
-from pipeline.detectors.whole_image import WholeImage
 from pipeline.people import Boxes
+
+if TYPE_CHECKING:
+    from pipeline.compute import Compute
+    from pipeline.config import DetectorSettings
 
 __all__ = ["Darknet", "Detector", "build_detector"]
 
@@ -39,6 +37,13 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
     Raises:
         ValueError: an unknown name, or files that don't fit.
     """
+    # Imported here: whoever trains a network of this package on a bare machine has not all of what these need.
+    from pipeline.config import GIVEN
+    from pipeline.detectors.darknet_detector import DarknetDetector
+    from pipeline.detectors.exported import FORMS, ExportedDetector
+    from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
+    from pipeline.detectors.whole_image import WholeImage
+
     if settings.name == GIVEN:
         return None
     if settings.name == "whole_image":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from pipeline.weights import confirm, local_file
 
 _STRIDES = (8, 16, 32)
 _USUAL_SIDE = 640
+_CUDA = "CUDAExecutionProvider"
 
 
 Rows = Callable[[Tensor], Tensor]
@@ -148,9 +150,10 @@ class ExportedDetector:
         runner = _Onnx(path, compute) if path.suffix.lower() == ".onnx" else _TorchScript(path, compute)
         if runner.size and settings.input_size and runner.size != (settings.input_size, settings.input_size):
             height, width = runner.size
+            other = f"make it {height}" if height == width else "leave it out"
             raise ValueError(
                 f"detector.input_size is {settings.input_size}, but {settings.weights} was exported for "
-                f"{height}x{width}; leave it out"
+                f"{height}x{width}; {other}"
             )
         detector = cls(runner, FORMS[settings.name], settings)
         confirm(settings.weights, path, settings.name)
@@ -187,17 +190,26 @@ class _Onnx:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        usable = onnxruntime.get_available_providers()
-        wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"][compute.device.type != "cuda" :]
+        providers: list[Any] = ["CPUExecutionProvider"]
+        on_gpu = compute.device.type == "cuda"
+        if on_gpu:
+            if _CUDA not in onnxruntime.get_available_providers():
+                raise ValueError(
+                    f"{path}: the installed onnxruntime would run it on the CPU, and compute.device is "
+                    f"{compute.device}: install onnxruntime-gpu in its place, or set compute.device to cpu"
+                )
+            # float32 is float32, as in torch; a process that sees several GPUs has one of them.
+            providers.insert(0, (_CUDA, {"device_id": torch.cuda.current_device(), "use_tf32": 0}))
         try:
-            self._session = onnxruntime.InferenceSession(path, options, [name for name in wanted if name in usable])
+            self._session = onnxruntime.InferenceSession(path, options, providers)
         except Exception as error:  # onnxruntime's own classes share no base
             raise ValueError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None
-        if wanted[0] not in self._session.get_providers():
-            raise ValueError(
-                f"{path}: the installed onnxruntime would run it on the CPU, and compute.device is {compute.device}: "
-                "install onnxruntime-gpu in its place, or set compute.device to cpu"
+        if on_gpu and _CUDA not in self._session.get_providers():
+            raise OSError(
+                "onnxruntime cannot use CUDA on this machine, and would compute on the CPU: what it printed above "
+                "names the library that it misses; set compute.device to cpu to do without"
             )
+        self._session.disable_fallback()  # a call that fails on the GPU is an error, no reason to go on without it
         (source,) = self._session.get_inputs()
         batch, _, height, width = source.shape
         self._name = source.name

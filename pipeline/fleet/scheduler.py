@@ -36,7 +36,7 @@ from pipeline.run import Run
 from pipeline.sources import Manifest, Shard
 
 _DEATHS_OF_POISON = 2
-_FAILED_STARTS = 3
+_FAILED_STARTS = 3  # for each worker that the job asks for
 _LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError", "NetworksError")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _POLL_SECONDS = 0.5
@@ -154,7 +154,10 @@ class _Scheduler:
         self._streams: dict[ObjectRefGenerator, tuple[_WorkerState, _Attempt]] = {}
         self._retries: deque[_Attempt] = deque()
         self._next: Shard | None = next(shards, None)
-        self._failed_starts = 0
+        self._wanted = 0
+        self._failed_starts = 0  # in a row
+        self._fruitless_starts = 0  # in a row, while no worker ran
+        self._no_start_before = 0.0
         self._told: set[str] = set()
         self._waiting_since: float | None = time.monotonic()
 
@@ -207,11 +210,11 @@ class _Scheduler:
 
     def _keep_workers(self) -> None:
         """Ask for workers up to the maximum, but no more than there are shards to hold."""
-        if self._stop.signals:
+        if self._stop.signals or time.monotonic() < self._no_start_before:
             return
         held = len(self._streams) + len(self._retries)
-        wanted = self._shape.workers if self._next is not None else min(self._shape.workers, held)
-        while len(self._workers) < wanted:
+        self._wanted = self._shape.workers if self._next is not None else min(self._shape.workers, held)
+        while len(self._workers) < self._wanted:
             handle = WorkerActor.options(num_cpus=self._shape.cpus, num_gpus=self._shape.gpus).remote()
             self._workers.append(_WorkerState(handle, handle.start.remote(*self._start_arguments)))
 
@@ -259,21 +262,26 @@ class _Scheduler:
         try:
             ray.get(worker.starting)
             worker.starting = None
-            self._failed_starts = 0
+            self._failed_starts = self._fruitless_starts = 0
         except RayError as error:
             self._retire(worker)
             self._failed_starts += 1
+            self._no_start_before = time.monotonic() + _wait_seconds(self._failed_starts)
             if isinstance(error, RayTaskError):
                 reason = error.cause
             else:
                 reason = error
                 self._display.worker_died()
-            # Settings that no worker can use end the job; one machine's trouble ends that worker.
-            alone = all(other.starting is not None for other in self._workers)
-            if isinstance(reason, ValueError) or (self._failed_starts >= _FAILED_STARTS and alone):
+            # Settings that no worker can use end the job; one machine's trouble ends that worker. The others may still
+            # be loading: a broken GPU, which says so at once, comes back to the next worker that is asked for.
+            nobody_works = all(other.starting is not None for other in self._workers)
+            self._fruitless_starts = self._fruitless_starts + 1 if nobody_works else 0
+            if isinstance(reason, ValueError) or self._fruitless_starts >= _FAILED_STARTS * self._wanted:
                 raise FleetError(f"a worker could not start: {reason}") from None
-            first_line = str(reason).splitlines()[0]
-            self._display.note(f"a worker could not start, asking for another: {first_line}")
+            first_line = next(iter(str(reason).splitlines()), type(reason).__name__)
+            if first_line not in self._told:
+                self._told.add(first_line)
+                self._display.note(f"a worker could not start, asking for another: {first_line} (told once per kind)")
 
     def _advance(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams[stream]
@@ -333,8 +341,7 @@ class _Scheduler:
         attempt.attempts += 1
         attempt.careful = True
         if attempt.attempts < self._run.settings.fleet.max_attempts:
-            wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt.attempts) * random.uniform(0.5, 1.0)
-            attempt.not_before = time.monotonic() + wait
+            attempt.not_before = time.monotonic() + _wait_seconds(attempt.attempts)
             self._retries.append(attempt)
             kind = reason.partition(":")[0]
             if kind not in self._told:
@@ -345,6 +352,11 @@ class _Scheduler:
         record = {"shard": attempt.shard.id, "uris": attempt.shard.uris[:3], "reason": reason}
         storage.write_bytes(self._run.quarantine_uri(attempt.shard.id), json.dumps(record, indent=2).encode())
         self._display.note(f"shard {attempt.shard.id} quarantined: {reason}")
+
+
+def _wait_seconds(failures: int) -> float:
+    """Before something that has failed so often in a row is tried again."""
+    return min(_LONGEST_WAIT_SECONDS, 0.5 * 2 ** min(failures, 16)) * random.uniform(0.5, 1.0)
 
 
 def _process_died(error: RayError) -> bool:

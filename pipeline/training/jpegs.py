@@ -26,17 +26,23 @@ def decode(jpeg: bytes) -> np.ndarray:
     return decoded
 
 
-def to_npz(jpegs: Sequence[bytes], **arrays: Any) -> bytes:
-    """Pictures and arrays beside them as the bytes of one .npz."""
+def to_npz(jpegs: Sequence[bytes], made_for: str, **arrays: Any) -> bytes:
+    """Pictures and arrays beside them as the bytes of one .npz, with a word on what they are for."""
     sink = io.BytesIO()
     data, ends = np.frombuffer(b"".join(jpegs), np.uint8), np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64)
-    np.savez(sink, data=data, ends=ends, **arrays)
+    np.savez(sink, data=data, ends=ends, made_for=made_for, **arrays)
     return sink.getvalue()
 
 
 def from_npz(content: bytes) -> tuple[list[bytes], dict[str, np.ndarray]]:
-    """What `to_npz` was given."""
+    """The pictures and arrays that `to_npz` was given."""
     with np.load(io.BytesIO(content), allow_pickle=False) as z:
-        arrays = {name: z[name] for name in z.files}
+        arrays = {name: z[name] for name in z.files if name != "made_for"}
     data, ends = arrays.pop("data").tobytes(), arrays.pop("ends").tolist()
     return [data[a:b] for a, b in pairwise([0, *ends])], arrays
+
+
+def made_for(content: bytes) -> str:
+    """What `to_npz` was told that they are for; empty where it was told nothing."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as z:
+        return str(z["made_for"]) if "made_for" in z.files else ""

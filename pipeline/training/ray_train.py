@@ -42,7 +42,7 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
         use_gpu = _use_gpu(settings)
         trainer = TorchTrainer(
             _worker,
-            train_loop_config=settings.model_dump(mode="json"),
+            train_loop_config={"settings": settings.model_dump(mode="json"), "use_gpu": use_gpu},
             scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 storage_path=storage.join(tempfile.gettempdir(), "posemill-train"),
@@ -84,10 +84,11 @@ def _reason(error: ray.train.TrainingFailedError) -> str:
 
 
 def _worker(told: dict[str, Any]) -> None:
-    settings = TrainSettings.model_validate(told)
+    settings = TrainSettings.model_validate(told["settings"])
     context = ray.train.get_context()
-    device = Compute.resolve(settings.compute.device).device
-    if device.type == "cuda":
+    # As it was decided for all of them: one that sees a GPU which Ray doesn't count must not use it alone.
+    device = Compute.resolve("cuda" if told["use_gpu"] else "cpu").device
+    if told["use_gpu"]:
         device = torch.device("cuda", torch.cuda.current_device())
     subject = subject_of(settings, device)
     trainer = Trainer(

@@ -48,26 +48,28 @@ class TrainRun:
 
     @classmethod
     def start(cls, settings: TrainSettings) -> TrainRun:
-        """A new run, or with `resume` one that was started.
+        """A new run, or with `resume` one that was begun, if there is one.
 
         Raises:
-            TrainingRefused: there is a run already, or none to go on with, or one with other settings.
+            TrainingRefused: there is a run already, or one with other settings.
         """
         run = cls(settings.output, settings)
-        other = {"pose": "detector", "detector": "pose"}[settings.task]
-        told = settings.model_dump(mode="json", exclude=_PER_START | {other})
-        # A start that was refused, or stopped before its first checkpoint, keeps nobody from starting properly.
-        exists = storage.exists(run.path("checkpoint.pt"))
-        if exists and not settings.resume:
+        if not storage.exists(run.path("train.json")):
+            return run
+        if not settings.resume:
             raise TrainingRefused(f"{run.uri} holds a training run; --resume goes on with it, or name another --output")
-        if exists:
-            before = json.loads(storage.read_bytes(run.path("train.json")))
-            changed = [key for key in told if before.get(key) != told[key]]
-            if changed:
-                raise TrainingRefused(f"{run.uri} was started with other settings of: {', '.join(changed)}")
-        else:
-            storage.write_bytes(run.path("train.json"), json.dumps(told, indent=2).encode())
+        # What an earlier version did not ask for has its default.
+        before = TrainSettings.model_validate_json(storage.read_bytes(run.path("train.json")))
+        was, told = _told(before), _told(settings)
+        changed = [key for key in told if was.get(key) != told[key]]
+        if changed:
+            raise TrainingRefused(f"{run.uri} was started with other settings of: {', '.join(changed)}")
         return run
+
+    def begin(self) -> None:
+        """Note the settings: from here on it is a run. A start that is refused before leaves nothing behind."""
+        if not storage.exists(self.path("train.json")):
+            storage.write_bytes(self.path("train.json"), json.dumps(_told(self.settings), indent=2).encode())
 
     def path(self, name: str) -> str:
         return storage.join(self.uri, name)
@@ -103,6 +105,12 @@ class TrainRun:
         return [json.loads(line) for line in storage.read_bytes(path).splitlines()] if storage.exists(path) else []
 
 
+def _told(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that a run keeps to the end."""
+    other = {"pose": "detector", "detector": "pose"}[settings.task]
+    return settings.model_dump(mode="json", exclude=_PER_START | {other})
+
+
 def subject_of(settings: TrainSettings, device: torch.device) -> Subject:
     """What the settings ask for, its samples read.
 
@@ -129,8 +137,10 @@ def train_run(run: TrainRun, subject: Subject, trainer: Trainer, report: Callabl
         TrainingDiverged: the loss is no number; the last checkpoint is whole.
     """
     settings = run.settings
-    run.go_on(trainer)
     writes = trainer.rank == 0
+    if writes:
+        run.begin()
+    run.go_on(trainer)
     best = max((line.get("ap", -1.0) for line in run.history()), default=-1.0)
     noted = max((line["epoch"] for line in run.history()), default=0)
     with _board(run, trainer) if writes else contextlib.nullcontext() as board:

@@ -103,7 +103,7 @@ def test_a_file_that_does_not_fit_its_settings_is_told_before_the_first_image(tm
 
 @needs_models
 def test_an_exported_size_is_kept() -> None:
-    with pytest.raises(ValueError, match="exported for 416x416; leave it out"):
+    with pytest.raises(ValueError, match="exported for 416x416; make it 416"):
         build_detector(DetectorSettings(name="yolox", weights=str(NANO), input_size=640), CPU)
 
 

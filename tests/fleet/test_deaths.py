@@ -18,9 +18,9 @@ from pipeline.run import Run
 from pipeline.sources import plan_collection, write_manifest
 
 
-def slow(value: object):  # type: ignore[no-untyped-def]
+def slow(*values: object):  # type: ignore[no-untyped-def]
     """One of several that the default run leaves to .ci/run."""
-    return pytest.param(value, marks=pytest.mark.slow)
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("stage", [slow("reading"), slow("networks"), "writing"])
@@ -45,6 +45,25 @@ def test_a_worker_is_killed_while_it_loads(cluster: Cluster, photos: Path, undis
     output, _ = job.communicate(timeout=200)
     assert job.returncode == 0, output
     assert rows(str(tmp_path / "run")) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("failures", "code"), [(5, 0), (6, 1)])
+def test_workers_that_cannot_start_are_asked_for_again(
+    cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, failures: int, code: int
+) -> None:
+    """A broken GPU goes to one worker after the other while a sound one still loads; three times each is enough."""
+    broken = [tmp_path / str(number) for number in range(failures)]
+    for path in broken:
+        path.touch()
+    cluster.behave(broken=list(map(str, broken)))
+    output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--fleet.workers=2", code=code)
+    assert not any(path.exists() for path in broken)
+    assert output.count("a worker could not start, asking for another: this GPU is broken") == 1
+    if code:
+        assert "a worker could not start: this GPU is broken" in output
+    else:
+        assert rows(str(tmp_path / "run")) == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, slow(signal.SIGINT)])

@@ -108,6 +108,29 @@ def test_from_annotations_to_weights_that_load(collection, tmp_path: Path) -> No
     assert "epoch 3: loss" in again
 
 
+def test_a_cache_of_something_else_is_refused(collection, tmp_path: Path) -> None:
+    run(tmp_path, cache=tmp_path / "people.npz", validation="none")
+    flags = {"cache": tmp_path / "people.npz", "output": tmp_path / "other", "validation": "none"}
+    larger = run(tmp_path, code=1, **flags, **{"pose.input_size": "128x96"})
+    assert "people.npz was made with input_size [64, 64], and this run has [128, 96]; name another" in larger
+    weighed = f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, weight: 2}}]"
+    assert "people.npz was made with sets [{'annotations': 'train.json'" in run(tmp_path, code=1, **flags, sets=weighed)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_of_an_earlier_version_goes_on(collection, tmp_path: Path) -> None:
+    """What it could not be told has its default."""
+    run(tmp_path, validation="none")
+    path = tmp_path / "run" / "train.json"
+    told = json.loads(path.read_text())
+    del told["optimisation"]["clip"], told["about"]
+    path.write_text(json.dumps(told))
+    run(tmp_path, validation="none", resume="true")
+    assert "other settings of: optimisation" in run(
+        tmp_path, code=1, validation="none", resume="true", **{"optimisation.clip": 0.5}
+    )
+
+
 def test_killed_in_mid_epoch_and_resumed_the_losses_are_the_same(collection, tmp_path: Path) -> None:
     run(tmp_path, validation="none")
     expected = [line["loss"] for line in history(tmp_path)]
@@ -150,14 +173,19 @@ def test_bad_input_is_named(change, message: str, collection, tmp_path: Path) ->
     assert "train.json" in output
 
 
-def test_a_run_that_a_plain_machine_went_on_with(collection, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["pose", "detector"])
+def test_a_run_that_a_plain_machine_went_on_with(task: str, collection, tmp_path: Path) -> None:
     """With torch, numpy and OpenCV alone the loop makes the same weights; --resume then measures and keeps them."""
-    cache = tmp_path / "people.npz"
-    run(tmp_path, cache=cache)
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(TINY_DETECTOR)
+    of_detector = {"task": "detector", "detector.cfg": cfg, "detector.input_size": 64}
+    cache = tmp_path / "samples.npz"
+    flags = {"cache": cache} | (of_detector if task == "detector" else {})
+    run(tmp_path, **flags)
     there = tmp_path / "there"
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.training.run.TrainRun.note", lambda *_: _interrupt())
-        run(tmp_path, cache=cache, output=there)
+        run(tmp_path, output=there, **flags)
     assert torch.load(there / "checkpoint.pt", weights_only=True)["step"] == 2
     code = (
         "import sys\n"
@@ -167,10 +195,11 @@ def test_a_run_that_a_plain_machine_went_on_with(collection, tmp_path: Path) -> 
         "runpy.run_path('infra/train_plain.py')['main'](*map(pathlib.Path, sys.argv[1:]))\n"
     )
     plain = subprocess.run(
-        [sys.executable, "-c", code, str(there), str(cache)], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", code, str(there), str(cache), *([str(cfg)] if task == "detector" else [])],
+        cwd=PROJECT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert "epoch 3: loss" in plain.stdout
-    assert "epoch 3: ap" in run(tmp_path, cache=cache, output=there, resume="true")
+    assert "epoch 3: ap" in run(tmp_path, output=there, resume="true", **flags)
     whole, other = (read_state_dict(folder / "last.safetensors") for folder in (tmp_path / "run", there))
     assert all(torch.equal(tensor, other[key]) for key, tensor in whole.items())
 

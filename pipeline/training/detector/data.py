@@ -40,6 +40,10 @@ def boxes_of(annotations: Mapping[str, Any], name: str, incomplete: bool = False
         if image.get("dense_boxes", True):
             found[image["id"]] = ([], [])
         elif incomplete:
+            if "width" not in image or "height" not in image:
+                raise AnnotationError(
+                    f"{name}: image {image['id']} has no width and height; incomplete boxes need them"
+                )
             found[image["id"]] = ([], [np.array([0, 0, image["width"], image["height"]], np.float32)])
     for entry in annotations["annotations"]:
         if entry["image_id"] not in found or entry.get("category_id", 1) not in person:
@@ -71,13 +75,13 @@ class ImageSet:
         """(H, W, 3) uint8 RGB."""
         return jpegs.decode(self.jpegs[row])
 
-    def to_bytes(self) -> bytes:
-        """One .npz that holds everything."""
+    def to_bytes(self, made_for: str = "") -> bytes:
+        """One .npz that holds everything, and what it was made for."""
         arrays: dict[str, np.ndarray] = {}
         for name in People._fields:
             boxes = [getattr(people, name) for people in self.people]
             arrays |= {name: np.concatenate(boxes), f"{name}_counts": np.array([len(b) for b in boxes])}
-        return jpegs.to_npz(self.jpegs, weights=self.weights, **arrays)
+        return jpegs.to_npz(self.jpegs, made_for, weights=self.weights, **arrays)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> ImageSet:

@@ -20,6 +20,7 @@ from pipeline.evaluation import PERSON, evaluate_boxes
 from pipeline.people import Boxes
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.sources import read_coco
+from pipeline.training.cache import cached
 from pipeline.training.detector.data import ImageSet, People, boxes_of, shrink_images
 from pipeline.training.detector.task import DetectorTask
 from pipeline.training.detector.teacher import YoloxTeacher
@@ -54,14 +55,14 @@ class DetectorSubject:
             load_weights(network, settings.detector.weights, settings.detector.cfg)
         else:
             expect_little(network)
-        images = read_images(settings)
         s = settings.detector
         teacher = None
         if s.teacher is not None:
-            compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+            compute = Compute(device, torch.float32)
             cells = network.cells(s.input_size, s.input_size)
-            teacher = YoloxTeacher(s.teacher, settings.optimisation.batch, s.input_size, cells, compute)
-        task = DetectorTask(images, network, s.input_size, s.augmentation, teacher, s.teacher_share)
+            batch = settings.optimisation.batch // settings.workers
+            teacher = YoloxTeacher(s.teacher, batch, s.input_size, cells, compute)
+        task = DetectorTask(read_images(settings), network, s.input_size, s.augmentation, teacher, s.teacher_share)
         return cls(network, cfg, task, settings)
 
     def __str__(self) -> str:
@@ -92,19 +93,12 @@ def read_images(settings: TrainSettings) -> ImageSet:
     Raises:
         AnnotationError: annotations or images that cannot be used, named.
     """
-    if settings.cache and storage.exists(settings.cache):
-        return ImageSet.from_bytes(storage.read_bytes(settings.cache))
-    images = ImageSet.join(
-        [
-            shrink_images(
-                _images(annotated, incomplete=settings.detector.teacher is not None), settings.detector.input_size
-            )
-            for annotated in settings.sets
-        ]
-    )
-    if settings.cache:
-        storage.write_bytes(settings.cache, images.to_bytes())
-    return images
+    side, incomplete = settings.detector.input_size, settings.detector.teacher is not None
+
+    def read() -> ImageSet:
+        return ImageSet.join([shrink_images(_images(annotated, incomplete), side) for annotated in settings.sets])
+
+    return cached(settings, {"input_size": side, "incomplete": incomplete}, ImageSet, read)
 
 
 def _images(annotated: AnnotatedSet, incomplete: bool) -> Iterator[tuple[np.ndarray, People, float]]:

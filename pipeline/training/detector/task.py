@@ -79,6 +79,6 @@ class DetectorTask:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
             predictions = network(inputs).float()
         loss = detection_loss(predictions, self._cells.to(inputs.device), self._reach, boxes, kinds)
-        if self._teacher is None:
+        if self._teacher is None or not torch.is_grad_enabled():  # statistics are settled: nobody learns
             return loss
         return torch.lerp(loss, taught_loss(predictions, self._teacher(pixels)), self._teacher_share)

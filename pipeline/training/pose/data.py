@@ -117,9 +117,9 @@ class PeopleSet:
         """(H, W, 3) uint8 RGB."""
         return jpegs.decode(self.jpegs[row])
 
-    def to_bytes(self) -> bytes:
-        """One .npz that holds everything."""
-        return jpegs.to_npz(self.jpegs, **{name: getattr(self, name) for name in _ARRAYS})
+    def to_bytes(self, made_for: str = "") -> bytes:
+        """One .npz that holds everything, and what it was made for."""
+        return jpegs.to_npz(self.jpegs, made_for, **{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> PeopleSet:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import storage
 from pipeline.annotator import Annotator
 from pipeline.checkpoints import read_state_dict
 from pipeline.compute import Compute
@@ -26,6 +25,7 @@ from pipeline.report.draw import contact_sheet, draw_people
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.sources import read_coco
 from pipeline.suppression import PoseNMS
+from pipeline.training.cache import cached
 from pipeline.training.photographs import read_pixels
 from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, people_of
 from pipeline.training.pose.losses import PoseLoss
@@ -78,15 +78,12 @@ def read_people(settings: TrainSettings) -> PeopleSet:
     Raises:
         AnnotationError: annotations or images that cannot be used, named.
     """
-    if settings.cache and storage.exists(settings.cache):
-        return PeopleSet.from_bytes(storage.read_bytes(settings.cache))
-    skeleton = SKELETONS[settings.pose.skeleton]
-    people = PeopleSet.join(
-        [cut_people(_images(annotated, skeleton, settings), settings.pose.input_size) for annotated in settings.sets]
-    )
-    if settings.cache:
-        storage.write_bytes(settings.cache, people.to_bytes())
-    return people
+    size, skeleton = settings.pose.input_size, SKELETONS[settings.pose.skeleton]
+
+    def read() -> PeopleSet:
+        return PeopleSet.join([cut_people(_images(s, skeleton, settings), size) for s in settings.sets])
+
+    return cached(settings, {"input_size": size, "skeleton": skeleton.name}, PeopleSet, read)
 
 
 def _images(

@@ -1,9 +1,9 @@
 """Loaded by every Python process of the tests' Ray cluster: makes its work slow or deadly, as a file tells.
 
 The file that POSEMILL_TEST_HOOK names holds JSON: `sleep` seconds per image; `leak` bytes that decoding an image never
-gives back; what the decoder does to images with certain SHA-256: `kill`, `crash`, `hang`, `devour` (memory); and
-`pause`, a stage of STAGES in which the first process that comes there writes its number into the file `paused`, and
-waits to be killed.
+gives back; what the decoder does to images with certain SHA-256: `kill`, `crash`, `hang`, `devour` (memory); `broken`,
+files that each let one worker's start fail and are gone then; and `pause`, a stage of STAGES in which the first process
+that comes there writes its number into the file `paused`, and waits to be killed.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import PathFinder
 
 STAGES = {
+    "pipeline.fleet.worker": ("loading", "_take_gpus"),
     "pipeline.images": ("reading", "decode_image"),
     "pipeline.pose.estimator": ("networks", "PoseEstimator.estimate"),
     "pipeline.tables": ("writing", "encode_part"),
@@ -54,6 +55,15 @@ def _decoding(told, data):
             act()
 
 
+def _loading(told):
+    for path in told.get("broken", ()):
+        try:
+            os.remove(path)
+        except FileNotFoundError:
+            continue
+        raise OSError("this GPU is broken")
+
+
 def _pause(told):
     try:
         with open(told["paused"], "x") as file:
@@ -81,6 +91,8 @@ class _Patch(Loader):
                 told = json.load(file)
             if told.get("pause") == stage:
                 _pause(told)
+            if stage == "loading":
+                _loading(told)
             if stage == "reading":
                 _decoding(told, arguments[0])
             return real(*arguments)
