@@ -85,7 +85,8 @@ class SleepingWorker(Worker):
     def annotate(self, shard: Shard, poison: Any, careful: bool) -> Iterator[Progress]:
         yield Progress()  # the clock starts with the first shard
         yield from super().annotate(shard, poison, careful)
-        yield Progress(shard.num_images, seconds={"slept": self._writer.annotator.slept})  # type: ignore[attr-defined]
+        done = shard.num_images
+        yield Progress(done, 2 * done, {"ok": done}, seconds={"slept": self._writer.annotator.slept})  # type: ignore[attr-defined]
 
 
 class IdleWorker(SleepingWorker):
