@@ -26,7 +26,7 @@ from pipeline.training.loop import Task, Trainer
 from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
 
 
-def pose(settings: dict[str, Any], cache: bytes, cfg: Path | None) -> tuple[torch.nn.Module, Task]:
+def pose(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:
     from pipeline.pose.networks import build_pose_model
     from pipeline.skeletons import SKELETONS
     from pipeline.training.pose.data import PeopleSet
@@ -42,14 +42,15 @@ def pose(settings: dict[str, Any], cache: bytes, cfg: Path | None) -> tuple[torc
     return network, PoseTask(PeopleSet.from_bytes(cache), skeleton, augmentation, loss)
 
 
-def detector(settings: dict[str, Any], cache: bytes, cfg: Path | None) -> tuple[torch.nn.Module, Task]:
+def detector(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:
     from pipeline.detectors.darknet import Darknet
     from pipeline.training.detector.data import ImageSet
     from pipeline.training.detector.task import DetectorTask
 
     told = settings["detector"]
-    if cfg is None:
-        raise SystemExit(f"a detector is trained: name its description after the cache; there it was {told['cfg']}")
+    cfg = Path(told["cfg"])
+    if not cfg.is_file():
+        raise SystemExit(f"{cfg} is not here: name the detector's description after the cache")
     network = Darknet(cfg.read_text())
     augmentation = BoxAugmentation(**told["augmentation"])
     return network, DetectorTask(ImageSet.from_bytes(cache), network, told["input_size"], augmentation)
@@ -60,7 +61,9 @@ def main(run: Path, cache: Path, cfg: Path | None = None) -> None:
     told = settings[settings["task"]]
     if told.get("teachers") or told.get("teacher"):
         raise SystemExit(f"{run} learns from a teacher, who cannot be asked here; use jobs/train.py --resume")
-    network, task = {"pose": pose, "detector": detector}[settings["task"]](settings, cache.read_bytes(), cfg)
+    if cfg is not None:
+        told["cfg"] = str(cfg)
+    network, task = {"pose": pose, "detector": detector}[settings["task"]](settings, cache.read_bytes())
     trainer = Trainer(network, task, Optimisation(**settings["optimisation"]))
     checkpoint = run / "checkpoint.pt"
     # The first weights come with the run: random ones differ between versions of torch.
