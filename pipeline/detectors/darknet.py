@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.detectors.cells import cell_grid
+
 _BN_EPS = 1e-6
 
 
@@ -155,12 +157,8 @@ class Darknet(nn.Module):
 
     def cells(self, height: int, width: int) -> Tensor:
         """(N, 3) centre x, y and stride, in pixels of an input of this size, of each prediction's cell."""
-        found = []
-        for yolo, stride in self._yolos:
-            y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
-            cells = torch.stack([(x + 0.5) * stride, (y + 0.5) * stride, torch.full(x.shape, float(stride))], dim=-1)
-            found.append(cells.reshape(-1, 3).repeat_interleave(len(yolo.anchors), dim=0))
-        return torch.cat(found)
+        grids = ((cell_grid(height, width, stride), len(yolo.anchors)) for yolo, stride in self._yolos)
+        return torch.cat([grid.repeat_interleave(anchors, dim=0) for grid, anchors in grids])
 
     @property
     def reach(self) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.compute import Compute
 from pipeline.config import DetectorSettings
+from pipeline.detectors.cells import cell_grid
 from pipeline.detectors.letterbox import YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
 from pipeline.detectors.selection import select_people
 from pipeline.people import Boxes
@@ -65,12 +66,7 @@ def yolox_rows(output: Tensor, size: tuple[int, int]) -> Rows:
 
 def yolox_cells(size: tuple[int, int]) -> Tensor:
     """(N, 3) centre x, y and stride of the cell of each YOLOX row, in pixels of an input of this height and width."""
-    found = []
-    for stride in _STRIDES:
-        y, x = torch.meshgrid(torch.arange(size[0] // stride), torch.arange(size[1] // stride), indexing="ij")
-        cells = torch.stack([(x + 0.5) * stride, (y + 0.5) * stride, torch.full(x.shape, float(stride))], dim=-1)
-        found.append(cells.reshape(-1, 3))
-    return torch.cat(found)
+    return torch.cat([cell_grid(*size, stride) for stride in _STRIDES])
 
 
 def yolo_rows(output: Tensor, size: tuple[int, int]) -> Rows:

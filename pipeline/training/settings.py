@@ -116,4 +116,7 @@ class TrainSettings(Section):
     def problem(self) -> str | None:
         if not self.sets:
             return "sets is empty; name annotations and images to learn from"
+        batch = self.optimisation.batch
+        if batch % self.workers:
+            return f"workers is {self.workers}, which cannot share optimisation.batch {batch} evenly; choose a multiple"
         return None

@@ -1,0 +1,20 @@
+"""The cells of a detector's output, each of which looks for people around its centre."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cell_grid(height: int, width: int, stride: int) -> Tensor:
+    """The cells of a network input that is halved down to a stride, row by row.
+
+    Args:
+        height, width: of the input in pixels, multiples of the stride.
+        stride: side of a cell in pixels.
+
+    Returns:
+        (N, 3) float32 centre x, centre y and side of each, in pixels of the input.
+    """
+    y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
+    return torch.stack([(x + 0.5) * stride, (y + 0.5) * stride, torch.full(x.shape, float(stride))], -1).reshape(-1, 3)
