@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -46,10 +47,10 @@ class Run:
         Raises:
             RunRefused: it belongs to other settings.
             storage.MissingObject: a weights, boxes or annotations file isn't there.
-            ValueError: a URI holds a password.
+            ValueError: a URI holds a password or a signature.
         """
-        for uri in (settings.input.uri, settings.input.image_root, settings.output.uri):
-            storage.refuse_password(uri or "")
+        for text in _texts(settings.model_dump()):
+            storage.refuse_secret(text)
         described = _describe(settings)
         uri = settings.output.uri
         path = storage.join(uri, "run.json")
@@ -164,6 +165,15 @@ def _load(path: str) -> dict[str, Any]:
         return json.loads(storage.read_bytes(path))
     except ValueError as error:
         raise RunRefused(f"{path} is not valid JSON ({error}); it is not a run directory of this job") from None
+
+
+def _texts(told: Any) -> Iterator[str]:
+    """Every text in a tree of settings."""
+    if isinstance(told, str):
+        yield told
+    elif isinstance(told, dict | list | tuple):
+        for value in told.values() if isinstance(told, dict) else told:
+            yield from _texts(value)
 
 
 def _describe(settings: Settings) -> dict[str, Any]:

@@ -92,18 +92,32 @@ class Cluster:
                 continue
         return found
 
+    @property
+    def logs(self) -> Path:
+        """The folder of its logs; other clusters on this machine have their own."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            for word in process.cmdline():
+                if word.startswith("--session_dir="):
+                    return Path(word.removeprefix("--session_dir=")) / "logs"
+        raise RuntimeError("no process of the cluster tells its session")
+
     def add_node(self, folder: Path, cpus: int = 1) -> subprocess.Popen[bytes]:
         """Another node, on this machine like the first; end it with `end`."""
         return _start_node(folder, [f"--address={self.address}", f"--num-cpus={cpus}"], self.hook)
 
 
 @contextmanager
-def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0) -> Iterator[Cluster]:
-    """Start a head node with its own port, and end just it. Ray believes in as many GPUs as it is told."""
-    port, metrics_port = _free_port(), _free_port()
+def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0, dashboard: int | None = None) -> Iterator[Cluster]:
+    """Start a head node with its own port, and end just it. Ray believes in as many GPUs as it is told.
+
+    Args:
+        dashboard: its port, where jobs are submitted; by default there is none.
+    """
+    port, metrics_port = free_port(), free_port()
     hook = folder / "hook.json"
     options = [f"--port={port}", f"--metrics-export-port={metrics_port}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-    process = _start_node(folder, ["--head", *options, "--include-dashboard=false"], hook)
+    shown = ["--include-dashboard=false"] if dashboard is None else [f"--dashboard-port={dashboard}"]
+    process = _start_node(folder, ["--head", *options, *shown], hook)
     cluster = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", hook, process)
     cluster.behave()
     try:
@@ -121,7 +135,7 @@ def _start_node(folder: Path, options: list[str], hook: Path) -> subprocess.Pope
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
     command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1"]
-    path = folder / f"ray-{_free_port()}.log"
+    path = folder / f"ray-{free_port()}.log"
     with path.open("wb") as log:
         process = subprocess.Popen(
             [*command, *options, f"--object-store-memory={200 << 20}"],
@@ -148,7 +162,7 @@ def end(node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) 
     node.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

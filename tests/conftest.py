@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster import NUM_IMAGES, Cluster, flags, rows, start_cluster
+from cluster import NUM_IMAGES, Cluster, flags, free_port, rows, start_cluster
 from faults import FAULTS, FaultProxy
 from PIL import Image
 
@@ -49,12 +49,6 @@ needs_models = pytest.mark.skipif(
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The machine's own cache of weights and digests stays out of the tests."""
     os.environ["POSEMILL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class S3Server:

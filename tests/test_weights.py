@@ -82,11 +82,12 @@ def test_what_ships_is_what_the_catalogue_says(entry: CatalogueEntry) -> None:
     assert storage.file_sha256(path) == entry.sha256
 
 
-def test_what_ships_travels_with_a_submitted_job() -> None:
+def test_what_ships_travels_with_submitted_jobs_and_images() -> None:
     ignored = (PROJECT / ".rayignore").read_text().splitlines()
-    for entry in catalogue().values():
-        if entry.shipped:
-            assert f"!/weights/{entry.file}" in ignored
+    in_no_image = (PROJECT / "infra" / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    for name in ["catalogue.yaml", *(entry.file for entry in catalogue().values() if entry.shipped)]:
+        assert f"!/weights/{name}" in ignored
+        assert f"!weights/{name}" in in_no_image
 
 
 def test_the_readme_lists_the_catalogue() -> None:

@@ -24,7 +24,7 @@ from pipeline.storage.objects import (
     stat,
     write_bytes,
 )
-from pipeline.storage.uris import basename, is_local, join, portable_name, refuse_password, suffix
+from pipeline.storage.uris import basename, is_local, join, portable_name, refuse_password, refuse_secret, suffix
 
 __all__ = [
     "PATIENCE",
@@ -50,6 +50,7 @@ __all__ = [
     "read_entry",
     "read_many",
     "refuse_password",
+    "refuse_secret",
     "sha256",
     "stat",
     "suffix",

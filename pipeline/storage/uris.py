@@ -28,6 +28,22 @@ def is_web(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+# Of addresses that are signed for whoever holds them: S3's, Google's, CloudFront's, Azure's.
+_SIGNATURES = ("signature", "sig", "token")
+
+
+def refuse_secret(uri: str) -> None:
+    """What is told to a run is written down, so it may hold neither a password nor a signature.
+
+    Raises:
+        ValueError: it holds one; the text doesn't.
+    """
+    refuse_password(uri)
+    address, _, query = uri.partition("?")
+    if "://" in uri and any(field.split("=")[0].lower().endswith(_SIGNATURES) for field in query.split("&")):
+        raise ValueError(f"{address}?***: a signed address is refused in settings; name a list that holds it")
+
+
 def refuse_password(uri: str) -> None:
     """What is written down about a run names its URIs, so none may hold a secret.
 

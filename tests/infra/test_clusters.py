@@ -1,7 +1,14 @@
 """What can be known of cluster files without the clusters."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -22,7 +29,8 @@ GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams"
 
 
 def load(name: str) -> dict:
-    return yaml.safe_load((INFRA / name).read_text())
+    """The last document of a file."""
+    return list(yaml.safe_load_all((INFRA / name).read_text()))[-1]
 
 
 def clusters() -> list[dict]:
@@ -53,6 +61,15 @@ def test_kubernetes_takes_the_pods(number: int) -> None:
         kubernetes_validate.validate(
             pod | {"spec": {"container": []}}, kubernetes_validate.latest_version(), strict=True
         )
+
+
+@pytest.mark.parametrize("name", ["rayjob", "raycluster"])
+def test_the_account_that_pods_run_as_is_there(name: str) -> None:
+    account, cluster = yaml.safe_load_all((INFRA / "kubernetes" / f"{name}.yaml").read_text())
+    kubernetes_validate.validate(account, kubernetes_validate.latest_version(), strict=True)
+    spec = cluster["spec"].get("rayClusterSpec", cluster["spec"])
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert group["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
 
 
 def test_a_spot_job_goes_on_by_itself() -> None:
@@ -110,7 +127,35 @@ def test_images_run_as_nobody_special_and_have_what_the_project_needs() -> None:
     assert [name for _, name in stages] == ["base", "cuda", "cpu"]
     assert all(source == "base" for source, _ in stages[1:])
     assert re.findall(r"^USER (\S+)$", text, re.MULTILINE) == ["posemill"]
-    left_out = (INFRA / "docker" / "Dockerfile.dockerignore").read_text().split()
-    for needed in ("jobs", "pipeline", "configs", "weights", "pyproject.toml"):
+    left_out = (INFRA / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    for needed in ("jobs", "pipeline", "configs", "weights", "pyproject.toml", "README.md"):
         assert (PROJECT / needed).exists()
         assert needed not in left_out
+    for stage in text.split("FROM ")[2:]:
+        assert "RUN uv pip install --no-cache --no-deps -e ." in stage, "jobs and workers import the project"
+    pins = re.findall(r"grep -oE '(\S+)' pyproject\.toml", text)
+    assert len(pins) == 1
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    found = re.findall(pins[0].replace("(", "(?:"), (PROJECT / "pyproject.toml").read_text())
+    assert sorted(found) == sorted(d for d in declared if d.startswith("torch"))
+
+
+def test_a_job_starts_where_only_its_folder_is_installed(tmp_path: Path) -> None:
+    """As in an image: `pip install -e` puts the project's folder, and nothing else, before what it depends on."""
+    image = tmp_path / "app"
+    for needed in ("jobs", "pipeline", "configs"):
+        shutil.copytree(PROJECT / needed, image / needed, ignore=shutil.ignore_patterns("__pycache__"))
+    (image / "weights").mkdir()
+    for path in (PROJECT / "weights").iterdir():
+        (image / "weights" / path.name).symlink_to(path)
+
+    def start(*folders: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+        job = [sys.executable, "-S", image / "jobs" / "annotate.py", "--print-config"]  # -S: no editable install
+        return subprocess.run(job, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    dependencies = Path(sysconfig.get_path("purelib"))
+    assert "No module named 'pipeline'" in start(dependencies).stderr
+    done = start(image, dependencies)
+    assert done.returncode == 0, done.stderr
+    assert "detector:" in done.stdout

@@ -44,7 +44,9 @@ def exposed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFac
                 found.setdefault("statuses", set()).update(re.findall(r'status="(\w+)"', labels))
             if name == "ray_posemill_stage_seconds_total":
                 found.setdefault("stages", set()).update(re.findall(r'stage="([\w ]+)"', labels))
-        return {"ok", "unreadable"} <= found.get("statuses", set()) or job.poll() is not None
+        gauges = {f"ray_posemill_{name}" for name in ("shards_left", "worker_megabytes", "gpu_megabytes")}
+        whole = gauges <= found.keys() and {"ok", "unreadable"} <= found.get("statuses", set())
+        return whole or job.poll() is not None
 
     wait_for(scrape, 120)
     output, _ = job.communicate(timeout=120)
@@ -98,45 +100,44 @@ def test_prometheus_takes_the_rules_and_the_dashboards_queries(tmp_path: Path) -
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     assert PROMTOOL
+
+    def firing(alert: str, minute: int, count: int) -> dict:
+        found = [{"labels": "{}", "value": 1}] * count
+        asked = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+        return {"expr": asked, "eval_time": f"{minute}m", "exp_samples": found}
+
+    def series(left: str, stages: str | None = None) -> list[dict]:
+        found = [{"series": "ray_posemill_shards_left", "values": left}]
+        poses = 'ray_posemill_stage_seconds_total{stage="poses"}'
+        return found + ([{"series": poses, "values": stages}] if stages else [])
+
+    images = [
+        {"series": 'ray_posemill_images_total{status="ok"}', "values": "0+80x60"},
+        {"series": 'ray_posemill_images_total{status="unreadable"}', "values": "0+20x60"},
+    ]
+    share = {
+        "expr": "posemill:failed_share:rate15m",
+        "eval_time": "20m",
+        "exp_samples": [{"labels": "posemill:failed_share:rate15m", "value": 0.2}],
+    }
+    stands, gone = "PosemillStandsStill", "PosemillDriverGone"
+    cases = [
+        # Workers fall silent after 20 minutes; the job ends after 54.
+        (
+            images + series("60x54 0x2 _x30", "0+60x20 1200x36 _x30"),
+            [
+                firing(stands, 20, 0), firing(stands, 45, 1), firing(stands, 58, 0), firing(gone, 62, 0), share,
+                firing("PosemillImagesFail", 40, 1), firing("PosemillWorkersDie", 20, 0),
+            ],
+        ),
+        # No worker ever comes: no stage is told of.
+        (series("60x40"), [firing(stands, 10, 0), firing(stands, 20, 1), firing(gone, 20, 0)]),
+        # The driver is killed: all that it exposed vanishes.
+        (series("60x20 _x20", "0+60x20 _x20"), [firing(stands, 20, 0), firing(gone, 20, 0), firing(gone, 29, 1)]),
+    ]  # fmt: skip
     told = {
         "rule_files": [str(RULES)],
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [
-                    {"series": 'ray_posemill_images_total{status="ok"}', "values": "0+80x60"},
-                    {"series": 'ray_posemill_images_total{status="unreadable"}', "values": "0+20x60"},
-                    {"series": 'ray_posemill_stage_seconds_total{stage="poses"}', "values": "0+60x20 1200x40"},
-                    {"series": "ray_posemill_shards_left", "values": "60x54 0x6"},
-                ],
-                "alert_rule_test": [
-                    {"eval_time": "20m", "alertname": "PosemillStandsStill", "exp_alerts": []},
-                    {"eval_time": "20m", "alertname": "PosemillWorkersDie", "exp_alerts": []},
-                ],
-                "promql_expr_test": [
-                    {
-                        "expr": "posemill:failed_share:rate15m",
-                        "eval_time": "20m",
-                        "exp_samples": [{"labels": "posemill:failed_share:rate15m", "value": 0.2}],
-                    },
-                    {
-                        "expr": 'count(ALERTS{alertname="PosemillStandsStill", alertstate="firing"})',
-                        "eval_time": "50m",
-                        "exp_samples": [{"labels": "{}", "value": 1}],
-                    },
-                    {
-                        "expr": 'count(ALERTS{alertname="PosemillStandsStill"})',
-                        "eval_time": "58m",  # all is done
-                        "exp_samples": [],
-                    },
-                    {
-                        "expr": 'count(ALERTS{alertname="PosemillImagesFail", alertstate="firing"})',
-                        "eval_time": "40m",
-                        "exp_samples": [{"labels": "{}", "value": 1}],
-                    },
-                ],
-            }
-        ],
+        "tests": [{"interval": "1m", "input_series": given, "promql_expr_test": expected} for given, expected in cases],
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(told))
     ended = subprocess.run([PROMTOOL, "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True)

@@ -33,8 +33,9 @@ def test_nothing_that_is_written_or_said_holds_a_secret(cluster: Cluster, s3_ser
     files = list(storage.list_files(place))
     assert {"run.json", "report.html", "totals.json"} <= {storage.basename(entry.uri) for entry in files}
     written = [storage.read_bytes(entry.uri) for entry in files if "/photos/" not in entry.uri]
-    session = Path("/tmp/ray/session_latest").resolve()
-    written += [path.read_bytes() for path in (session / "logs").rglob("*") if path.is_file()]
+    logs = {path.name: path.read_bytes() for path in cluster.logs.rglob("*") if path.is_file()}
+    assert any(name.startswith("worker-") and content for name, content in logs.items())
+    written += logs.values()
     for secret in SECRETS:
         assert secret not in said
         assert not any(secret.encode() in content for content in written)
@@ -45,6 +46,18 @@ def test_a_password_in_a_uri_is_refused_and_not_told(cluster: Cluster, tmp_path:
         output = [] if flag.startswith("--output") else [f"--output={tmp_path / 'run'}"]
         said = cluster.run("annotate", *flag.split(), *output, code=2)
         assert "https://***@127.0.0.1:1/...: a URI with a password in it is refused" in said
+        assert "marked-secret" not in said
+    assert not (tmp_path / "run").exists()
+
+
+SIGNED = "https://127.0.0.1:1/bucket/x?X-Amz-Date=20261122T000000Z&X-Amz-Signature=marked-secret"
+
+
+def test_a_signed_address_is_refused_and_not_told(cluster: Cluster, tmp_path: Path) -> None:
+    for flag in (f"--input={SIGNED}", f"--pose.weights={SIGNED}", f"--pose.ensemble=[{{weights: '{SIGNED}'}}]"):
+        given = [flag] if flag.startswith("--input") else [f"--input={DEMO / 'photos'}", flag]
+        said = cluster.run("annotate", *given, f"--output={tmp_path / 'run'}", code=2)
+        assert "https://127.0.0.1:1/bucket/x?***: a signed address is refused" in said
         assert "marked-secret" not in said
     assert not (tmp_path / "run").exists()
 
