@@ -146,10 +146,10 @@ class PoseSettings(Section):
     skeleton: SkeletonName | None = Field(None, description="joints of the output; by default by their number")
     crop: Literal["padded", "classic"] = Field("padded", description="crop rule; classic: the first PyTorch release's")
     decode: Literal["argmax", "integral", "combined", "offset", "classic"] | None = Field(
-        None, description="how heatmaps become keypoints; by default as the catalogue says, else argmax"
+        None, description="how heatmaps become keypoints; by default as the catalogue or the file says, else argmax"
     )
-    norm: Literal["sigmoid", "softmax", "divide_sum"] = Field(
-        "sigmoid", description="integral: how maps are normalised"
+    norm: Literal["sigmoid", "softmax", "divide_sum"] | None = Field(
+        None, description="integral: how maps are normalised; by default as the weights say, else sigmoid"
     )
     flip_test: bool = Field(False, description="average with the mirrored crop: better, half as fast")
     scales: tuple[Annotated[float, Field(gt=0.2, lt=5)], ...] = Field(

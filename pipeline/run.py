@@ -17,7 +17,7 @@ from pipeline.sources import Manifest, plan_collection, write_manifest
 from pipeline.weights import catalogued, local_file
 
 # Raised whenever the same settings and weights could give other rows.
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 
 _VERSIONS_OF = ("posemill", "torch", "torchvision", "opencv-python-headless", "numpy", "pillow", "simplejpeg", "ray")
 

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+# COCO-WholeBody keeps the other joints of its 133, after the body's 17, in columns of their own.
+WHOLE_BODY_COLUMNS = ("foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+
 
 @dataclass(frozen=True)
 class Skeleton:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -48,12 +48,14 @@ class Cluster:
         metrics: where Prometheus would look.
         hook: the file that makes decoding slow or deadly.
         process: `ray start --block`.
+        nodes: the same of nodes that joined.
     """
 
     address: str
     metrics: str
     hook: Path
     process: subprocess.Popen[bytes]
+    nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def behave(self, **told: object) -> None:
         """What decoding does from now on; see hooks/sitecustomize.py."""
@@ -81,21 +83,19 @@ class Cluster:
         return output
 
     def workers(self, node: subprocess.Popen[bytes] | None = None, doing: str = "") -> list[psutil.Process]:
-        """The worker processes of the head, or of another node, at this moment; with `doing`, those in that method."""
+        """The worker processes of all nodes, or of one, at this moment; with `doing`, those in that method."""
         title = f"ray::Worker.{doing}" if doing else "ray::Worker"
         found = []
-        for process in psutil.Process((node or self.process).pid).children(recursive=True):
-            try:
+        for process in _children([node] if node else [self.process, *self.nodes]):
+            with contextlib.suppress(psutil.Error):
                 if process.cmdline() and process.cmdline()[0].startswith(title):
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
 
     @property
     def logs(self) -> Path:
         """The folder of its logs; other clusters on this machine have their own."""
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        for process in _children([self.process]):
             for word in process.cmdline():
                 if word.startswith("--session_dir="):
                     return Path(word.removeprefix("--session_dir=")) / "logs"
@@ -103,7 +103,17 @@ class Cluster:
 
     def add_node(self, folder: Path, cpus: int = 1) -> subprocess.Popen[bytes]:
         """Another node, on this machine like the first; end it with `end`."""
-        return _start_node(folder, [f"--address={self.address}", f"--num-cpus={cpus}"], self.hook)
+        node = _start_node(folder, [f"--address={self.address}", f"--num-cpus={cpus}"], self.hook)
+        self.nodes.append(node)
+        return node
+
+
+def _children(nodes: list[subprocess.Popen[bytes]]) -> list[psutil.Process]:
+    found = []
+    for node in nodes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += psutil.Process(node.pid).children(recursive=True)
+    return found
 
 
 @contextmanager
@@ -123,7 +133,8 @@ def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0, dashboard: int | N
     try:
         yield cluster
     finally:
-        end(process)
+        for node in (*cluster.nodes, process):
+            end(node)
 
 
 def _start_node(folder: Path, options: list[str], hook: Path) -> subprocess.Popen[bytes]:
@@ -174,6 +185,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+def ended_well(output: str) -> bool:
+    """Whether the last lines of a job say that all of the collection was annotated, and nothing was left undone."""
+    return f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in "".join(output.splitlines(keepends=True)[-8:])
 
 
 def rows(run: str) -> tuple[list[dict], list[dict]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster import NUM_IMAGES, Cluster, flags, free_port, rows, start_cluster
+from cluster import NUM_IMAGES, Cluster, ended_well, flags, free_port, rows, start_cluster
 from faults import FAULTS, FaultProxy
 from PIL import Image
 
@@ -31,6 +31,39 @@ S3_ENVIRONMENT = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
 }
+
+# Darknet's language: two convolutions and one person a cell of 16 pixels.
+TINY_DETECTOR = """[net]
+width=64
+height=64
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=4
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=4
+pad=1
+activation=leaky
+[convolutional]
+filters=6
+size=1
+stride=1
+pad=1
+activation=linear
+[yolo]
+mask=0
+anchors=32,32
+classes=1
+num=1
+scale_x_y=2
+"""
 
 # Clusters are closed by a token, as they should be. A process reads this once, when it first meets Ray: so here.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -133,8 +166,10 @@ def gradient(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def cluster(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One Ray cluster for all tests; the S3 server is up before it, so that its workers know it too."""
-    with start_cluster(tmp_path_factory.mktemp("ray")) as started:
+    """One Ray cluster of two nodes for all tests; the S3 server is up before it, so that its workers know it too."""
+    folder = tmp_path_factory.mktemp("ray")
+    with start_cluster(folder, cpus=1) as started:
+        started.add_node(folder)
         yield started
 
 
@@ -155,7 +190,7 @@ def undisturbed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPat
     output = tmp_path_factory.mktemp("undisturbed") / "run"
     cluster.behave()
     text = cluster.run("annotate", *flags(photos, output), "--profile")
-    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in text
+    assert ended_well(text)
     assert "where the time went" in text
     assert "wait for images" in text
     images, people = rows(str(output))

@@ -22,7 +22,7 @@ class FaultProxy:
     Attributes:
         port: where it listens.
         share: of the requests, 0 to 1.
-        faults: which of FAULTS, by chance.
+        faults: which of FAULTS, in turn.
         stall_seconds: how long a stalled request waits.
         done: how often each fault was done.
     """
@@ -67,7 +67,7 @@ class FaultProxy:
         with self._lock:
             if self._random.random() >= self.share:
                 return None
-            fault = self._random.choice(self.faults)
+            fault = self.faults[self.done.total() % len(self.faults)]
             self.done[fault] += 1
             return fault
 

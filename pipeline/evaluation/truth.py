@@ -12,11 +12,9 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.evaluation.matching import Annotated
-from pipeline.skeletons import Skeleton
+from pipeline.skeletons import WHOLE_BODY_COLUMNS, Skeleton
 
 PERSON = 1
-# COCO-WholeBody keeps the other joints of its 133 in columns of their own.
-_WHOLE_BODY = ("foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 # Different in every image, asked by nobody, and long.
 _OF_EACH_IMAGE = ("coco_url", "flickr_url", "date_captured")
 _HEAD_SEGMENT = 0.6  # of the diagonal of a head's box (Andriluka et al., CVPR 2014)
@@ -155,7 +153,7 @@ class _People:
         self.with_keypoints |= bool(keypoints)
         labelled = entry.get("num_keypoints")
         if self._whole_body and len(keypoints) < 3 * self._joints:
-            keypoints += [value for column in _WHOLE_BODY for value in entry.get(column) or ()]
+            keypoints += [value for column in WHOLE_BODY_COLUMNS for value in entry.get(column) or ()]
             labelled = None
         if labelled is None:
             labelled = sum(v > 0 for v in keypoints[2::3])

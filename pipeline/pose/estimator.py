@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
-from pipeline.checkpoints import read_state_dict
+from pipeline.checkpoints import read_metadata, read_state_dict
 from pipeline.compute import Compute
 from pipeline.config import NetworkSettings, PoseSettings
 from pipeline.pose.crop import MEAN_RGB, CropRule
@@ -21,6 +23,7 @@ from pipeline.weights import CatalogueEntry, confirm, local_file, published_deco
 INPUT_SIZE = (256, 192)
 CLASSIC_INPUT_SIZE = (320, 256)
 
+_TRAINED_DECODINGS = ("argmax", "integral", "combined", "offset")  # as jobs/train.py notes them in weights
 # Outputs beyond the skeleton's joints: the classic and the dense network tell more than the 17.
 _COCO_AND_MORE = (33, 49)
 
@@ -80,17 +83,19 @@ class PoseEstimator:
             ValueError: an unknown network, or weights, skeleton and decoding that don't fit together.
         """
         loaded = [_load(member) for member in settings.networks()]
-        skeleton = _skeleton(settings.skeleton, [architecture for architecture, _, _ in loaded])
+        skeleton = _skeleton(settings.skeleton, loaded)
         classic = settings.crop == "classic"
         decode = settings.decode or ("classic" if classic else _decoding(loaded))
-        head = head_of(decode, settings.norm)
+        head = head_of(decode, settings.norm or _norm(loaded[0].told))
         networks = []
-        for member, (architecture, network, entry) in zip(settings.networks(), loaded, strict=True):
-            if (architecture.name == "fpn_offset_r50") != isinstance(head, OffsetHead):
-                raise ValueError(f"pose.decode is {decode}, which {architecture.name} does not give; leave it out")
-            size = member.input_size or (entry.input_size if entry else None) or usual_input_size(architecture.name)
+        for member, found in zip(settings.networks(), loaded, strict=True):
+            name = found.architecture.name
+            if (name == "fpn_offset_r50") != isinstance(head, OffsetHead):
+                raise ValueError(f"pose.decode is {decode}, which {name} does not give; leave it out")
+            published = found.entry.input_size if found.entry else None
+            size = member.input_size or published or _input_size(found.told) or usual_input_size(name)
             rules = tuple(CropRule(size, scale, classic) for scale in settings.scales)
-            networks.append(PoseNetwork(architecture, compute.prepare(network), rules))
+            networks.append(PoseNetwork(found.architecture, compute.prepare(found.network), rules))
         return cls(networks, head, skeleton, compute, settings.batch, settings.flip_test)
 
     def describe(self) -> list[str]:
@@ -135,15 +140,38 @@ def usual_input_size(name: str) -> tuple[int, int]:
     return CLASSIC_INPUT_SIZE if name == "fastpose_classic" else INPUT_SIZE
 
 
-def _decoding(loaded: Sequence[tuple[Architecture, nn.Module, CatalogueEntry | None]]) -> str:
-    """How all networks are decoded: as the catalogue has the file, else its network's published checkpoints."""
+class _Loaded(NamedTuple):
+    """A network with its weights, what the catalogue says of them, and what their own file says."""
+
+    architecture: Architecture
+    network: nn.Module
+    entry: CatalogueEntry | None
+    told: Mapping[str, str]
+
+
+def _load(member: NetworkSettings) -> _Loaded:
+    if member.weights is None:
+        if member.name is None:
+            raise ValueError("pose.weights and pose.name are both none; one of them says which network it is")
+        architecture = Architecture(member.name)
+        return _Loaded(architecture, architecture.build(), None, {})
+    path = local_file(member.weights)
+    network, architecture = load_pose_network(read_state_dict(path), member.weights, member.name)
+    entry = confirm(member.weights, path, architecture.name, architecture.num_joints)
+    return _Loaded(architecture, network, entry, read_metadata(path) if path.suffix == ".safetensors" else {})
+
+
+def _decoding(loaded: Sequence[_Loaded]) -> str:
+    """How all networks are decoded: as the catalogue or the file says, else as its network's published checkpoints."""
     found = []
-    for architecture, _, entry in loaded:
+    for architecture, _, entry, told in loaded:
         ways = published_decodings(architecture.name, architecture.num_joints)
         if architecture.name == "fpn_offset_r50":
             found.append("offset")
         elif entry is not None and entry.decode:
             found.append(entry.decode)
+        elif told.get("decode") in _TRAINED_DECODINGS:
+            found.append(told["decode"])
         elif not ways or "argmax" in ways:
             found.append("argmax")
         elif len(ways) == 1:
@@ -158,19 +186,21 @@ def _decoding(loaded: Sequence[tuple[Architecture, nn.Module, CatalogueEntry | N
     return found[0]
 
 
-def _load(member: NetworkSettings) -> tuple[Architecture, nn.Module, CatalogueEntry | None]:
-    if member.weights is None:
-        if member.name is None:
-            raise ValueError("pose.weights and pose.name are both none; one of them says which network it is")
-        architecture = Architecture(member.name)
-        return architecture, architecture.build(), None
-    path = local_file(member.weights)
-    network, architecture = load_pose_network(read_state_dict(path), member.weights, member.name)
-    return architecture, network, confirm(member.weights, path, architecture.name, architecture.num_joints)
+def _norm(told: Mapping[str, str]) -> Norm:
+    return next((norm for norm in get_args(Norm) if norm == told.get("norm")), "sigmoid")
 
 
-def _skeleton(name: str | None, architectures: Sequence[Architecture]) -> Skeleton:
-    """The skeleton that is asked for, or the one with as many joints as the network has; all networks must fit it."""
+def _input_size(told: Mapping[str, str]) -> tuple[int, int] | None:
+    """Height and width that a network was trained at, where its file says."""
+    sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", told.get("input_size", ""))
+    return (int(sides[1]), int(sides[2])) if sides else None
+
+
+def _skeleton(name: str | None, loaded: Sequence[_Loaded]) -> Skeleton:
+    """The skeleton that is asked for, or told by the file, or the one with as many joints; all networks must fit it."""
+    architectures = [architecture for architecture, _, _, _ in loaded]
+    if name is None and loaded[0].told.get("skeleton") in SKELETONS:
+        name = loaded[0].told["skeleton"]
     counts = [17 if a.num_joints in _COCO_AND_MORE else a.num_joints for a in architectures]
     fitting = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
     skeleton = fitting.get(counts[0]) if name is None else SKELETONS[name]

@@ -283,14 +283,18 @@ def open_write(uri: str) -> Iterator[BinaryIO]:
             yield local
             local.flush()
             os.fsync(local.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        _take_name(temporary, target)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, uri) from None  # a full disk doesn't say what didn't fit
         raise
+
+
+def _take_name(temporary: str, target: Path) -> None:
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, target)
 
 
 def delete(uri: str) -> None:

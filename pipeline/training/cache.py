@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.training import jpegs
 from pipeline.training.annotations import AnnotationError
 from pipeline.training.settings import AnnotatedSet, TrainSettings
+from pipeline.weights import local_file
 
 
 class Samples(Protocol):
@@ -54,9 +55,11 @@ def cached(settings: TrainSettings, options: dict[str, Any], kind: type[_S], rea
 
 
 def _without_folders(annotated: AnnotatedSet) -> dict[str, Any]:
-    """A set by what tells it from others wherever it lies."""
+    """A set by what tells it from others wherever it lies: names, and digests of what the names stand for."""
     told = annotated.model_dump(mode="json", exclude={"images"}, exclude_none=True)
     told["annotations"] = storage.basename(annotated.annotations)
+    told["sha256"] = storage.file_sha256(storage.local_copy(annotated.annotations))
     if annotated.pseudo_labels is not None:
         told["pseudo_labels"]["weights"] = storage.basename(annotated.pseudo_labels.weights)
+        told["pseudo_labels"]["sha256"] = storage.file_sha256(local_file(annotated.pseudo_labels.weights))
     return told

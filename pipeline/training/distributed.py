@@ -9,15 +9,15 @@ from torch import Tensor, distributed, nn
 
 
 def over_processes(total: Tensor) -> Tensor:
-    """The mean over all processes of a count that a loss is divided by; itself where there is one process.
+    """The mean over all processes of a count that a loss is divided by; of a sum under 1, as if it were 1.
 
     Gradients are averaged over processes, so each dividing by this mean is everyone dividing by the sum.
     """
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return total
-    mean = total.detach().clone()
-    distributed.all_reduce(mean)
-    return mean / distributed.get_world_size()
+    whole, world = total.detach().clone(), 1
+    if distributed.is_initialized():
+        distributed.all_reduce(whole)
+        world = distributed.get_world_size()
+    return whole.clamp(min=1) / world
 
 
 def with_shared_statistics(network: nn.Module) -> nn.Module:

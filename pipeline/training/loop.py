@@ -70,6 +70,7 @@ class Trainer:
         network: what is trained.
         averaged: its exponential moving average.
         step: steps made.
+        losses: of the steps of the epoch that was last worked at.
         steps_per_epoch: of this task and batch.
         rank: of this process; 0 writes.
     """
@@ -97,6 +98,7 @@ class Trainer:
             with_fast_gradients(self.network)
         self.averaged = {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
         self.step = 0
+        self.losses: list[float] = []
         self.steps_per_epoch = max(1, len(task.weights) // options.batch)
         self.rank = rank
         self._world = world
@@ -139,6 +141,9 @@ class Trainer:
         started = time.monotonic()
         for views in self._batches(range(self.step, last)):
             loss = self._learn(views)
+            if self.step % self.steps_per_epoch == 0:
+                self.losses = []
+            self.losses.append(loss)
             self.step += 1
             speed = self.options.batch / max(time.monotonic() - started, 1e-9)
             yield Step(
@@ -231,6 +236,7 @@ class Trainer:
             "averaged": self.averaged,
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
+            "losses": self.losses,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -238,6 +244,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        self.losses = list(state.get("losses", []))  # earlier versions kept none
         for key, tensor in state["averaged"].items():
             self.averaged[key].copy_(tensor)
 

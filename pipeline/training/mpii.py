@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.skeletons import SKELETONS
 from pipeline.training.annotations import AnnotationError
 
+_FIRST = 1.0  # MATLAB counts pixels from 1, COCO from 0
 # MPII has no boxes, but a centre, and a scale that makes a person 200 pixels tall.
 _PIXELS_PER_SCALE = 200.0
 
@@ -55,13 +56,15 @@ def convert(mat: Any, name: str) -> dict[str, Any]:
 
 
 def _people(entry: Any) -> Iterator[Any]:
-    """The persons of an image who have joints and a place."""
+    """The persons of an image who have joints, a place, a scale and a head."""
     for person in _list(getattr(entry, "annorect", None)):
-        if all(hasattr(getattr(person, part, None), field) for part, field in _NEEDED):
+        whole = all(np.size(getattr(person, name, ())) == 1 for name in _NUMBERS)
+        if whole and all(hasattr(getattr(person, part, None), field) for part, field in _NEEDED):
             yield person
 
 
 _NEEDED = (("annopoints", "point"), ("objpos", "x"))
+_NUMBERS = ("scale", "x1", "y1", "x2", "y2")
 
 
 def _annotation(person: Any, num_joints: int) -> dict[str, Any]:
@@ -69,16 +72,17 @@ def _annotation(person: Any, num_joints: int) -> dict[str, Any]:
     for point in _list(person.annopoints.point):
         # A joint may lack the flag, or have an empty one: then its place is known all the same.
         visible = np.size(getattr(point, "is_visible", 1)) == 0 or int(getattr(point, "is_visible", 1))
-        keypoints[int(point.id)] = (point.x, point.y, 2 if visible else 1)
+        keypoints[int(point.id)] = (point.x - _FIRST, point.y - _FIRST, 2 if visible else 1)
     side = _PIXELS_PER_SCALE * float(person.scale)
-    x, y = float(person.objpos.x) - side / 2, float(person.objpos.y) - side / 2
+    x, y = (float(place) - _FIRST - side / 2 for place in (person.objpos.x, person.objpos.y))
+    head = [float(person.x1) - _FIRST, float(person.y1) - _FIRST]
     return {
         "bbox": [x, y, side, side],
         "area": side * side,
         "iscrowd": 0,
         "keypoints": keypoints.ravel().tolist(),
         "num_keypoints": int((keypoints[:, 2] > 0).sum()),
-        "head_box": [float(person.x1), float(person.y1), float(person.x2 - person.x1), float(person.y2 - person.y1)],
+        "head_box": [*head, float(person.x2 - person.x1), float(person.y2 - person.y1)],
     }
 
 

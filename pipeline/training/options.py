@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pipeline.described import described
+
+
+def _check(options: Any, **limits: tuple[float, float]) -> None:
+    """
+    Raises:
+        ValueError: a field lies outside its limits.
+    """
+    for name, (least, most) in limits.items():
+        value = getattr(options, name)
+        if not least <= value <= most:
+            expected = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
+            expected = "more than 0" if least == _TINY else expected
+            raise ValueError(f"{name} is {value:g}, expected {expected}")
+
+
+_ANY = math.inf
+_SHARE = (0.0, 1.0)
+_TINY = 1e-12  # more than nothing
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,10 @@ class Optimisation:
     seed: int = described(0, "of the draws and the augmentation")
     bf16: bool = described(True, "compute in bf16 where the loss allows")
 
+    def __post_init__(self) -> None:
+        _check(self, batch=(1, _ANY), epochs=(1, _ANY), learning_rate=(_TINY, _ANY), clip=(_TINY, _ANY))
+        _check(self, warm_up=(0, _ANY), weight_decay=(0, _ANY), ema=(0, 1 - 1e-9), seed=(0, _ANY))
+
 
 @dataclass(frozen=True)
 class PoseAugmentation:
@@ -43,6 +66,10 @@ class PoseAugmentation:
     colour: float = described(0.3, "brightness and contrast change by up to so much")
     occlusion: float = described(0.3, "probability of a rectangle over a part")
 
+    def __post_init__(self) -> None:
+        _check(self, flip=_SHARE, rotate=_SHARE, half_body=_SHARE, occlusion=_SHARE, rotation=(0, 180))
+        _check(self, scale=(0, 0.9), jitter=(0, 0.45), colour=_SHARE, half_body_joints=(0, _ANY))
+
 
 @dataclass(frozen=True)
 class BoxAugmentation:
@@ -55,6 +82,9 @@ class BoxAugmentation:
     scale: float = described(0.5, "images are shown 1 - scale to 1 + scale times as large")
     shift: float = described(0.2, "images are moved by up to so much of the input's side")
     colour: float = described(0.3, "brightness and contrast change by up to so much")
+
+    def __post_init__(self) -> None:
+        _check(self, flip=_SHARE, mosaic=_SHARE, scale=(0, 0.9), shift=_SHARE, colour=_SHARE)
 
 
 NO_POSE_AUGMENTATION = PoseAugmentation(

@@ -34,7 +34,7 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
         report: told each line of the history.
 
     Raises:
-        ValueError: this machine has fewer GPUs than workers.
+        ValueError: this machine has fewer GPUs, or CPUs, than workers.
         RuntimeError: training failed, with what the worker said.
     """
     settings = run.settings
@@ -66,15 +66,15 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
 
 def _use_gpu(settings: TrainSettings) -> bool:
     """Whether each worker gets a GPU of its own. Ray would wait for ever for those that never come."""
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if settings.compute.device == "cpu" or (settings.compute.device == "auto" and not gpus):
-        return False
-    if gpus < settings.workers and not may_grow(settings.address):
+    gpus, cpus = (ray.cluster_resources().get(kind, 0) for kind in ("GPU", "CPU"))
+    use_gpu = settings.compute.device == "cuda" or (settings.compute.device == "auto" and gpus > 0)
+    there, kind = (gpus, "GPU") if use_gpu else (cpus, "CPU")
+    if there < settings.workers and not may_grow(settings.address):
         raise ValueError(
-            f"workers is {settings.workers}, each with a GPU of its own; this machine has {gpus:g}: set workers to "
-            "that, or compute.device to cpu"
+            f"workers is {settings.workers}, each with a {kind} of its own; this machine has {there:g}: set workers to "
+            "that" + (", or compute.device to cpu" if use_gpu else "")
         )
-    return True
+    return use_gpu
 
 
 def _reason(error: ray.train.TrainingFailedError) -> str:

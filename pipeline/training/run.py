@@ -32,7 +32,9 @@ from pipeline.training.settings import TrainSettings
 from pipeline.training.subject import Subject
 
 # What may be another in each start of one run.
-_PER_START = {"resume", "output", "compute", "workers", "address"}
+_PER_START = {
+    "resume", "output", "compute", "workers", "address", "cache", "validation", "validate_every", "checkpoint_every",
+}  # fmt: skip
 
 
 class TrainingRefused(ValueError):
@@ -145,25 +147,27 @@ def train_run(run: TrainRun, subject: Subject, trainer: Trainer, report: Callabl
     noted = max((line["epoch"] for line in run.history()), default=0)
     with _board(run, trainer) if writes else contextlib.nullcontext() as board:
 
-        def end_epoch(entry: dict[str, Any]) -> None:
+        def end_epoch() -> None:
             nonlocal best
             weights = trainer.settled()
             if board is not None:
-                best = _keep_epoch(run, subject, trainer, weights, {"epoch": trainer.epoch, **entry}, best, board)
+                rate, losses = trainer.learning_rate(trainer.step - 1), trainer.losses
+                entry = {"epoch": trainer.epoch, "learning_rate": rate}
+                entry |= {"loss": float(np.mean(losses))} if losses else {}
+                best = _keep_epoch(run, subject, trainer, weights, entry, best, board)
 
         if trainer.epoch > noted:
             # The checkpoint of a whole epoch is there, its line and weights are not: killed in between.
-            end_epoch({"learning_rate": trainer.learning_rate(trainer.step - 1)})
+            end_epoch()
         while trainer.epoch < settings.optimisation.epochs:
-            losses = []
             for step in trainer.train_epoch():
-                losses.append(step.loss)
                 report(step)
                 if board is not None:
                     board.add_scalar("loss", step.loss, step.step)
-                if writes and step.step % settings.checkpoint_every == 0:
+                if board is not None and step.step % settings.checkpoint_every == 0:
+                    board.flush()
                     run.keep(trainer)
-            end_epoch({"learning_rate": step.learning_rate, "loss": float(np.mean(losses))})
+            end_epoch()
 
 
 def _keep_epoch(
@@ -193,6 +197,7 @@ def _keep_epoch(
     for name, value in entry.items():
         board.add_scalar(name if name == "learning_rate" or "/" in name else f"epoch/{name}", value, trainer.step)
     run.note({key: None if isinstance(value, float) and math.isnan(value) else value for key, value in entry.items()})
+    board.flush()
     run.keep(trainer)
     return best
 
@@ -207,8 +212,18 @@ def _provenance(settings: TrainSettings, trainer: Trainer) -> dict[str, str]:
         "trained_on": sets,
         "epoch": f"{trainer.epoch} of {settings.optimisation.epochs}",
         "optimisation": json.dumps(settings.model_dump(mode="json")["optimisation"]),
+        settings.task: json.dumps(_named(settings.model_dump(mode="json")[settings.task])),
     }
     return told | ({"about": settings.about} if settings.about else {})
+
+
+def _named(told: Any) -> Any:
+    """Settings with files by name alone: where they lay is nobody's business."""
+    if isinstance(told, dict):
+        return {key: _named(value) for key, value in told.items()}
+    if isinstance(told, list):
+        return [_named(value) for value in told]
+    return storage.basename(told) if isinstance(told, str) else told
 
 
 @contextlib.contextmanager
@@ -217,5 +232,5 @@ def _board(run: TrainRun, trainer: Trainer) -> Iterator[Any]:
     from torch.utils.tensorboard import SummaryWriter
 
     # What was written after the checkpoint is written again.
-    with SummaryWriter(run.path("tensorboard"), purge_step=trainer.step or None) as writer:
+    with SummaryWriter(run.path("tensorboard"), purge_step=trainer.step + 1 if trainer.step else None) as writer:
         yield writer

@@ -23,6 +23,9 @@ class AnnotatedSet(Section):
     annotations: str = Field(description="COCO annotations, .json")
     images: str = Field(description="folder that their file names are relative to")
     source: str | None = Field(None, description="only images with this `source`")
+    skeleton: SkeletonName | None = Field(
+        None, description="pose: whose joints the keypoints are; by default the person category's, by name"
+    )
     weight: float = Field(1.0, gt=0, description="how often its people or images are drawn, relative to others")
     pseudo_labels: PseudoLabels | None = Field(None, description="pose: label people who have only a box")
 
@@ -116,6 +119,8 @@ class TrainSettings(Section):
     def problem(self) -> str | None:
         if not self.sets:
             return "sets is empty; name annotations and images to learn from"
+        if self.pose.conv_dim is not None and self.pose.weights is not None:
+            return "pose.conv_dim is of a new network; that of pose.weights is what it is"
         batch = self.optimisation.batch
         if batch % self.workers:
             return f"workers is {self.workers}, which cannot share optimisation.batch {batch} evenly; choose a multiple"

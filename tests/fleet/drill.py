@@ -78,7 +78,7 @@ class Drill:
 
     def strike(self) -> None:
         kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
-        workers = [*self.cluster.workers(), *self.cluster.workers(self.node)]
+        workers = self.cluster.workers()
         if kind == "worker" and not workers:
             return
         self.done[kind] += 1

@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from cluster import FLAGS, NUM_IMAGES, Cluster, flags, parts, rows, wait_for
+from cluster import FLAGS, NUM_IMAGES, Cluster, end, ended_well, flags, parts, rows, wait_for
 
 from pipeline import storage
 from pipeline.flags import parse_settings
@@ -23,7 +23,7 @@ def slow(*values: object):  # type: ignore[no-untyped-def]
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("stage", [slow("reading"), slow("networks"), "writing"])
+@pytest.mark.parametrize("stage", [slow("reading"), slow("networks"), slow("writing"), "committing"])
 def test_a_worker_is_killed(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, stage: str) -> None:
     paused = tmp_path / "paused"
     cluster.behave(pause=stage, paused=str(paused))
@@ -33,6 +33,7 @@ def test_a_worker_is_killed(cluster: Cluster, photos: Path, undisturbed, tmp_pat
     output, _ = job.communicate(timeout=200)
     assert job.returncode == 0, output
     assert "1 workers died" in output
+    assert ended_well(output)
     assert rows(str(tmp_path / "run")) == undisturbed
 
 
@@ -44,6 +45,7 @@ def test_a_worker_is_killed_while_it_loads(cluster: Cluster, photos: Path, undis
     cluster.workers()[0].send_signal(signal.SIGKILL)
     output, _ = job.communicate(timeout=200)
     assert job.returncode == 0, output
+    assert ended_well(output)
     assert rows(str(tmp_path / "run")) == undisturbed
 
 
@@ -63,7 +65,26 @@ def test_workers_that_cannot_start_are_asked_for_again(
     if code:
         assert "a worker could not start: this GPU is broken" in output
     else:
+        assert ended_well(output)
         assert rows(str(tmp_path / "run")) == undisturbed
+
+
+@pytest.mark.slow
+def test_workers_are_used_as_they_come(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+    """Four are asked for where two fit: the two begin, and a third works as soon as a node for it is there."""
+    cluster.behave(sleep=0.5)
+    job = cluster.start("annotate", *flags(photos, tmp_path / "run"), "--fleet.workers=4")
+    wait_for(lambda: len(cluster.workers(doing="annotate")) == 2 and parts(tmp_path / "run"))
+    node = cluster.add_node(tmp_path)
+    try:
+        wait_for(lambda: cluster.workers(node, doing="annotate"))
+        cluster.behave()
+        output, _ = job.communicate(timeout=200)
+    finally:
+        end(node)
+    assert job.returncode == 0, output
+    assert ended_well(output)
+    assert rows(str(tmp_path / "run")) == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, slow(signal.SIGINT)])
@@ -85,7 +106,9 @@ def test_the_driver_is_stopped_and_run_again(
     assert "is incomplete" in cluster.run("reduce", str(run), code=1)
 
     cluster.behave()
-    assert "shards are already done" in cluster.run("annotate", *flags(photos, run))
+    output = cluster.run("annotate", *flags(photos, run))
+    assert "shards are already done" in output
+    assert ended_well(output)
     after = parts(run)
     assert {name: after[name] for name in before} == before, "what was done is not done again"
     assert rows(str(run)) == undisturbed
@@ -119,7 +142,7 @@ def test_an_image_that_ends_its_process_is_one_poison_row(
 def test_a_leak_costs_workers_and_no_image(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
     cluster.behave(leak=40 << 20)
     output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--fleet.worker_gigabytes=1.2")
-    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in output
+    assert ended_well(output)
     assert "grown to its limit of memory, and was replaced" in output
     assert rows(str(tmp_path / "run")) == undisturbed
 
@@ -133,7 +156,7 @@ def test_a_shard_that_fills_its_worker_alone_blames_no_image(cluster: Cluster, p
     assert "quarantined: given up after 2 attempts: its worker process died" in output
     assert "poison" not in output
     cluster.behave()
-    assert f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in cluster.run("annotate", *told)
+    assert ended_well(cluster.run("annotate", *told))
 
 
 def test_a_limit_that_the_networks_alone_pass_is_told(cluster: Cluster, photos: Path, tmp_path: Path) -> None:

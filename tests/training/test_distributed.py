@@ -34,6 +34,8 @@ def process(rank: int, folder: Path) -> None:
     torch.save(learn(net, [slice(0, 2), slice(2, 6)][rank]), folder / f"{rank}.pt")
     net.eval()
     torch.save(net(BATCH).detach(), folder / f"eval{rank}.pt")
+    # A third of a person each: in one process they would be two thirds, and count as one.
+    torch.save(over_processes(torch.tensor(1 / 3)), folder / f"few{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -55,10 +57,12 @@ def test_statistics_losses_and_gradients_are_those_of_the_whole_batch(tmp_path: 
     plain.eval()
     for rank in (0, 1):
         torch.testing.assert_close(torch.load(tmp_path / f"eval{rank}.pt"), plain(BATCH).detach())
+        assert torch.load(tmp_path / f"few{rank}.pt").item() == 0.5
 
 
 def test_alone_nothing_is_shared() -> None:
     assert over_processes(torch.tensor(3.0)).item() == 3
+    assert over_processes(torch.tensor(2 / 3)).item() == 1
     net = network()
     names = list(net.state_dict())
     assert list(with_shared_statistics(copy.deepcopy(net)).state_dict()) == names

@@ -21,7 +21,7 @@ def person(ids: list[int], **changes: object) -> dict:
 @pytest.fixture
 def mat(tmp_path: Path) -> Path:
     entries = [
-        {"image": {"name": "a.jpg"}, "annorect": [person([0, 9]), person([3])]},
+        {"image": {"name": "a.jpg"}, "annorect": [person([0, 9]), person([3]), person([4], scale=np.zeros((0, 0)))]},
         {"image": {"name": "b.jpg"}, "annorect": person([6])},  # one: MATLAB keeps no list
         {"image": {"name": "for_testing.jpg"}, "annorect": person([1])},
         {"image": {"name": "nobody.jpg"}, "annorect": np.zeros((0, 0))},
@@ -41,12 +41,13 @@ def test_people_with_joints_of_training_images(mat: Path, tmp_path: Path, capsys
     coco = json.loads((tmp_path / "out.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == ["a.jpg", "b.jpg"]
     first = coco["annotations"][0]
-    assert first["bbox"] == [-80.0, 10.0, 400.0, 400.0]
-    assert first["head_box"] == [10.0, 20.0, 30.0, 40.0]
+    # MATLAB counts from 1.
+    assert first["bbox"] == [-81.0, 9.0, 400.0, 400.0]
+    assert first["head_box"] == [9.0, 19.0, 30.0, 40.0]
     people = people_of(coco, JOINTS, "out.json")
     (one, two), (three,) = people[1], people[2]
     assert [JOINTS[i] for i in np.flatnonzero(one.labelled)] == ["right_ankle", "head_top"]
-    assert one.keypoints[9].tolist() == [109, 209]
+    assert one.keypoints[9].tolist() == [108, 208]
     assert [JOINTS[i] for i in np.flatnonzero(two.labelled)] == ["left_hip"]
     assert [JOINTS[i] for i in np.flatnonzero(three.labelled)] == ["pelvis"]
 

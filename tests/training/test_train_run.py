@@ -11,16 +11,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, encode
+from conftest import PROJECT, TINY_DETECTOR, encode
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jobs.train import main
 from pipeline.checkpoints import read_metadata, read_state_dict
 from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
+from pipeline.config import DetectorSettings, PoseSettings
 from pipeline.detectors import build_detector
 from pipeline.detectors.darknet import DarknetError
+from pipeline.pose.estimator import PoseEstimator
 from pipeline.pose.networks.recognise import recognise
 from pipeline.skeletons import SKELETONS
 
@@ -115,6 +116,9 @@ def test_a_cache_of_something_else_is_refused(collection, tmp_path: Path) -> Non
     assert "people.npz was made with input_size [64, 64], and this run has [128, 96]; name another" in larger
     weighed = f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, weight: 2}}]"
     assert "people.npz was made with sets [{'annotations': 'train.json'" in run(tmp_path, code=1, **flags, sets=weighed)
+    collection["annotations"].pop()
+    (tmp_path / "train.json").write_text(json.dumps(collection))
+    assert "people.npz was made with sets" in run(tmp_path, code=1, **flags)
     assert not (tmp_path / "other").exists()
 
 
@@ -146,13 +150,12 @@ def test_killed_in_mid_epoch_and_resumed_the_losses_are_the_same(collection, tmp
         time.sleep(0.02)
     job.send_signal(signal.SIGKILL)
     job.communicate()
-    step = torch.load(killed / "checkpoint.pt", weights_only=True)["step"]
     run(tmp_path, validation="none", output=killed, resume="true")
     lines = [json.loads(line) for line in (killed / "history.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
-    # The epoch that was cut off counts only its steps after the checkpoint; later ones are whole, two steps each.
-    for line, loss in zip(lines, expected, strict=True):
-        assert line["loss"] == loss or 2 * (line["epoch"] - 1) < step
+    assert [line["loss"] for line in lines] == expected
+    steps = [event.step for event in EventAccumulator(str(killed / "tensorboard")).Reload().Scalars("loss")]
+    assert steps == list(range(1, 7)), "each step is shown once"
     whole, resumed = (read_state_dict(folder / "last.safetensors") for folder in (tmp_path / "run", killed))
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
 
@@ -171,6 +174,44 @@ def test_bad_input_is_named(change, message: str, collection, tmp_path: Path) ->
     assert output.startswith("train: ")
     assert message in output
     assert "train.json" in output
+
+
+def test_what_is_wrong_with_settings_is_told_before_anything_is_learnt(collection, tmp_path: Path) -> None:
+    nowhere = f"{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'nowhere'}}}"
+    for flags, message in (
+        ({"validation": nowhere}, "nowhere"),
+        ({"pose.decode": "combined"}, "pose.decode is combined, which skeletons of 68, 133, 136 joints have"),
+        ({"pose.decode": "offset"}, "fpn_offset_r50, and no other network, is trained with offset"),
+        ({"pose.name": "hourglass", "pose.conv_dim": 64}, "pose.conv_dim is 64; hourglass has no such choice"),
+    ):
+        assert message in run(tmp_path, code=1, **flags)
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_measured_on_may_be_another_in_each_start(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none")
+    run(tmp_path, resume="true", validate_every=1)
+
+
+def test_joints_are_measured_by_name(collection, tmp_path: Path) -> None:
+    """A network of 26 joints learns from, and is measured on, a file of 17."""
+    run(tmp_path, **{"pose.skeleton": "halpe26", "optimisation.epochs": 2})
+    assert 0 <= history(tmp_path)[-1]["pck_body"] <= 1
+    assert "pck/left_big_toe" not in history(tmp_path)[-1] or history(tmp_path)[-1]["pck/left_big_toe"] is None
+    teacher = tmp_path / "run" / "last.safetensors"
+    flags = {"pose.teachers": teacher, "output": tmp_path / "other"}
+    run(tmp_path, validation="none", **flags)  # its first 17 joints are those
+    refused = run(tmp_path, code=1, **{**flags, "output": tmp_path / "third", "pose.skeleton": "mpii16"})
+    assert "whose first joints are not those of mpii16" in refused
+
+
+def test_weights_tell_the_annotator_how_to_use_them(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none", **{"pose.decode": "integral", "pose.norm": "softmax"})
+    weights = str(tmp_path / "run" / "last.safetensors")
+    poses = PoseEstimator.from_settings(PoseSettings(weights=weights), Compute.resolve("cpu", "float32"))
+    assert poses.describe() == ["fastpose_mobile_small with 17 joints at 64x64, integral (softmax)"]
+    told = PoseSettings(weights=weights, decode="argmax", input_size=(96, 64))
+    assert "at 96x64, argmax" in PoseEstimator.from_settings(told, Compute.resolve("cpu", "float32")).describe()[0]
 
 
 @pytest.mark.parametrize("task", ["pose", "detector"])
@@ -199,7 +240,7 @@ def test_a_run_that_a_plain_machine_went_on_with(task: str, collection, tmp_path
         cwd=PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "epoch 3: loss" in plain.stdout
-    assert "epoch 3: ap" in run(tmp_path, output=there, resume="true", **flags)
+    assert "epoch 3: loss" in run(tmp_path, output=there, resume="true", **flags)
     whole, other = (read_state_dict(folder / "last.safetensors") for folder in (tmp_path / "run", there))
     assert all(torch.equal(tensor, other[key]) for key, tensor in whole.items())
 
@@ -230,39 +271,6 @@ def test_mistakes_in_flags_are_one_line(tmp_path: Path) -> None:
     assert "sets is empty" in done.stderr
 
 
-TINY_DETECTOR = """[net]
-width=64
-height=64
-channels=3
-[convolutional]
-batch_normalize=1
-filters=8
-size=3
-stride=4
-pad=1
-activation=leaky
-[convolutional]
-batch_normalize=1
-filters=16
-size=3
-stride=4
-pad=1
-activation=leaky
-[convolutional]
-filters=6
-size=1
-stride=1
-pad=1
-activation=linear
-[yolo]
-mask=0
-anchors=32,32
-classes=1
-num=1
-scale_x_y=2
-"""
-
-
 def test_a_detector_is_trained_and_its_file_is_enough_to_use_it(collection, tmp_path: Path) -> None:
     (tmp_path / "tiny.cfg").write_text(TINY_DETECTOR)
     flags = {"task": "detector", "detector.cfg": tmp_path / "tiny.cfg", "detector.input_size": 64}
@@ -274,6 +282,7 @@ def test_a_detector_is_trained_and_its_file_is_enough_to_use_it(collection, tmp_
     assert told["cfg"] == TINY_DETECTOR
     assert told["about"] == "dots of our own"
     assert told["epoch"] == "3 of 3"
+    assert json.loads(told["detector"])["cfg"] == "tiny.cfg", "by name, wherever it lay"
     settings = DetectorSettings(name="darknet", weights=str(weights), confidence=0.0)
     (found,) = build_detector(settings, Compute.resolve("cpu", "float32")).detect([np.zeros((90, 120, 3), np.uint8)])
     assert found.xyxy.shape[1] == 4

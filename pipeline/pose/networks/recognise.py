@@ -118,8 +118,8 @@ def _as_named(architecture: Architecture, shapes: Shapes, source: str, name: str
         problems = str(error)
     if problems:
         raise ValueError(
-            f"{source} is {architecture}, not pose.name {name}: {problems}; pass weights of {name}, or leave pose.name "
-            f"out: {architecture.name} is recognised"
+            f"{source} is {architecture}, not pose.name {name}: {problems}; pass weights of {name}, or pose.name "
+            f"{architecture.name}"
         )
     return named
 

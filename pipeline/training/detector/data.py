@@ -116,7 +116,8 @@ def shrink_images(images: Iterable[tuple[np.ndarray, People, float]], side: int)
         height, width = pixels.shape[:2]
         shrink = min(1.0, side / max(height, width))
         if shrink < 1:
-            pixels = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+            sides = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+            pixels = cv2.resize(pixels, sides, interpolation=cv2.INTER_AREA)
         ratio = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2, np.float32)
         encoded.append(jpegs.encode(pixels))
         people.append(People(found.boxes * ratio, found.ignored * ratio))

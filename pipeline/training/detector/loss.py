@@ -52,7 +52,7 @@ def detection_loss(predictions: Tensor, cells: Tensor, reach: float, boxes: Tens
             rows.append(image * predictions.shape[1] + matched)
             truths.append(people[whom])
     positive = torch.cat(rows)
-    count = over_processes(torch.tensor(float(len(positive)), device=predictions.device)).clamp(min=1)
+    count = over_processes(torch.tensor(float(len(positive)), device=predictions.device))
     loss = (_quality_focal(objectness, target) * counted).sum()
     if len(positive):
         box = complete_box_iou_loss(found.flatten(0, 1)[positive], torch.cat(truths), reduction="sum")
@@ -69,7 +69,7 @@ def taught_loss(predictions: Tensor, taught: Tensor) -> Tensor:
         taught: (B, N, 5) cx cy w h in pixels and score, of the same cells.
     """
     objectness, person, score = predictions[..., 4], predictions[..., 5], taught[..., 4]
-    count = over_processes(score.sum()).clamp(min=1)
+    count = over_processes(score.sum())
     shown = score > _TAUGHT_SCORE
     box = complete_box_iou_loss(_corners(predictions)[shown], _corners(taught)[shown])
     named = -person[shown].clamp(min=1e-6).log()

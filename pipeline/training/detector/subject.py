@@ -20,6 +20,7 @@ from pipeline.evaluation import PERSON, evaluate_boxes
 from pipeline.people import Boxes
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.sources import read_coco
+from pipeline.training.annotations import AnnotationError
 from pipeline.training.cache import cached
 from pipeline.training.detector.data import ImageSet, People, boxes_of, shrink_images
 from pipeline.training.detector.task import DetectorTask
@@ -47,7 +48,9 @@ class DetectorSubject:
 
     @classmethod
     def from_settings(cls, settings: TrainSettings, device: torch.device) -> DetectorSubject:
-        """Read the images and make the network."""
+        """Make the network and read the images; what is wrong with settings is told first."""
+        if settings.validation is not None:
+            _validation(settings.validation)
         cfg = storage.read_bytes(settings.detector.cfg).decode()
         torch.manual_seed(settings.optimisation.seed)
         network = Darknet(cfg)
@@ -73,7 +76,7 @@ class DetectorSubject:
         assert annotated is not None
         network = Darknet(self._cfg)
         network.load_state_dict(weights)
-        truth = read_coco(annotated.annotations)
+        truth = _validation(annotated)
         results: list[dict[str, Any]] = []
         pictures: list[np.ndarray] = []
         for image, pixels, boxes in _detections(network, truth["images"], annotated, self._settings):
@@ -108,6 +111,23 @@ def _images(annotated: AnnotatedSet, incomplete: bool) -> Iterator[tuple[np.ndar
         if image["id"] in people and annotated.source in (None, image.get("source")):
             pixels = read_pixels(annotated.annotations, annotated.images, image)
             yield pixels, people[image["id"]], annotated.weight
+
+
+def _validation(annotated: AnnotatedSet) -> dict[str, Any]:
+    """The COCO file to measure on, with the images that are asked for and have all their boxes.
+
+    Raises:
+        AnnotationError: it cannot be used, or has no such image.
+    """
+    content = read_coco(annotated.annotations)
+    complete = boxes_of(content, annotated.annotations)
+    asked = [image for image in content["images"] if annotated.source in (None, image.get("source"))]
+    images = [image for image in asked if image["id"] in complete]
+    if not images:
+        raise AnnotationError(f"validation: {annotated.annotations} has no image with complete boxes to measure on")
+    read_pixels(annotated.annotations, annotated.images, images[0])
+    wanted = {image["id"] for image in images}
+    return {**content, "images": images, "annotations": [a for a in content["annotations"] if a["image_id"] in wanted]}
 
 
 def expect_little(network: Darknet) -> None:

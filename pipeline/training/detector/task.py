@@ -45,6 +45,7 @@ class DetectorTask:
             raise ValueError(f"the description has {network.classes} classes; a person detector has classes=1")
         self.weights = images.weights
         self._images = images
+        self._shares = images.weights.astype(np.float64) / images.weights.sum(dtype=np.float64)
         self._side = side
         self._augmentation = augmentation
         self._cells = network.cells(side, side)
@@ -69,7 +70,7 @@ class DetectorTask:
         if random.random() >= self._augmentation.mosaic:
             pixels, people = self._images.pixels(row), self._images.people[row]
             return single_view(pixels, people, self._side, self._augmentation, random)
-        four = [row, *(int(other) for other in random.integers(0, len(self._images), 3))]
+        four = [row, *(int(other) for other in random.choice(len(self._images), 3, p=self._shares))]
         images = [(self._images.pixels(i), self._images.people[i]) for i in four]
         return mosaic_view(images, self._side, self._augmentation, random)
 
@@ -78,7 +79,9 @@ class DetectorTask:
         inputs = (pixels.float() / 255).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
             predictions = network(inputs).float()
-        loss = detection_loss(predictions, self._cells.to(inputs.device), self._reach, boxes, kinds)
+        # Torch's losses would refuse what is no number in their own words; so it passes them by, and comes back after.
+        told, predictions = 0 * predictions.sum(), predictions.nan_to_num(0, 0, 0)
+        loss = told + detection_loss(predictions, self._cells.to(inputs.device), self._reach, boxes, kinds)
         if self._teacher is None or not torch.is_grad_enabled():  # statistics are settled: nobody learns
             return loss
         return torch.lerp(loss, taught_loss(predictions, self._teacher(pixels)), self._teacher_share)

@@ -1,6 +1,6 @@
 """Annotated people, cut out of their photographs once, so that epochs need not read these again.
 
-A crop shows more than any augmentation can reach, at no more pixels than the network's input has.
+A crop shows all but the farthest corners that augmentation can reach, at no more pixels than the network's input has.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline.skeletons import SKELETONS, WHOLE_BODY_COLUMNS
 from pipeline.training import jpegs
 from pipeline.training.annotations import AnnotationError, box_of
 
@@ -51,44 +52,80 @@ def joint_map(from_joints: Sequence[str], to_joints: Sequence[str], name: str) -
     return places
 
 
-def people_of(
-    annotations: Mapping[str, Any], joints: Sequence[str], name: str, least_joints: int = 1
-) -> dict[int, list[AnnotatedPerson]]:
-    """The people to learn from, by image id.
-
-    Crowds, people without a box and those with fewer labelled joints than `least_joints` are left out. A joint with
-    v = 0 is unlabelled, whether it cannot be seen or nobody labelled it.
+def in_joints(
+    annotations: Mapping[str, Any], joints: Sequence[str], name: str, own: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The keypoint annotations of a file, with the joints of a skeleton.
 
     Args:
-        annotations: a loaded COCO keypoint file.
-        joints: names of the skeleton that is trained; the file's own are its person category's.
+        annotations: a loaded COCO keypoint file. COCO-WholeBody's columns of feet, face and hands count.
+        joints: names of the skeleton's.
         name: of the file, for error texts.
+        own: names of the file's joints; by default its person category's, and `joints` where that has none.
+
+    Returns:
+        The entries with `keypoints` as (K, 3) float32 x y v, in the order of `joints`; v is 0 where the file doesn't
+        have the joint. Entries without keypoints are left out.
 
     Raises:
         AnnotationError: an entry that is no keypoint annotation, named.
     """
-    categories = [c for c in annotations.get("categories", []) if c.get("keypoints")]
-    own = list(categories[0]["keypoints"]) if categories else list(joints)
-    places = joint_map(own, joints, name)
-    found: dict[int, list[AnnotatedPerson]] = {}
-    for entry in annotations["annotations"]:
-        if entry.get("iscrowd") or "keypoints" not in entry:
-            continue
-        values = np.asarray(entry["keypoints"], np.float32)
-        if values.shape != (3 * len(own),):
+    entries = [entry for entry in annotations["annotations"] if "keypoints" in entry]
+    whole_body = any(column in entry for entry in entries for column in WHOLE_BODY_COLUMNS)
+    if own is None:
+        categories = [c["keypoints"] for c in annotations.get("categories", []) if c.get("keypoints")]
+        own = SKELETONS["wholebody133"].joints if whole_body else categories[0] if categories else joints
+    places = joint_map(list(own), list(joints), name)
+    found = []
+    for entry in entries:
+        values = list(entry["keypoints"])
+        if whole_body and len(values) < 3 * len(own):
+            values += [value for column in WHOLE_BODY_COLUMNS for value in entry.get(column) or ()]
+        try:
+            array = np.asarray(values, np.float32)
+        except (TypeError, ValueError):
+            raise AnnotationError(f"{name}: annotation {entry.get('id')} has keypoints that are no numbers") from None
+        if array.shape != (3 * len(own),):
             raise AnnotationError(
-                f"{name}: annotation {entry.get('id')} has {values.size} keypoint values; "
+                f"{name}: annotation {entry.get('id')} has {array.size} keypoint values; "
                 f"{len(own)} joints need {3 * len(own)}"
             )
-        values = values.reshape(-1, 3)[places]
-        labelled = (values[:, 2] > 0) & (places >= 0)
-        box = box_of(entry, name)
-        if not np.isfinite(values[labelled]).all():
+        array = array.reshape(-1, 3)[places]
+        array[places < 0] = 0
+        if not np.isfinite(array[array[:, 2] != 0]).all():
             raise AnnotationError(f"{name}: annotation {entry.get('id')} has a joint that is no number")
+        found.append({**entry, "keypoints": array})
+    return found
+
+
+def people_of(
+    annotations: Mapping[str, Any],
+    joints: Sequence[str],
+    name: str,
+    least_joints: int = 1,
+    own: Sequence[str] | None = None,
+) -> dict[int, list[AnnotatedPerson]]:
+    """The people to learn from, by image id.
+
+    Crowds, people without a box and those with fewer labelled joints than `least_joints` are left out. A joint with
+    v = 0 is unlabelled, whether it cannot be seen or nobody labelled it. For the rest see `in_joints`.
+
+    Raises:
+        AnnotationError: an entry that cannot be used, named.
+    """
+    found: dict[int, list[AnnotatedPerson]] = {}
+    for entry in in_joints(annotations, joints, name, own):
+        if entry.get("iscrowd"):
+            continue
+        values = entry["keypoints"]
+        labelled = values[:, 2] > 0
+        box = box_of(entry, name)
         if box is None or labelled.sum() < least_joints:
             continue
-        person = AnnotatedPerson(int(entry["id"]), box, values[:, :2] * labelled[:, None], labelled)
-        found.setdefault(int(entry["image_id"]), []).append(person)
+        if not isinstance(entry.get("id"), int) or not isinstance(entry.get("image_id"), int):
+            raise AnnotationError(f"{name}: annotation {entry.get('id')} lacks a whole number as id or image_id")
+        person = AnnotatedPerson(entry["id"], box, values[:, :2] * labelled[:, None], labelled)
+        found.setdefault(entry["image_id"], []).append(person)
     return found
 
 
@@ -172,8 +209,11 @@ def _cut(
         crop = pixels[top:bottom, left:right]
         shrink = min(1.0, input_size[0] / max(y2 - y1, (x2 - x1) * input_size[0] / input_size[1]))
         if shrink < 1:
-            crop = cv2.resize(crop, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+            sides = (max(1, round(crop.shape[1] * shrink)), max(1, round(crop.shape[0] * shrink)))
+            crop = cv2.resize(crop, sides, interpolation=cv2.INTER_AREA)
         ratio = np.array([crop.shape[1] / (right - left), crop.shape[0] / (bottom - top)], np.float32)
-        corner = np.array([left, top], np.float32)
+        # Coordinates are those of pixel centres, whole numbers; shrinking keeps the edges of pixels together.
+        corner = np.array([left, top], np.float32) - (1 - 1 / ratio) / 2
         box = ((person.box.reshape(2, 2) - corner) * ratio).reshape(4)
-        yield jpegs.encode(crop), box.astype(np.float32), (person.keypoints - corner) * ratio, person.labelled, weight
+        keypoints = (person.keypoints - corner) * ratio * person.labelled[:, None]
+        yield jpegs.encode(crop), box.astype(np.float32), keypoints.astype(np.float32), person.labelled, weight

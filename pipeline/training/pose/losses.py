@@ -78,7 +78,7 @@ def integral_loss(heatmaps: Tensor, places: Tensor, known: Tensor, norm: Norm) -
 def offset_loss(offsets: Tensor, target: Tensor, heatmap_target: Tensor, known: Tensor) -> Tensor:
     """Mean |offset - true|, in cells, over the cells within one sigma of a known joint."""
     near = ((heatmap_target > 0.6) & known[..., None, None]).repeat_interleave(2, dim=1)
-    return ((offsets - target).abs() * near).sum() / over_processes(near.sum().float()).clamp(min=1)
+    return ((offsets - target).abs() * near).sum() / over_processes(near.sum().float())
 
 
 @dataclass(frozen=True)

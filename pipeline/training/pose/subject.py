@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,17 +20,19 @@ from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
 from pipeline.pose.crop import CropRule
 from pipeline.pose.estimator import PoseEstimator, PoseNetwork, head_of
+from pipeline.pose.heads import COMBINED_REGRESSED
 from pipeline.pose.networks.recognise import Architecture, load_pose_network
 from pipeline.report.draw import contact_sheet, draw_people
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.sources import read_coco
 from pipeline.suppression import PoseNMS
+from pipeline.training.annotations import AnnotationError
 from pipeline.training.cache import cached
 from pipeline.training.photographs import read_pixels
-from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, people_of
+from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, in_joints, people_of
 from pipeline.training.pose.losses import PoseLoss
 from pipeline.training.pose.task import PoseTask
-from pipeline.training.settings import AnnotatedSet, PseudoLabels, TrainSettings
+from pipeline.training.settings import AnnotatedSet, PoseToTrain, PseudoLabels, TrainSettings
 from pipeline.training.subject import Measured
 from pipeline.weights import local_file
 
@@ -48,18 +50,22 @@ class PoseSubject:
             "skeleton": settings.pose.skeleton,
             "input_size": "x".join(map(str, settings.pose.input_size)),
             "decode": settings.pose.decode,
+            "norm": settings.pose.norm,
         }
         self._architecture = architecture
         self._settings = settings
 
     @classmethod
     def from_settings(cls, settings: TrainSettings, device: torch.device) -> PoseSubject:
-        """Read the people, make the network, load the teachers."""
-        network, architecture = _make_network(settings)
-        people = read_people(settings)
+        """Make the network, load the teachers, read the people; what is wrong with settings is told first."""
         s = settings.pose
+        network, architecture = _make_network(settings)
+        _check_head(architecture, s)
+        teachers = [_teacher(weights, SKELETONS[s.skeleton], device) for weights in s.teachers]
+        if settings.validation is not None:
+            _validation(settings.validation, SKELETONS[s.skeleton])
+        people = read_people(settings)
         loss = PoseLoss(s.input_size, s.decode, s.norm, s.teacher_share, s.foreground)
-        teachers = [_teacher(weights, s.skeleton, device) for weights in s.teachers]
         task = PoseTask(people, SKELETONS[s.skeleton], s.augmentation, loss, teachers)
         return cls(network, architecture, task, settings)
 
@@ -92,7 +98,9 @@ def _images(
     content = read_coco(annotated.annotations)
     pseudo = annotated.pseudo_labels
     label = _PseudoLabeller(pseudo, skeleton, settings) if pseudo else None
-    people = people_of(content, skeleton.joints, annotated.annotations, least_joints=0 if label else 1)
+    people = people_of(
+        content, skeleton.joints, annotated.annotations, least_joints=0 if label else 1, own=_own_joints(annotated)
+    )
     for image in content["images"]:
         if image["id"] in people and annotated.source in (None, image.get("source")):
             pixels = read_pixels(annotated.annotations, annotated.images, image)
@@ -134,21 +142,77 @@ def _make_network(settings: TrainSettings) -> tuple[nn.Module, Architecture]:
     options = {} if s.conv_dim is None else {"conv_dim": s.conv_dim}
     if s.weights is None:
         torch.manual_seed(settings.optimisation.seed)
-        return build_pose_model(s.name, joints, **options), Architecture(s.name, joints, options)
+        try:
+            return build_pose_model(s.name, joints, **options), Architecture(s.name, joints, options)
+        except TypeError:
+            raise ValueError(f"pose.conv_dim is {s.conv_dim}; {s.name} has no such choice") from None
     network, found = load_pose_network(read_state_dict(local_file(s.weights)), s.weights, s.name)
     if found.num_joints != joints:
         raise ValueError(f"{s.weights} is {found}; {s.skeleton} has {joints} joints")
     return network, found
 
 
-def _teacher(weights: str, skeleton: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Heatmaps of a teacher for a batch of inputs."""
+def _check_head(architecture: Architecture, settings: PoseToTrain) -> None:
+    """Refuse a head that the network, or the skeleton, doesn't have."""
+    decode, joints = settings.decode, architecture.num_joints
+    if (architecture.name == "fpn_offset_r50") != (decode == "offset"):
+        raise ValueError(f"pose.decode is {decode}; fpn_offset_r50, and no other network, is trained with offset")
+    if decode == "combined" and joints not in COMBINED_REGRESSED:
+        counts = ", ".join(map(str, COMBINED_REGRESSED))
+        raise ValueError(f"pose.decode is combined, which skeletons of {counts} joints have; this one has {joints}")
+
+
+def _own_joints(annotated: AnnotatedSet) -> Sequence[str] | None:
+    """Whose joints a set's keypoints are, where it is said."""
+    return SKELETONS[annotated.skeleton].joints if annotated.skeleton else None
+
+
+def _teacher(weights: str, skeleton: Skeleton, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Heatmaps of a teacher for a batch of inputs; its first joints are those of the skeleton."""
     network, architecture = load_pose_network(read_state_dict(local_file(weights)), weights)
-    joints = len(SKELETONS[skeleton])
-    if architecture.num_joints < joints:
-        raise ValueError(f"pose.teachers: {weights} is {architecture}; {joints} joints are trained")
+    own = [other for other in SKELETONS.values() if len(other) == architecture.num_joints]
+    if not any(other.joints[: len(skeleton)] == skeleton.joints for other in own):
+        raise ValueError(
+            f"pose.teachers: {weights} is {architecture}, whose first joints are not those of {skeleton.name}"
+        )
     teacher = network.eval().requires_grad_(False).to(device)
-    return lambda inputs: teacher(inputs)[:, :joints].float()
+    return lambda inputs: teacher(inputs)[:, : len(skeleton)].float()
+
+
+class _Validation(NamedTuple):
+    """What to measure on: a COCO file with the trained joints, its images with people, and these by image id."""
+
+    truth: dict[str, Any]
+    images: list[dict[str, Any]]
+    people: dict[int, list[AnnotatedPerson]]
+
+
+def _validation(annotated: AnnotatedSet, skeleton: Skeleton) -> _Validation:
+    """Read what to measure on.
+
+    Raises:
+        AnnotationError: it cannot be used, or holds nobody.
+    """
+    name = annotated.annotations
+    content = read_coco(name)
+    images = [image for image in content["images"] if annotated.source in (None, image.get("source"))]
+    wanted = {image["id"] for image in images}
+    entries = [
+        {
+            **entry,
+            "keypoints": entry["keypoints"].ravel().tolist(),
+            "num_keypoints": int((entry["keypoints"][:, 2] > 0).sum()),
+        }
+        for entry in in_joints(content, skeleton.joints, name, _own_joints(annotated))
+        if entry.get("image_id") in wanted
+    ]
+    truth = {**content, "images": images, "annotations": entries}
+    people = people_of({"annotations": entries}, skeleton.joints, name, own=skeleton.joints)
+    shown = [image for image in images if image["id"] in people]
+    if not shown:
+        raise AnnotationError(f"validation: {name} has nobody with a box and labelled joints to measure on")
+    read_pixels(name, annotated.images, shown[0])
+    return _Validation(truth, shown, people)
 
 
 def _measure(network: nn.Module, architecture: Architecture, settings: TrainSettings) -> Measured:
@@ -156,9 +220,7 @@ def _measure(network: nn.Module, architecture: Architecture, settings: TrainSett
     annotated = settings.validation
     assert annotated is not None
     skeleton = SKELETONS[settings.pose.skeleton]
-    truth = read_coco(annotated.annotations)
-    people = people_of(truth, skeleton.joints, annotated.annotations)
-    images = [image for image in truth["images"] if image["id"] in people]
+    truth, images, people = _validation(annotated, skeleton)
     pictures: list[np.ndarray] = []
     results: list[dict[str, Any]] = []
     found = []

@@ -21,6 +21,7 @@ STAGES = {
     "pipeline.images": ("reading", "decode_image"),
     "pipeline.pose.estimator": ("networks", "PoseEstimator.estimate"),
     "pipeline.tables": ("writing", "encode_part"),
+    "pipeline.storage.objects": ("committing", "_take_name"),
 }
 _LEAKED = []
 

@@ -28,6 +28,27 @@ def test_people_are_read_by_joint_names() -> None:
     assert joint_map(JOINTS, JOINTS, "x").tolist() == list(range(17))
 
 
+def test_whole_bodies_are_read_from_their_columns() -> None:
+    joints = SKELETONS["wholebody133"].joints
+    counts = {"foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21, "righthand_kpts": 21}
+    columns = {name: [float(i) for _ in range(n) for i in (n, n + 1, 2)] for name, n in counts.items()}
+    entry = annotation(**columns)
+    (whole,) = people_of(file_of(entry), joints, "a.json")[1]
+    assert whole.labelled.all()
+    assert whole.keypoints[[16, 17, 23, 91, 112]].tolist() == [[26, 36], [6, 7], [68, 69], [21, 22], [21, 22]]
+    (body,) = people_of(file_of(entry), JOINTS, "a.json")[1]
+    assert body.keypoints.tolist() == whole.keypoints[:17].tolist()
+
+
+def test_whose_joints_they_are_can_be_said() -> None:
+    entry = annotation(keypoints=[1.0, 2.0, 2.0] * 26)
+    nameless = {"annotations": [entry]}
+    with pytest.raises(AnnotationError, match="78 keypoint values; 17 joints need 51"):
+        people_of(nameless, JOINTS, "a.json")
+    (found,) = people_of(nameless, JOINTS, "a.json", own=SKELETONS["halpe26"].joints)[1]
+    assert found.labelled.all()
+
+
 def test_what_cannot_be_learnt_from_is_left_out() -> None:
     unlabelled = annotation(keypoints=[0.0] * 51)
     entries = [annotation(iscrowd=1), annotation(bbox=[1, 1, 0, 5]), unlabelled, {"id": 3, "image_id": 1, "bbox": []}]
@@ -41,6 +62,8 @@ def test_what_cannot_be_learnt_from_is_left_out() -> None:
         (annotation(bbox=[0, 0, float("nan"), 5]), r"a\.json: annotation 7 has a box that is no number"),
         (annotation(bbox=[0, 0, 5]), r"annotation 7 has the box \[0, 0, 5\]; expected \[x, y, width, height\]"),
         (annotation(keypoints=[float("inf"), 1, 2] * 17), "annotation 7 has a joint that is no number"),
+        (annotation(keypoints=["left"] * 51), r"a\.json: annotation 7 has keypoints that are no numbers"),
+        (annotation(image_id=None), r"a\.json: annotation 7 lacks a whole number as id or image_id"),
     ],
 )
 def test_a_bad_annotation_is_named(entry: dict, message: str) -> None:
@@ -70,6 +93,21 @@ def test_crops_keep_places_and_are_never_enlarged() -> None:
     sides = people.boxes[:, 2:] - people.boxes[:, :2]
     np.testing.assert_allclose(sides[0], [128, 256], atol=1.5)
     np.testing.assert_allclose(sides[1], [40, 60], atol=1e-3)
+
+
+@pytest.mark.parametrize("side", [260, 520, 1040])
+def test_a_joint_stays_in_the_middle_of_its_spot(side: int) -> None:
+    """However much its photograph is shrunk; half a pixel would teach every network to be off by as much."""
+    spot = np.array([side * 0.4, side * 0.6]).round()
+    y, x = np.mgrid[: side * 2, : side * 2]
+    bright = 255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * (side / 30) ** 2))
+    pixels = np.repeat(bright.astype(np.uint8)[..., None], 3, axis=2)
+    people = cut_people([(pixels, [person([10, 10, 10 + side * 3 / 4, 10 + side], tuple(spot))], 1.0)], (256, 192))
+    shown = people.pixels(0)[..., 0].astype(float)
+    shown[shown < 20] = 0  # what JPEG leaves around it
+    places = np.indices(shown.shape)[::-1].reshape(2, -1)
+    middle = (places * shown.ravel()).sum(axis=1) / shown.sum()
+    np.testing.assert_allclose(people.keypoints[0, 0], middle, atol=0.06)
 
 
 def test_sets_are_stored_joined_and_chosen_from() -> None:
