@@ -8,6 +8,7 @@ uv run jobs/train.py --config configs/train/NAME.yaml --workers 8  # on a Ray cl
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from pipeline.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from pipeline.training.run import TrainRun
+
+_SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a bar
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,12 +36,17 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError, TrainingDiverged, RuntimeError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
-    print(_told(run.history()[-1]))
+    history = run.history()
+    if not history:
+        print(f"train: {settings.output} is empty here; on several machines --output is a place that all of them reach")
+        return 1
+    print(_told(history[-1]))
     print(f"weights: {run.path('last.safetensors')}")
     return 0
 
 
 def _train_here(run: TrainRun) -> None:
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from pipeline.compute import Compute
@@ -57,12 +65,19 @@ def _train_here(run: TrainRun) -> None:
         TextColumn("{task.fields[speed]:.0f} samples/s"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns) as progress:
+    console = Console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         total = settings.optimisation.epochs * trainer.steps_per_epoch
         task = progress.add_task("train", total=total, epoch=0, loss=0.0, speed=0.0)
+        last_line = time.monotonic()
 
         def report(step: Step) -> None:
+            nonlocal last_line
             progress.update(task, completed=step.step, epoch=step.epoch + 1, loss=step.loss, speed=step.speed)
+            if not console.is_terminal and time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
+                done = f"epoch {step.epoch + 1}, {step.step}/{step.steps} steps"
+                print(f"{done}  loss {step.loss:.6f}  {step.speed:.0f} samples/s", flush=True)
 
         train_run(run, subject, trainer, report)
 
