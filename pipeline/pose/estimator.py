@@ -161,6 +161,11 @@ def _load(member: NetworkSettings) -> _Loaded:
     return _Loaded(architecture, network, entry, read_metadata(path) if path.suffix == ".safetensors" else {})
 
 
+def joint_count(architecture: Architecture) -> int:
+    """How many of a network's outputs are the joints of a skeleton; they come first."""
+    return 17 if architecture.num_joints in _COCO_AND_MORE else architecture.num_joints
+
+
 def _decoding(loaded: Sequence[_Loaded]) -> str:
     """How all networks are decoded: as the catalogue or the file says, else as its network's published checkpoints."""
     found = []
@@ -201,7 +206,7 @@ def _skeleton(name: str | None, loaded: Sequence[_Loaded]) -> Skeleton:
     architectures = [architecture for architecture, _, _, _ in loaded]
     if name is None and loaded[0].told.get("skeleton") in SKELETONS:
         name = loaded[0].told["skeleton"]
-    counts = [17 if a.num_joints in _COCO_AND_MORE else a.num_joints for a in architectures]
+    counts = [joint_count(architecture) for architecture in architectures]
     fitting = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
     skeleton = fitting.get(counts[0]) if name is None else SKELETONS[name]
     if skeleton is None:

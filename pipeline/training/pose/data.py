@@ -70,7 +70,7 @@ def in_joints(
     Raises:
         AnnotationError: an entry that is no keypoint annotation, named.
     """
-    entries = [entry for entry in annotations["annotations"] if "keypoints" in entry]
+    entries = [entry for entry in annotations["annotations"] if entry.get("keypoints") is not None]
     whole_body = any(column in entry for entry in entries for column in WHOLE_BODY_COLUMNS)
     if own is None:
         categories = [c["keypoints"] for c in annotations.get("categories", []) if c.get("keypoints")]

@@ -19,7 +19,7 @@ from pipeline.evaluation.pck import box_lengths, pck
 from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
 from pipeline.pose.crop import CropRule
-from pipeline.pose.estimator import PoseEstimator, PoseNetwork, head_of
+from pipeline.pose.estimator import PoseEstimator, PoseNetwork, head_of, joint_count
 from pipeline.pose.heads import COMBINED_REGRESSED
 from pipeline.pose.networks.recognise import Architecture, load_pose_network
 from pipeline.report.draw import contact_sheet, draw_people
@@ -170,7 +170,7 @@ def _own_joints(annotated: AnnotatedSet) -> Sequence[str] | None:
 def _teacher(weights: str, skeleton: Skeleton, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Heatmaps of a teacher for a batch of inputs; its first joints are those of the skeleton."""
     network, architecture = load_pose_network(read_state_dict(local_file(weights)), weights)
-    own = [other for other in SKELETONS.values() if len(other) == architecture.num_joints]
+    own = [other for other in SKELETONS.values() if len(other) == joint_count(architecture)]
     if not any(other.joints[: len(skeleton)] == skeleton.joints for other in own):
         raise ValueError(
             f"pose.teachers: {weights} is {architecture}, whose first joints are not those of {skeleton.name}"
