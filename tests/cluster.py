@@ -126,7 +126,10 @@ def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0, dashboard: int | N
     port, metrics_port = free_port(), free_port()
     hook = folder / "hook.json"
     options = [f"--port={port}", f"--metrics-export-port={metrics_port}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-    shown = ["--include-dashboard=false"] if dashboard is None else [f"--dashboard-port={dashboard}"]
+    shown = ["--include-dashboard=false"]
+    if dashboard is not None:
+        # Jobs are started by the node's agent, whose usual port another cluster on this machine may have.
+        shown = [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"]
     process = _start_node(folder, ["--head", *options, *shown], hook)
     cluster = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", hook, process)
     cluster.behave()
