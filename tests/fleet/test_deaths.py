@@ -87,7 +87,7 @@ def test_workers_are_used_as_they_come(cluster: Cluster, photos: Path, undisturb
     assert rows(str(tmp_path / "run")) == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, slow(signal.SIGINT)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, slow(signal.SIGTERM), slow(signal.SIGINT)])
 def test_the_driver_is_stopped_and_run_again(
     cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, number
 ) -> None:
