@@ -160,18 +160,19 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
 def _as_published(arguments: argparse.Namespace) -> None:
     """What preparing a network brings: as its checkpoint says, in float32, against how it is run here."""
     compute = Compute.resolve("auto", arguments.precision)
+
+    def run(model: nn.Module, batch: Tensor) -> None:
+        with torch.inference_mode():
+            model(batch)
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+
     shipped, _ = load_pose_network(read_state_dict(local_file(SHIPPED)), SHIPPED)
     for name, network in (("FastPose R50", build_pose_model("fastpose_r50")), (SHIPPED, shipped)):
         network = network.eval().requires_grad_(False).to(compute.device)
         crops = torch.rand(32, 3, 256, 192, device=compute.device)
         prepared = compute.prepare(copy.deepcopy(network))
         ready = crops.to(compute.dtype).contiguous(memory_format=torch.channels_last)
-
-        def run(model: nn.Module, batch: Tensor) -> None:
-            with torch.inference_mode():
-                model(batch)
-            if compute.device.type == "cuda":
-                torch.cuda.synchronize()
 
         pairs = [(partial(run, network, crops), partial(run, prepared, ready))] * 6
         ratios = [_seconds(plain) / _seconds(fast) for plain, fast in pairs][1:]  # the first is slow at everything

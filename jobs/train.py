@@ -38,7 +38,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     history = run.history()
     if not history:
-        print(f"train: {settings.output} is empty here; on several machines --output is a place that all of them reach")
+        told = f"{settings.output} is empty here; on several machines --output is a place that all of them reach"
+        print(f"train: {told}", file=sys.stderr)
         return 1
     print(_told(history[-1]))
     print(f"weights: {run.path('last.safetensors')}")
