@@ -35,7 +35,7 @@ class Compute:
         if chosen.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # by default float32 has ten bits of mantissa in convolutions
         if precision == "auto":
-            precision = "bf16" if _computes_in_bf16(chosen) else "float32"
+            precision = "bf16" if computes_in_bf16(chosen) else "float32"
         return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
 
     def describe(self) -> dict[str, str]:
@@ -88,7 +88,8 @@ def _last_convolutions(traced: fx.GraphModule) -> list[nn.Module]:
     return list(found.values())
 
 
-def _computes_in_bf16(device: torch.device) -> bool:
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; emulated, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

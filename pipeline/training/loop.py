@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.compute import computes_in_bf16
 from pipeline.training.depthwise import with_fast_gradients
 from pipeline.training.distributed import with_shared_statistics
 from pipeline.training.options import Optimisation
@@ -103,7 +104,7 @@ class Trainer:
         self.rank = rank
         self._world = world
         self._task = task
-        self._learner: nn.Module = _Learner(self.network, task, options.bf16)
+        self._learner: nn.Module = _Learner(self.network, task, options.bf16 and computes_in_bf16(self.device))
         if world > 1:
             with_shared_statistics(self.network)
             self._learner = DistributedDataParallel(self._learner)

@@ -43,7 +43,7 @@ class Optimisation:
     ema: float = described(0.998, "decay of the averaged weights per step; 0 keeps none")
     clip: float = described(1.0, "largest norm of the gradient")
     seed: int = described(0, "of the draws and the augmentation")
-    bf16: bool = described(True, "compute in bf16 where the loss allows")
+    bf16: bool = described(True, "compute in bf16 where the loss allows and the machine has it")
 
     def __post_init__(self) -> None:
         _check(self, batch=(1, _ANY), epochs=(1, _ANY), learning_rate=(_TINY, _ANY), clip=(_TINY, _ANY))

@@ -72,6 +72,31 @@ def test_the_account_that_pods_run_as_is_there(name: str) -> None:
         assert group["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
 
 
+def test_prometheus_finds_every_pod_on_kubernetes() -> None:
+    monitor = load("kubernetes/podmonitor.yaml")
+    assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
+    assert monitor["spec"]["selector"] == {"matchLabels": {"ray.io/is-ray-node": "yes"}}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (renamed,) = endpoint["relabelings"]
+    assert f'{renamed["targetLabel"]}="{renamed["replacement"]}"' in (INFRA / "monitoring/rules.yaml").read_text()
+    for spec in clusters():
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            (container,) = group["template"]["spec"]["containers"]
+            ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+            assert ports[endpoint["port"]] == group["rayStartParams"]["metrics-export-port"]
+
+
+def test_the_command_wraps_the_rules_for_the_operator() -> None:
+    told = (INFRA / "kubernetes/podmonitor.yaml").read_text()
+    (command,) = re.findall(r"#   (\{ printf .*?\}) \| kubectl", told, re.DOTALL)
+    done = subprocess.run(
+        ["bash", "-c", command.replace("\n#", "\n")], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    wrapped = yaml.safe_load(done.stdout)
+    assert (wrapped["apiVersion"], wrapped["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+    assert wrapped["spec"] == load("monitoring/rules.yaml")
+
+
 def test_a_spot_job_goes_on_by_itself() -> None:
     assert load("kubernetes/rayjob.yaml")["spec"]["backoffLimit"] > 1
 

@@ -72,6 +72,19 @@ def test_going_on_gives_the_losses_of_a_run_that_never_stopped() -> None:
         assert torch.equal(tensor, again.averaged[key])
 
 
+@pytest.mark.parametrize("capabilities", [{"avx512_bf16": True}, {"avx2": True}])
+def test_bf16_where_it_is_asked_for_and_the_machine_has_it(capabilities, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    asked: list[bool] = []
+    learn = PoseTask.loss
+    monkeypatch.setattr(
+        PoseTask, "loss", lambda task, net, views, bf16: asked.append(bf16) or learn(task, net, views, bf16)
+    )
+    for wanted in (True, False):
+        next(trainer(dataclasses.replace(OPTIONS, bf16=wanted)).train_epoch())
+    assert asked == [capabilities.get("avx512_bf16", False), False]
+
+
 def test_a_loss_that_is_no_number_stops_before_it_changes_anything() -> None:
     broken = trainer()
     with torch.no_grad():
