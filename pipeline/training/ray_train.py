@@ -17,7 +17,7 @@ from pipeline import storage
 from pipeline.compute import Compute
 from pipeline.config import FleetSettings
 from pipeline.fleet.cluster import connect, may_grow
-from pipeline.training.loop import Trainer
+from pipeline.training.loop import Trainer, TrainingDiverged
 from pipeline.training.run import TrainRun, subject_of, train_run
 from pipeline.training.settings import TrainSettings
 
@@ -35,7 +35,7 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
 
     Raises:
         ValueError: this machine has fewer GPUs, or CPUs, than workers.
-        RuntimeError: training failed, with what the worker said.
+        RuntimeError: training failed, with what a worker said.
     """
     settings = run.settings
     with connect(FleetSettings(address=settings.address)):
@@ -59,9 +59,11 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
                     report(line)
                 told = max(told, len(lines))
         try:
-            fit.result()
+            failed = fit.result().return_value
         except ray.train.TrainingFailedError as error:
-            raise RuntimeError(_reason(error)) from None
+            failed = _reason(error)
+        if failed:
+            raise RuntimeError(failed)
 
 
 def _use_gpu(settings: TrainSettings) -> bool:
@@ -83,15 +85,33 @@ def _reason(error: ray.train.TrainingFailedError) -> str:
     return lines[-1].strip() if lines else "a worker failed"
 
 
-def _worker(told: dict[str, Any]) -> None:
+def _worker(told: dict[str, Any]) -> str | None:
+    """Returns what another attempt would meet again; Ray Train tries again after whatever is raised."""
     settings = TrainSettings.model_validate(told["settings"])
     context = ray.train.get_context()
     # As it was decided for all of them: one that sees a GPU which Ray doesn't count must not use it alone.
     device = Compute.resolve("cuda" if told["use_gpu"] else "cpu").device
     if told["use_gpu"]:
         device = torch.device("cuda", torch.cuda.current_device())
-    subject = subject_of(settings, device)
+    try:
+        subject, mistake = subject_of(settings, device), None
+    except ValueError as error:
+        subject, mistake = None, str(error)
+    mistake = _of_anyone(mistake)
+    if subject is None or mistake is not None:
+        return mistake
     trainer = Trainer(
         subject.network, subject.task, settings.optimisation, device, context.get_world_rank(), context.get_world_size()
     )
-    train_run(TrainRun(settings.output, settings), subject, trainer, lambda step: None)
+    try:
+        train_run(TrainRun(settings.output, settings), subject, trainer, lambda step: None)
+    except TrainingDiverged as error:  # a loss of all of them, in all of them
+        return str(error)
+    return None
+
+
+def _of_anyone(mistake: str | None) -> str | None:
+    """The first mistake that any process made: one that went home alone would leave the others waiting."""
+    mistakes: list[str | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(mistakes, mistake)
+    return next((made for made in mistakes if made is not None), None)

@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -88,3 +90,44 @@ def test_a_worker_that_dies_costs_nothing_but_time(collection, tmp_path: Path) -
     assert killed
     assert len(losses(folder)) == 12
     assert read_state_dict(folder / "last.safetensors")
+
+
+class Counting(SimpleHTTPRequestHandler):
+    """Serves files, and notes which were asked for."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *told: object) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_mistake_that_another_attempt_would_meet_again_is_told_at_once(collection, tmp_path: Path) -> None:  # noqa: F811
+    collection["categories"][0]["keypoints"].pop()
+    (tmp_path / "train.json").write_text(json.dumps(collection))
+    Counting.asked = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Counting, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/train.json"
+        sets = f"[{{annotations: '{address}', images: {tmp_path / 'images'}}}]"
+        told = run(tmp_path, code=1, sets=sets, **SMALL)
+        once = len(Counting.asked)
+        together = run(tmp_path, code=1, sets=sets, output=tmp_path / "two", workers=2, **SMALL)
+        server.shutdown()
+    assert once > 0
+    assert len(Counting.asked) == once + 2 * once  # each of the two workers has looked once
+    assert together.splitlines()[-1] == told.splitlines()[-1]
+    assert "train.json" in told
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_all_workers_at_once(collection, tmp_path: Path) -> None:  # noqa: F811
+    settings = {**SMALL, "optimisation.learning_rate": "1e30", "optimisation.warm_up": 0}
+    for workers in (1, 2):
+        told = run(tmp_path, code=1, output=tmp_path / str(workers), workers=workers, **settings)
+        assert told.splitlines()[-1].startswith("train: step ")  # Ray Train's own report begins with the error's type
+        assert "checkpoint before it is kept" in told
