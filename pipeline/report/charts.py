@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, RED, VIOLET = "#2f6fb5", "#e08a2c", "#3c9a5f", "#c8473f", "
 SERIES = (BLUE, ORANGE, GREEN, RED, VIOLET)
 
 _MANY = 12  # names on an axis, from which a chart is drawn wide
-_LETTERS = 60  # that fit beside each other
+_LETTERS = 54  # that fit beside each other, in any browser's font
 
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: smaller, and found by the browser's search
@@ -52,8 +52,7 @@ def lines(series: Mapping[str, tuple[Numbers, Numbers]], x: str, y: str, unit_sq
         if unit_square:
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1.01)
-        if len(series) > 1:
-            axes.legend(frameon=False, fontsize=8)
+        _legend(axes, list(series))
 
     return _svg(draw)
 
@@ -64,7 +63,9 @@ def bars(values: Mapping[str, Numbers], names: Sequence[str], y: str, stacked: b
     def draw(axes: Axes) -> None:
         places, width = np.arange(len(names)), 0.8 if stacked else 0.8 / len(values)
         foot = np.zeros(len(names))
-        crowded = sum(map(len, names)) > _LETTERS
+        room = _LETTERS / max(1, len(names))  # from the middle of a name to the middle of the next
+        lengths = [max(map(len, name.splitlines()), default=0) for name in names]
+        crowded = any((a + b) / 2 + 1 > room for a, b in pairwise(lengths))
         for number, (colour, (name, heights)) in enumerate(zip(_colours(len(values)), values.items(), strict=True)):
             shift = 0 if stacked else (number - (len(values) - 1) / 2) * width
             axes.bar(places + shift, heights, width, bottom=foot if stacked else 0, label=name, color=colour)
@@ -72,10 +73,7 @@ def bars(values: Mapping[str, Numbers], names: Sequence[str], y: str, stacked: b
         axes.set_xticks(places, names, rotation=40 if crowded else 0, ha="right" if crowded else "center")
         axes.grid(visible=False, axis="x")
         axes.set_ylabel(y)
-        if len(values) > 1:
-            axes.legend(
-                frameon=False, fontsize=8, ncols=min(len(values), 5), loc="lower center", bbox_to_anchor=(0.5, 1)
-            )
+        _legend(axes, list(values))
 
     return _svg(draw, wide=len(names) > _MANY)
 
@@ -125,6 +123,13 @@ def points(xs: Sequence[float], ys: Sequence[float], marked: Sequence[bool], x: 
         axes.set_ylabel(y)
 
     return _svg(draw)
+
+
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    """What several series are, above the axes, where it covers nothing."""
+    if len(names) > 1:
+        columns = len(names) if max(map(len, names)) * len(names) < _LETTERS else 1
+        axes.legend(frameon=False, fontsize=8, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 def _colours(count: int) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,22 @@ def test_the_page_of_a_run(browser: Browser, runs: Path) -> None:
     pictures.last.scroll_into_view_if_needed()
     page.wait_for_function("[...document.querySelectorAll('.pictures img')].at(-1).naturalWidth > 0")
     assert "joints: " in page.locator(".pictures figcaption").first.inner_text()
+
+
+def test_no_text_in_a_chart_lies_on_another(browser: Browser, runs: Path) -> None:
+    page = opened(browser, runs / "now" / "report.html")
+    charts = page.locator("figure svg").evaluate_all(
+        """charts => charts.map(chart => [...chart.querySelectorAll('text')]
+            .filter(text => !/rotate\\((-?[1-9])/.test(text.getAttribute('transform')))
+            .map(text => [text.textContent, text.getBoundingClientRect().toJSON()]))"""
+    )
+    assert sum(map(len, charts)) > 100
+    assert "background" not in {text for chart in charts for text, _ in chart}, "too long to stand upright"
+    for chart in charts:
+        for (a, one), (b, other) in combinations(chart, 2):
+            across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+            along = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
+            assert across < 1 or along < 2, (a, b)  # lines of text are higher than their letters
 
 
 def test_tables_sort_and_filter(browser: Browser, runs: Path) -> None:
