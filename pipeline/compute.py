@@ -89,7 +89,7 @@ def _last_convolutions(traced: fx.GraphModule) -> list[nn.Module]:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for it; emulated, it is slower than float32."""
+    """Whether the device has instructions for it, and does not emulate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
