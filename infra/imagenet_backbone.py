@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.checkpoints import read_state_dict
 from pipeline.detectors.darknet import Darknet
 from pipeline.pose import build_pose_model
 from pipeline.pose.crop import MEAN_RGB
-from pipeline.training.detector.subject import expect_little
+from pipeline.training.detector.experiment import init_objectness_bias
+from pipeline.weights.checkpoints import read_state_dict
 
 _CFG = "configs/detectors/person_small.cfg"
 _CENTRE, _SCALE = 127.0, 128.0  # of the package's inputs in 0..255
@@ -82,7 +82,7 @@ def main() -> None:
     if args.task == "detector":
         cfg = Path(_CFG).read_text()
         network, subtracted, told = Darknet(cfg), torch.zeros(3), {"cfg": cfg}
-        expect_little(network)
+        init_objectness_bias(network)
     else:
         network, subtracted, told = build_pose_model("fastpose_lite0"), torch.from_numpy(MEAN_RGB), {}
     filled = fill_backbone(network, read_state_dict(args.pretrained), subtracted)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.config import InputSettings
+from pipeline.settings.tree import InputSettings
 from pipeline.sources import Manifest, plan_collection, write_manifest
 
 _PER_FOLDER = 1000

@@ -29,18 +29,18 @@ import numpy as np
 from PIL import Image
 
 from pipeline.annotator import Annotator
-from pipeline.config import Settings
 from pipeline.fleet import Stop, annotate_run, scheduler
 from pipeline.fleet.display import Display
 from pipeline.fleet.worker import SHARDS_AT_A_TIME, Worker
-from pipeline.given import Given
 from pipeline.parts import PartWriter
 from pipeline.people import People
-from pipeline.progress import Progress
+from pipeline.process.stopwatch import Stopwatch
 from pipeline.run import Run
+from pipeline.run.precomputed import Precomputed
+from pipeline.run.progress import Progress
+from pipeline.settings.tree import Settings
 from pipeline.skeletons import SKELETONS
 from pipeline.sources import PlannedShard, Shard, write_manifest
-from pipeline.stopwatch import Stopwatch
 
 SKELETON = SKELETONS["coco17"]
 _BATCH = 50
@@ -78,13 +78,13 @@ class SleepingAnnotator(Annotator):
 class SleepingWorker(Worker):
     """The job's worker without its networks."""
 
-    def start(self, run: Run, threads: int, given: Given) -> None:
+    def start(self, run: Run, threads: int, given: Precomputed) -> None:
         self._limit = 1 << 62
         self._writer = PartWriter(run, SleepingAnnotator(_SECONDS_PER_IMAGE))
 
-    def annotate(self, shard: Shard, poison: Any, careful: bool) -> Iterator[Progress]:
+    def annotate(self, shard: Shard, poison: Any, isolated: bool) -> Iterator[Progress]:
         yield Progress()  # the clock starts with the first shard
-        yield from super().annotate(shard, poison, careful)
+        yield from super().annotate(shard, poison, isolated)
         done = shard.num_images
         yield Progress(done, 2 * done, {"ok": done}, seconds={"slept": self._writer.annotator.slept})  # type: ignore[attr-defined]
 
@@ -92,7 +92,7 @@ class SleepingWorker(Worker):
 class IdleWorker(SleepingWorker):
     """Says at once that a shard is done."""
 
-    def annotate(self, shard: Shard, poison: Any, careful: bool) -> Iterator[Progress]:
+    def annotate(self, shard: Shard, poison: Any, isolated: bool) -> Iterator[Progress]:
         yield Progress(shard.num_images, 2 * shard.num_images, {"ok": shard.num_images}, peak_megabytes=1.0)
 
 

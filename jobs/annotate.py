@@ -1,11 +1,12 @@
 """Annotate a collection of images with human keypoints.
 
+examples:
   uv run jobs/annotate.py                                         the demo
-  uv run jobs/annotate.py --input my/photos --output out/run1     your own
+  uv run jobs/annotate.py --input my/photos --output out/run1     your own photographs
   ray job submit --working-dir . -- python jobs/annotate.py --input s3://... --output s3://...
 
-The same command goes on with an interrupted run; a finished run has nothing left to do.
-Exit code: 0 all done, 1 something is missing, 2 a mistake in the settings, 130 or 143 stopped by a signal.
+Rerun the same command to resume an interrupted run. Rerunning a finished run is a no-op.
+exit code: 0 complete, 1 incomplete, 2 wrong settings, 130 or 143 stopped by a signal
 """
 
 from __future__ import annotations
@@ -18,27 +19,20 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.config import absolute_paths
+from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_run, write_metrics
-from pipeline.evaluation.results import write_coco_results
-from pipeline.flags import parse_settings
-from pipeline.fleet import (
-    FleetError,
-    IncompleteRun,
-    Reduction,
-    Stop,
-    Stopped,
-    annotate_run,
-    connect,
-    reduce_run,
-    stored_reduction,
-)
+from pipeline.fleet import Stop, Stopped, annotate_run, connect, fold_on_ray
 from pipeline.fleet.display import Display
-from pipeline.given import Given
+from pipeline.formats import write_coco
 from pipeline.images import ImageRefused
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
 from pipeline.run import Run
+from pipeline.run.precomputed import Precomputed
+from pipeline.run.reduction import IncompleteRun, Reduction, reduce_run, stored_reduction
+from pipeline.run.tables import table_skeleton
+from pipeline.settings.flags import parse_settings
+from pipeline.settings.paths import absolute_paths
 from pipeline.sources import Manifest
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml"
@@ -46,64 +40,65 @@ DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml
 
 def main(argv: Sequence[str]) -> int:
     settings = absolute_paths(parse_settings(argv, __doc__ or "", default_config=str(DEMO)))
-    storage.PATIENCE.seconds = settings.fleet.storage_patience
+    storage.RETRY_POLICY.seconds = settings.fleet.storage_retry_seconds
     started = time.monotonic()
     try:
-        given = Given.load(settings)
+        precomputed = Precomputed.load(settings)
         run = Run.create(settings)
         manifest = run.plan()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"annotate: {error}", file=sys.stderr)
         return 2
     try:
         reduction = stored_reduction(run)
         if reduction is None:
-            reduction = _annotate(run, manifest, given)
+            reduction = _annotate(run, manifest, precomputed)
     except Stopped as stopped:
         done = len(run.parts())
         print(
-            f"annotate: stopped; {done} of {len(manifest)} shards are done. The same command goes on.", file=sys.stderr
+            f"annotate: stopped; {done} of {len(manifest)} shards are done. Rerun the same command to resume.",
+            file=sys.stderr,
         )
         return stopped.exit_code
     except IncompleteRun as error:
         print(f"annotate: {error}", file=sys.stderr)
         print(
-            "The same command tries them again; jobs/reduce.py --allow-partial makes tables of the rest.",
+            "Rerun the same command to retry them; jobs/reduce.py --allow-partial builds tables without them.",
             file=sys.stderr,
         )
         return 1
-    except (FleetError, ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"annotate: {error}", file=sys.stderr)
-        print("What is done is kept; once that is mended, the same command goes on.", file=sys.stderr)
+        print("Finished shards are kept. Fix the cause, then rerun the same command to resume.", file=sys.stderr)
         return 1
     code = _finish(run, reduction)
-    print(f"{time.monotonic() - started:.0f} seconds in all")
+    print(f"finished in {time.monotonic() - started:.0f} seconds")
     return code
 
 
-def _annotate(run: Run, manifest: Manifest, given: Given) -> Reduction:
+def _annotate(run: Run, manifest: Manifest, precomputed: Precomputed) -> Reduction:
     with connect(run.settings.fleet):
         stop = Stop()
         with stop.listening(), Display() as display:
-            annotate_run(run, manifest, display, stop, given)
+            annotate_run(run, manifest, display, stop, precomputed)
         if run.settings.profile:
             Console().print(display.profile())
-        return reduce_run(run)
+        return reduce_run(run, fold_all=fold_on_ray)
 
 
 def _finish(run: Run, reduction: Reduction) -> int:
-    """Print what there is; a failure to measure or to draw it is told after, and does not undo it."""
+    """Print the summary, evaluate and draw. A failure here does not undo the tables."""
     print("\n".join(summary(run, reduction)))
     try:
         if reduction.totals.with_coco_id:
-            print(f"results:   {write_coco_results(run)}")
+            print(f"results:   {write_coco(run)}")
         if run.settings.annotations:
             metrics = evaluate_run(run, run.settings.annotations)
-            write_metrics(run, metrics)
+            write_metrics(metrics, run.path(""), table_skeleton(run.uri))
             print("\n".join(metrics.lines()))
         if run.settings.draw:
             print(f"pictures:  {run.path('pictures')} ({len(draw_run(run, run.settings.draw))})")
-    except (ValueError, OSError, ImageRefused) as error:
+    except (UserError, OSError, ImageRefused) as error:
         print(f"annotate: the tables are complete, but {error}", file=sys.stderr)
         return 1
     return 0

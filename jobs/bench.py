@@ -26,11 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.allocator import bound_allocator
 from pipeline.annotator import Annotator
-from pipeline.checkpoints import read_state_dict
-from pipeline.compute import Compute, pin_threads
-from pipeline.config import Settings
 from pipeline.detectors import yolov3_spp
 from pipeline.detectors.darknet import Darknet
 from pipeline.detectors.darknet_detector import DarknetDetector
@@ -41,11 +37,15 @@ from pipeline.pose import build_pose_model
 from pipeline.pose.crop import crop_boxes, cut_crops
 from pipeline.pose.estimator import PoseEstimator
 from pipeline.pose.heatmap import decode_argmax
-from pipeline.pose.networks.recognise import load_pose_network
+from pipeline.pose.networks.recognition import load_pose_network
+from pipeline.process.memory import bound_allocator
 from pipeline.run import Run
+from pipeline.runtime.device import Compute, pin_threads
+from pipeline.settings.tree import Settings
 from pipeline.sources import plan_collection, write_manifest
 from pipeline.suppression import pose_nms
-from pipeline.weights import local_file
+from pipeline.weights.catalogue import local_file
+from pipeline.weights.checkpoints import read_state_dict
 
 SHIPPED = "fastpose_lite0_coco17"
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo" / "photos"

@@ -1,13 +1,12 @@
-"""Evaluate a run, or a results file of any tool, against COCO annotations; no network runs.
+"""Evaluate a run, or a COCO results file of any tool, against COCO annotations. No network runs.
 
-  uv run jobs/evaluate.py out/run1
-  uv run jobs/evaluate.py out/run1 --annotations person_keypoints_val2017.json --why
+examples:
+  uv run jobs/evaluate.py out/run1 --annotations people.json --errors
   uv run jobs/evaluate.py out/run2 --report --compare out/run1
-  uv run jobs/evaluate.py results.json --annotations person_keypoints_val2017.json
-  uv run jobs/evaluate.py s3://bucket/run1 --why --by source --by shard --ray
+  uv run jobs/evaluate.py results.json --annotations people.json
 
-A run needs its tables: jobs/reduce.py builds them, with --allow-partial also those of a run that is not finished.
-Exit code: 0 evaluated, 1 the annotations don't fit the run, 2 nothing to evaluate.
+A run needs tables: jobs/reduce.py builds them, with --allow-partial also those of an unfinished run.
+exit code: 0 evaluated, 1 the annotations do not fit, 2 nothing to evaluate
 """
 
 from __future__ import annotations
@@ -18,74 +17,77 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from pipeline import storage
-from pipeline.config import FleetSettings
+from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_file, evaluate_run, write_metrics
-from pipeline.evaluation.tally import Spread
-from pipeline.fleet import connect, on_ray
+from pipeline.evaluation.partial import Map
+from pipeline.fleet import connect, map_on_ray
 from pipeline.report.run_page import write_report
 from pipeline.run import Run, RunRefused
+from pipeline.run.tables import table_skeleton
+from pipeline.settings.tree import FleetSettings
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="run directory, or COCO results .json, local or on object storage")
     parser.add_argument("--annotations", help="COCO annotations; by default those that the run was started with")
-    parser.add_argument("--why", action="store_true", help="also what is wrong, and what repairing it would gain")
+    parser.add_argument("--errors", action="store_true", help="also the error analysis and the results by group")
     parser.add_argument(
-        "--by", action="append", default=[], metavar="COLUMN", help="with --why: tell people apart by it, too"
+        "--by", action="append", default=[], metavar="COLUMN", help="with --errors: also group images by this column"
     )
-    parser.add_argument("--report", action="store_true", help="also report.html: numbers, reasons, worst images")
+    parser.add_argument("--report", action="store_true", help="also write report.html; includes --errors")
+    parser.add_argument("--compare", metavar="RUN", help="also write report.html, with a comparison to another run")
     parser.add_argument(
-        "--compare", metavar="RUN", help="with report.html: what improved since another run, what broke"
-    )
-    parser.add_argument(
-        "--ray", action="store_true", help="spread over the cluster of RAY_ADDRESS, else one started here"
+        "--ray", action="store_true", help="compute on the Ray cluster of RAY_ADDRESS, or on one started here"
     )
     arguments = parser.parse_args(argv)
     try:
         with connect(FleetSettings()) if arguments.ray else nullcontext():
-            spread = on_ray if arguments.ray else map
-            told = _file if arguments.run.endswith(".json") else _run
-            print("\n".join(told(arguments, spread)))
+            map_chunks = map_on_ray if arguments.ray else map
+            evaluate = _evaluate_file if arguments.run.endswith(".json") else _evaluate_run
+            print("\n".join(evaluate(arguments, map_chunks)))
     except RunRefused as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _file(arguments: argparse.Namespace, spread: Spread) -> list[str]:
+def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     if arguments.annotations is None:
-        raise RunRefused(f"{arguments.run} needs annotations beside it; name them with --annotations")
+        raise RunRefused(f"{arguments.run} needs --annotations")
     if arguments.report or arguments.compare:
-        raise RunRefused(f"{arguments.run}: a page is made of a run, not of a results file")
-    return evaluate_file(arguments.run, arguments.annotations, arguments.why, arguments.by, spread)
+        raise RunRefused(f"{arguments.run}: --report and --compare need a run, not a results file")
+    metrics = evaluate_file(arguments.run, arguments.annotations, arguments.errors, arguments.by, map_chunks)
+    uri = write_metrics(metrics, arguments.run.removesuffix("json"), metrics.skeleton)
+    return [*metrics.lines(), f"metrics:   {uri}"]
 
 
-def _run(arguments: argparse.Namespace, spread: Spread) -> list[str]:
-    run = _reduced(arguments.run)
+def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
+    run = _open_reduced(arguments.run)
     annotations = arguments.annotations or run.settings.annotations
     if annotations is None:
         if arguments.report and not arguments.compare:
             return [f"page:      {write_report(run)}"]
-        raise RunRefused("the run was started without annotations; name some with --annotations")
+        raise RunRefused(f"{run.uri} was started without annotations; set --annotations")
     page = arguments.report or arguments.compare is not None
-    metrics = evaluate_run(run, annotations, arguments.why or page, arguments.by, spread)
-    if (arguments.why or arguments.compare) and metrics.keypoints is None:
-        raise ValueError(f"{annotations} has no keypoints; what is wrong with joints cannot be told")
-    lines = [*metrics.lines(), f"written to {write_metrics(run, metrics)}"]
+    metrics = evaluate_run(run, annotations, arguments.errors or page, arguments.by, map_chunks)
+    if (arguments.errors or arguments.compare) and metrics.keypoints is None:
+        raise UserError(f"{annotations} has no keypoints; an error analysis needs them")
+    uri = write_metrics(metrics, run.path(""), table_skeleton(run.uri))
+    lines = [*metrics.lines(), f"metrics:   {uri}"]
     if page:
         other = None
         if arguments.compare is not None:
-            before = _reduced(arguments.compare)
-            other = (before, evaluate_run(before, annotations, True, arguments.by, spread))
+            before = _open_reduced(arguments.compare)
+            other = (before, evaluate_run(before, annotations, True, arguments.by, map_chunks))
         lines.append(f"page:      {write_report(run, metrics, other)}")
     return lines
 
 
-def _reduced(uri: str) -> Run:
+def _open_reduced(uri: str) -> Run:
     run = Run.open(uri)
     if not storage.exists(run.path("totals.json")):
         raise RunRefused(f"{run.uri} has no tables yet; build them with jobs/reduce.py {run.uri}")

@@ -1,10 +1,11 @@
-"""Build the tables of a run from its parts, and say whether the run is whole.
+"""Build the tables of a run from its parts, and check that the run is complete.
 
+examples:
   uv run jobs/reduce.py out/run1
   uv run jobs/reduce.py out/run1 --allow-partial
   uv run jobs/reduce.py out/run1 --export cvat --export yolo
 
-Exit code: 0 the tables are built, 1 shards are missing or damaged, 2 not a run directory.
+exit code: 0 tables built, 1 shards are missing or damaged, 2 not a run directory
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline.evaluation.results import write_coco_results
-from pipeline.exports import EXPORTS, export
-from pipeline.fleet import IncompleteRun, connect, reduce_run
+from pipeline.errors import UserError
+from pipeline.fleet import connect, fold_on_ray
+from pipeline.formats import FORMATS, export, write_coco
 from pipeline.report.summary import summary
 from pipeline.run import Run, RunRefused
+from pipeline.run.reduction import reduce_run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,23 +29,23 @@ def main(argv: Sequence[str]) -> int:
         "--allow-partial", action="store_true", help="build tables although shards are missing; totals.json says so"
     )
     parser.add_argument(
-        "--export", action="append", default=[], choices=list(EXPORTS), help="also write a format of other tools"
+        "--export", action="append", default=[], choices=list(FORMATS), help="also write this format; repeatable"
     )
     arguments = parser.parse_args(argv)
     try:
         run = Run.open(arguments.run)
         with connect(run.settings.fleet):
-            reduction = reduce_run(run, arguments.allow_partial)
+            reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
         exported = [export(run, name) for name in arguments.export]
     except RunRefused as error:
         print(f"reduce: {error}", file=sys.stderr)
         return 2
-    except (IncompleteRun, ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"reduce: {error}", file=sys.stderr)
         return 1
     print("\n".join(summary(run, reduction)))
     if reduction.totals.with_coco_id:
-        print(f"results:   {write_coco_results(run)}")
+        print(f"results:   {write_coco(run)}")
     for uri in exported:
         print(f"exported:  {uri}")
     return 0

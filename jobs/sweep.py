@@ -1,11 +1,13 @@
-"""Try settings on annotated images, and rank them.
+"""Compare settings on annotated images, and rank them.
 
+examples:
   uv run jobs/sweep.py --config configs/sweep/suppression.yaml --base.input.uri photos --annotations people.json
+  uv run jobs/sweep.py --config configs/sweep/networks.yaml --base.input.uri photos --annotations people.json
   uv run jobs/sweep.py --run out/run1 --annotations people.json --grid "{suppression.kind: [pose, oks]}"
 
-Settings after the networks (suppression.*, detector.confidence) are tried on stored candidates, without any network;
-others make a run of their own, which is found again: the same command goes on with an interrupted sweep.
-Exit code: 0 all tried, 1 something is missing, 2 a mistake in the settings, 130 or 143 stopped by a signal.
+Settings that apply after the networks (suppression.*, detector.confidence) are evaluated on stored candidates, without
+running a network. Others need a run of their own, which is reused: rerun the same command to resume.
+exit code: 0 all trials done, 1 something is missing, 2 wrong settings, 130 or 143 stopped by a signal
 """
 
 from __future__ import annotations
@@ -17,16 +19,17 @@ from collections.abc import Sequence
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.evaluation.truth import read_truth
-from pipeline.flags import SettingsError, parse_settings
-from pipeline.fleet import FleetError, IncompleteRun, Stop, Stopped, connect
+from pipeline.coco.annotations import read_annotations
+from pipeline.errors import UserError
+from pipeline.fleet import Stop, Stopped, connect
 from pipeline.run import RunRefused
+from pipeline.settings.flags import SettingsError, parse_settings
 from pipeline.sweep.leaderboard import Row, leaderboard_page, leaderboard_table, ranked
-from pipeline.sweep.run import annotations_of, run_sweep
+from pipeline.sweep.runner import annotations_of, run_sweep
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import trials_of
 
-_SHOWN = 10
+_PRINTED = 10
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,13 +44,13 @@ def main(argv: Sequence[str]) -> int:
             rows = ranked(run_sweep(sweep, trials, Stop()))
         _write(sweep, rows)
     except Stopped as stopped:
-        print("sweep: stopped; the same command goes on.", file=sys.stderr)
+        print("sweep: stopped; rerun the same command to resume.", file=sys.stderr)
         return stopped.exit_code
-    except (IncompleteRun, FleetError, ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 1
     print(f"{len(rows)} trials, best first:")
-    for row in rows[:_SHOWN]:
+    for row in rows[:_PRINTED]:
         varied = ", ".join(f"{name} {value}" for name, value in row.trial.varied.items())
         speed = f", {row.images_per_second:.1f} images/s" if row.images_per_second else ""
         print(f"  AP {row.metrics.ap:.3f}  AP50 {row.metrics.ap50:.3f}  {row.people} people{speed}  {varied}")
@@ -61,7 +64,7 @@ def _write(sweep: SweepSettings, rows: list[Row]) -> None:
     pq.write_table(leaderboard_table(rows), sink, compression="zstd")
     storage.write_bytes(storage.join(sweep.output, "leaderboard.parquet"), sink.getvalue())
     annotations = annotations_of(sweep)
-    page = leaderboard_page(rows, annotations, len(read_truth(annotations, None).ids))
+    page = leaderboard_page(rows, annotations, len(read_annotations(annotations, None).ids))
     storage.write_bytes(storage.join(sweep.output, "leaderboard.html"), page)
 
 

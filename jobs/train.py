@@ -1,8 +1,11 @@
 """Train a pose network or a person detector on COCO-format annotations.
 
-uv run jobs/train.py --config configs/train/NAME.yaml
-uv run jobs/train.py --config configs/train/NAME.yaml --resume     # after anything that ended it
-uv run jobs/train.py --config configs/train/NAME.yaml --workers 8  # on a Ray cluster's GPUs, or this machine's
+examples:
+  uv run jobs/train.py --config configs/train/NAME.yaml
+  uv run jobs/train.py --config configs/train/NAME.yaml --resume       resume after an interruption
+  uv run jobs/train.py --config configs/train/NAME.yaml --workers 8    on the GPUs of a Ray cluster or of this machine
+
+exit code: 0 trained, 1 failed, 2 wrong settings
 """
 
 from __future__ import annotations
@@ -12,36 +15,37 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.flags import parse_settings
+from pipeline.errors import UserError
+from pipeline.settings.flags import parse_settings
 from pipeline.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from pipeline.training.run import TrainRun
+    from pipeline.training.directory import TrainRun
 
 _SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a bar
 
 
 def main(argv: Sequence[str]) -> int:
     settings = parse_settings(argv, __doc__ or "", kind=TrainSettings).with_absolute_paths()
-    # Imported here: a mistake in a flag is told before torch is loaded.
-    from pipeline.training.loop import TrainingDiverged
-    from pipeline.training.run import TrainRun
+    # Imported here: a wrong flag is reported before torch, which takes seconds, is loaded.
+    from pipeline.training.directory import TrainRun
 
     try:
         run = TrainRun.start(settings)
         if settings.workers > 1:
-            _train_together(run)
+            _train_on_ray(run)
         else:
             _train_here(run)
-    except (ValueError, OSError, TrainingDiverged, RuntimeError) as error:
+    except (UserError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
     history = run.history()
     if not history:
-        told = f"{settings.output} is empty here; on several machines --output is a place that all of them reach"
-        print(f"train: {told}", file=sys.stderr)
+        print(
+            f"train: {settings.output} is empty; --output must be a place that all machines can reach", file=sys.stderr
+        )
         return 1
-    print(_told(history[-1]))
+    print(_format(history[-1]))
     print(f"weights: {run.path('last.safetensors')}")
     return 0
 
@@ -50,15 +54,16 @@ def _train_here(run: TrainRun) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from pipeline.compute import Compute
+    from pipeline.runtime.device import Compute
+    from pipeline.training.directory import train_run
+    from pipeline.training.experiment import experiment_of
     from pipeline.training.loop import Step, Trainer
-    from pipeline.training.run import subject_of, train_run
 
     settings = run.settings
     device = Compute.resolve(settings.compute.device).device
-    subject = subject_of(settings, device)
-    trainer = Trainer(subject.network, subject.task, settings.optimisation, device)
-    print(f"{subject}, {trainer.steps_per_epoch} steps an epoch, on {device}", flush=True)
+    experiment = experiment_of(settings, device)
+    trainer = Trainer(experiment.network, experiment.task, settings.optimisation, device)
+    print(f"{experiment}, {trainer.steps_per_epoch} steps an epoch, on {device}", flush=True)
     columns = [
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
@@ -80,17 +85,17 @@ def _train_here(run: TrainRun) -> None:
                 done = f"epoch {step.epoch + 1}, {step.step}/{step.steps} steps"
                 print(f"{done}  loss {step.loss:.6f}  {step.speed:.0f} samples/s", flush=True)
 
-        train_run(run, subject, trainer, report)
+        train_run(run, experiment, trainer, report)
 
 
-def _train_together(run: TrainRun) -> None:
+def _train_on_ray(run: TrainRun) -> None:
     from pipeline.training.ray_train import train_on_ray
 
     print(f"{run.settings.workers} workers", flush=True)
-    train_on_ray(run, lambda line: print(_told(line), flush=True))
+    train_on_ray(run, lambda line: print(_format(line), flush=True))
 
 
-def _told(line: dict[str, Any]) -> str:
+def _format(line: dict[str, Any]) -> str:
     shown = {"loss": ".6f", "ap": ".3f", "ap50": ".3f", "pck_body": ".3f"}
     numbers = [f"{name} {line[name]:{form}}" for name, form in shown.items() if line.get(name) is not None]
     return f"epoch {line['epoch']}: {'  '.join(numbers)}"

@@ -16,12 +16,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from pipeline.compute import Compute
-from pipeline.config import Settings
 from pipeline.detectors import Detector, build_detector
+from pipeline.errors import UserError
 from pipeline.people import Boxes, People
 from pipeline.pose.estimator import PoseEstimator
-from pipeline.stopwatch import Stopwatch
+from pipeline.process.stopwatch import Stopwatch
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import Settings
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
 _T = TypeVar("_T")
@@ -61,7 +62,7 @@ class Annotator:
         """Load the networks.
 
         Raises:
-            ValueError, OSError: a network that cannot be built or loaded, named.
+            UserError, OSError: a network that cannot be built or loaded, named.
         """
         compute = Compute.resolve(settings.compute.device, settings.compute.precision)
         detector = build_detector(settings.detector, compute)
@@ -84,10 +85,10 @@ class Annotator:
     def candidates(self, images: Iterable[tuple[np.ndarray, Boxes | None]]) -> Iterator[People]:
         """The people of each image before suppression, in the images' order, as soon as their batches are full."""
         batch = _PoseBatch(self.poses, self.stopwatch)
-        waiting: deque[_Waiting] = deque()
+        waiting: deque[_PendingImage] = deque()
         for group, found in self._with_boxes(_batched(images, self.detector.batch if self.detector else 1)):
             for (image, _), boxes in zip(group, found, strict=True):
-                person = _Waiting(boxes, len(self.poses.skeleton))
+                person = _PendingImage(boxes, len(self.poses.skeleton))
                 waiting.append(person)
                 batch.add(image, person)
             while waiting and waiting[0].missing == 0:
@@ -109,7 +110,7 @@ class Annotator:
             if self.detector is not None:
                 self.detector.detect([grey])
             batch = _PoseBatch(self.poses, self.stopwatch)
-            batch.add(grey, _Waiting(boxes, len(self.poses.skeleton)))
+            batch.add(grey, _PendingImage(boxes, len(self.poses.skeleton)))
             batch.run()
         except MACHINE_ERRORS:
             raise
@@ -120,8 +121,12 @@ class Annotator:
                 "installed package, no image: `--compute.device cpu` tells whether it is the GPU"
             ) from error
 
+    def empty(self) -> People:
+        """The people of an image without people."""
+        return People.empty(len(self.poses.skeleton))
+
     def suppress(self, candidates: People) -> People:
-        """One pose per person, and nobody where nobody is."""
+        """One pose per person."""
         with self.stopwatch("suppress"):
             return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)[0]
 
@@ -155,7 +160,7 @@ class Annotator:
             return self.detector.detect([image for image, _ in group])
         boxes = [given for _, given in group if given is not None]
         if len(boxes) < len(group):
-            raise ValueError("detector.name is given, but an image came without boxes")
+            raise UserError("detector.name is given, but an image came without boxes")
         return boxes
 
 
@@ -167,7 +172,7 @@ def _batched(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
 
 
 @dataclass
-class _Waiting:
+class _PendingImage:
     """An image whose people are still on their way through the pose network."""
 
     boxes: Boxes
@@ -191,9 +196,9 @@ class _PoseBatch:
         self._stopwatch = stopwatch
         self._crops = [rule.empty(poses.batch) for rule in poses.rules]
         self._boxes = [np.zeros((poses.batch, 4), np.float32) for _ in poses.rules]
-        self._owners: list[tuple[_Waiting, int]] = []
+        self._owners: list[tuple[_PendingImage, int]] = []
 
-    def add(self, image: np.ndarray, person: _Waiting) -> None:
+    def add(self, image: np.ndarray, person: _PendingImage) -> None:
         row = 0
         while row < len(person.boxes):
             start = len(self._owners)

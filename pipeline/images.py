@@ -47,6 +47,23 @@ class ImageRefused(Exception):
 
 
 @dataclass(frozen=True)
+class DecodeLimits:
+    """What is checked before an image is decoded.
+
+    Attributes:
+        max_megapixels: images with more pixels by their header are not decoded.
+        max_megabytes: files with more bytes are not read.
+    """
+
+    max_megapixels: float = 100.0
+    max_megabytes: float = 256.0
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_megabytes * 1e6)
+
+
+@dataclass(frozen=True)
 class DecodedImage:
     """Pixels (H, W, 3) uint8 RGB, upright, and the EXIF orientation 1..8 that the file asked for."""
 
@@ -54,12 +71,12 @@ class DecodedImage:
     orientation: int
 
 
-def decode_image(data: bytes, max_megapixels: float = 100.0) -> DecodedImage:
+def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedImage:
     """Decode one encoded image.
 
     Args:
         data: the file's bytes.
-        max_megapixels: a header that announces more is refused before decoding.
+        limits: on the number of pixels, checked before decoding.
 
     Raises:
         ImageRefused: with the status and the reason that go into the image's row.
@@ -73,8 +90,8 @@ def decode_image(data: bytes, max_megapixels: float = 100.0) -> DecodedImage:
     except Exception as error:
         raise ImageRefused("unreadable", f"damaged header: {_reason(error)}") from None
     width, height = image.size
-    if width * height > max_megapixels * 1e6:
-        reason = f"{width} x {height} pixels are more than {max_megapixels:g} megapixels"
+    if width * height > limits.max_megapixels * 1e6:
+        reason = f"{width} x {height} pixels are more than {limits.max_megapixels:g} megapixels"
         raise ImageRefused("too_large", reason, width, height)
     try:
         orientation = _orientation(image)  # decodes a PNG, so only now

@@ -22,14 +22,14 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.annotator import MACHINE_ERRORS, Annotator
-from pipeline.bounded import BoundedQueue
-from pipeline.given import Given
-from pipeline.images import ImageRefused, decode_image
+from pipeline.images import DecodeLimits, ImageRefused
 from pipeline.people import Boxes, People
-from pipeline.progress import Progress
+from pipeline.process.queue import BoundedQueue
 from pipeline.run import Run
-from pipeline.sources import EncodedImage, Shard, read_shard
-from pipeline.tables import ImageRow, encode_part, skeleton_metadata
+from pipeline.run.precomputed import Precomputed
+from pipeline.run.progress import Progress
+from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
+from pipeline.sources import Item, Shard, read_shard
 
 _T = TypeVar("_T")
 
@@ -46,33 +46,33 @@ class PartWriter:
     Attributes:
         run: the run directory that the parts go to.
         annotator: the networks; one shard uses them at a time.
-        given: what is known of the images before.
+        precomputed: COCO ids and given boxes of the images.
         deadline: around the decoding of each image.
         decoders: images that are decoded at a time, each in a thread.
     """
 
     run: Run
     annotator: Annotator
-    given: Given = Given()
+    precomputed: Precomputed = Precomputed()
     deadline: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     decoders: int = 1
     _networks: threading.Lock = field(default_factory=threading.Lock)
 
-    def annotate(self, shard: Shard, poison: Collection[int] = (), careful: bool = False) -> Iterator[Progress]:
+    def annotate(self, shard: Shard, poison: Collection[int] = (), isolated: bool = False) -> Iterator[Progress]:
         """Annotate a shard and commit its part; the rows depend on shard, settings and weights alone.
 
         Args:
             shard: what to annotate.
             poison: numbers of images that kill their process; they get a row and are not touched.
-            careful: one image at a time, each announced before it is touched, so that a death tells which it was; an
+            isolated: one image at a time, each announced before it is touched, so that a death tells which it was; an
                 error of one image becomes its row's.
 
         Raises:
             OSError: storage failed.
-            ValueError: the shard changed since it was planned.
+            UserError: the shard changed since it was planned.
             NetworksError: the networks fail on any image.
         """
-        results = self._carefully(shard, poison) if careful else self._overlapped(shard, poison)
+        results = self._isolated(shard, poison) if isolated else self._overlapped(shard, poison)
         part = _Part(self.run.settings.output.candidates)
         yield from part.collect(results)
         with self.annotator.stopwatch("write"):
@@ -85,7 +85,7 @@ class PartWriter:
             part.rows,
             part.people,
             part.candidates,
-            len(self.annotator.poses.skeleton),
+            self.annotator.empty(),
             {
                 "shard": shard.id,
                 "fingerprint": self.run.fingerprint,
@@ -102,7 +102,7 @@ class PartWriter:
         )
         storage.write_bytes(self.run.part_uri(shard.id), data)
 
-    def _overlapped(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
+    def _overlapped(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InProgress]:
         queue: BoundedQueue[_Decoded] = BoundedQueue(_READ_AHEAD_IMAGES, _READ_AHEAD_BYTES)
         reader = threading.Thread(target=self._fill, args=(queue, shard, poison), name=f"read {shard.id}", daemon=True)
         reader.start()
@@ -118,10 +118,10 @@ class PartWriter:
             with self._networks, ThreadPoolExecutor(1, "suppress") as suppression:
                 for candidates in self.annotator.candidates(pixels()):
                     while waiting[0].status != "ok":
-                        yield self._nobody(waiting.popleft())
+                        yield self._without_people(waiting.popleft())
                     people = suppression.submit(self.annotator.suppress, candidates)
                     yield _Annotated(waiting.popleft(), candidates, people)
-                yield from map(self._nobody, waiting)
+                yield from map(self._without_people, waiting)
         finally:
             queue.close()
             reader.join()
@@ -136,22 +136,21 @@ class PartWriter:
 
         with queue.filling(), ThreadPoolExecutor(self.decoders, "decode") as pool:
             ahead: deque[Future[_Decoded]] = deque()
-            for number, encoded in enumerate(_timed(read_shard(shard, self._max_bytes), partial(watch, "read"))):
-                ahead.append(pool.submit(self._decode, encoded, number in poison))
+            for number, item in enumerate(_timed(read_shard(shard, self._limits), partial(watch, "read"))):
+                ahead.append(pool.submit(self._decode, item, number in poison))
                 if len(ahead) == self.decoders:
                     put(ahead.popleft())
             for decoded in ahead:
                 put(decoded)
 
-    def _carefully(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InHand]:
+    def _isolated(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InProgress]:
         with self._networks:
-            entries = read_shard(shard, self._max_bytes)
+            items = read_shard(shard, self._limits)
             for number in range(shard.num_images):
-                yield _InHand(number)  # before it is read: reading may be what kills
-                encoded = next(entries)
-                item = self._decode(encoded, number in poison)
+                yield _InProgress(number)  # before it is read: reading may be what kills
+                item = self._decode(next(items), number in poison)
                 if item.pixels is None:
-                    yield self._nobody(item.row)
+                    yield self._without_people(item.row)
                     continue
                 try:
                     (candidates,) = self.annotator.candidates([(item.pixels, item.boxes)])
@@ -161,39 +160,38 @@ class PartWriter:
                 except Exception as error:
                     self.annotator.check()  # before the image is blamed
                     item.row.status, item.row.error = "unreadable", f"could not be annotated: {error}"[:200]
-                    yield self._nobody(item.row)
+                    yield self._without_people(item.row)
                 else:
                     yield _Annotated(item.row, candidates, _finished(people))
-            yield _InHand(None)  # what follows is no image's fault
-            for _ in entries:
+            yield _InProgress(None)  # what follows is no image's fault
+            for _ in items:
                 pass  # the reader checks that nothing is left
 
-    def _decode(self, encoded: EncodedImage, poison: bool) -> _Decoded:
-        row = ImageRow(encoded.key, encoded.uri, self.given.coco_id(encoded.key))
-        row.status, row.error = encoded.status, encoded.error
-        if encoded.data is None:
+    def _decode(self, item: Item, poison: bool) -> _Decoded:
+        row = ImageRow(item.key, item.uri, self.precomputed.coco_id(item.key), item.sha256)
+        row.status, row.error = item.status, item.error
+        if item.status != "ok":
             return _Decoded(row)
-        row.sha256 = storage.sha256(encoded.data)
         if poison:
             row.status, row.error = "poison", _POISON
             return _Decoded(row)
         try:
             with self.annotator.stopwatch("decode"), self.deadline():
-                image = decode_image(encoded.data, self.run.settings.images.max_megapixels)
+                image = item.decode(self._limits)
         except ImageRefused as refused:
             row.status, row.error = refused.status, str(refused)
             row.width, row.height = refused.width, refused.height
             return _Decoded(row)
         row.height, row.width = image.pixels.shape[:2]
         row.orientation = image.orientation
-        return _Decoded(row, image.pixels, self.given.boxes_of(row.coco_id))
+        return _Decoded(row, image.pixels, self.precomputed.boxes_of(row.coco_id))
 
     @property
-    def _max_bytes(self) -> int:
-        return int(self.run.settings.images.max_megabytes * 1e6)
+    def _limits(self) -> DecodeLimits:
+        return self.run.settings.images.limits
 
-    def _nobody(self, row: ImageRow) -> _Annotated:
-        empty = People.empty(len(self.annotator.poses.skeleton))
+    def _without_people(self, row: ImageRow) -> _Annotated:
+        empty = self.annotator.empty()
         return _Annotated(row, empty, _finished(empty))
 
 
@@ -216,7 +214,7 @@ class _Annotated:
 
 
 @dataclass(frozen=True)
-class _InHand:
+class _InProgress:
     """The number of the image that is about to be touched; None once all are done."""
 
     number: int | None
@@ -250,11 +248,11 @@ class _Part:
         self.statuses: Counter[str] = Counter()
         self._num_people = 0
 
-    def collect(self, annotated: Iterator[_Annotated | _InHand]) -> Iterator[Progress]:
+    def collect(self, annotated: Iterator[_Annotated | _InProgress]) -> Iterator[Progress]:
         pending: list[Future[People]] = []
         told = time.monotonic()
         for image in annotated:
-            if isinstance(image, _InHand):
+            if isinstance(image, _InProgress):
                 yield self.progress(image.number)
                 continue
             self.rows.append(image.row)
@@ -268,5 +266,5 @@ class _Part:
                 yield self.progress()
         self.people = [people.result() for people in pending]
 
-    def progress(self, in_hand: int | None = None) -> Progress:
-        return Progress(len(self.rows), self._num_people, dict(self.statuses), in_hand)
+    def progress(self, in_progress: int | None = None) -> Progress:
+        return Progress(len(self.rows), self._num_people, dict(self.statuses), in_progress)

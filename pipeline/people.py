@@ -1,20 +1,20 @@
-"""The value that flows through the pipeline: the people found in one image."""
+"""The values that flow through the pipeline: person boxes, and people with keypoints, of one image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Person boxes of one image, before any pose.
+    """Person boxes of one image, before pose estimation.
 
     Attributes:
         xyxy: (N, 4) float32, x1 y1 x2 y2 in pixels of the upright original image.
-        scores: (N,) float32, the detector's score; 1 for boxes labelled by hand.
+        scores: (N,) float32, the detector's scores; 1 for annotated boxes.
     """
 
     xyxy: np.ndarray
@@ -36,14 +36,16 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """People of one image as aligned float32 arrays; row i of each array is person i.
+    """People of one image as aligned arrays; row i of each array is person i.
 
     Attributes:
-        boxes: (N, 4) x1 y1 x2 y2 in pixels of the upright original image.
-        box_scores: (N,) the detector's scores.
-        keypoints: (N, K, 2) x y in pixels of the upright original image, K in the skeleton's joint order.
-        keypoint_scores: (N, K).
-        pose_scores: (N,) the score of the whole person.
+        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the upright original image.
+        box_scores: (N,) float32, the detector's scores.
+        keypoints: (N, K, 2) float32, x y in pixels of the upright original image, K in the skeleton's joint order.
+        keypoint_scores: (N, K) float32.
+        pose_scores: (N,) float32, the score of the whole person.
+        extra: further columns by name, (N, ...) arrays of any numeric type; every step keeps them aligned, and parts,
+            tables and formats carry them along.
 
     >>> two = People(np.zeros((2, 4)), np.ones(2), np.zeros((2, 17, 2)), np.ones((2, 17)), np.array([0.5, 2.0]))
     >>> len(two[two.pose_scores > 1])
@@ -55,10 +57,12 @@ class People:
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
     pose_scores: np.ndarray
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
+        for name in ARRAYS:
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float32))
+        object.__setattr__(self, "extra", {name: np.ascontiguousarray(array) for name, array in self.extra.items()})
         n = len(self.boxes)
         k = self.keypoints.shape[1] if self.keypoints.ndim == 3 else -1
         expected = {
@@ -71,6 +75,9 @@ class People:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"People.{name} has shape {getattr(self, name).shape}; expected {shape}")
+        for name, array in self.extra.items():
+            if array.shape[:1] != (n,):
+                raise ValueError(f"People.extra[{name!r}] has shape {array.shape}; expected ({n}, ...)")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -81,7 +88,8 @@ class People:
             rows = np.asarray(rows)
             if rows.dtype != bool:
                 rows = rows.astype(np.intp)
-        return People(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        extra = {name: array[rows] for name, array in self.extra.items()}
+        return People(**{name: getattr(self, name)[rows] for name in ARRAYS}, extra=extra)
 
     @property
     def num_joints(self) -> int:
@@ -91,3 +99,13 @@ class People:
     def empty(cls, num_joints: int) -> People:
         k = num_joints
         return cls(np.zeros((0, 4)), np.zeros(0), np.zeros((0, k, 2)), np.zeros((0, k)), np.zeros(0))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[People]) -> People:
+        """People of several images or tables, at least one, all with the same joints and extra columns."""
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+        extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
+        return cls(**arrays, extra=extra)
+
+
+ARRAYS = ("boxes", "box_scores", "keypoints", "keypoint_scores", "pose_scores")

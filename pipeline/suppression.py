@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.described import described
+from pipeline import boxes
+from pipeline.errors import UserError
 from pipeline.people import People
+from pipeline.settings.fields import described
 
 _NUM_HAND_JOINTS = 42
 _NUM_FACE_JOINTS = 68
@@ -123,7 +125,7 @@ def pose_nms(
         candidate's.
 
     Raises:
-        ValueError: an OKS kind without sigmas.
+        UserError: an OKS kind without sigmas.
     """
     found, rows = _suppressed(people, settings, oks_sigmas)
     if settings.max_people is None or len(found) <= settings.max_people:
@@ -143,9 +145,9 @@ def _suppressed(
     if settings.kind == "pose":
         return _parametric(people, settings)
     if settings.kind == "box":
-        return _greedy(scored, people.box_scores, _box_ious(people.boxes) >= settings.box_iou)
+        return _greedy(scored, people.box_scores, boxes.iou(people.boxes) >= settings.box_iou)
     if oks_sigmas is None:
-        raise ValueError(f"suppression.kind is {settings.kind}, which needs the skeleton's OKS sigmas")
+        raise UserError(f"suppression.kind is {settings.kind}, which needs the skeleton's OKS sigmas")
     similarity = _oks(people, np.asarray(oks_sigmas, np.float64))
     if settings.kind == "oks":
         return _greedy(scored, scored.pose_scores, similarity > settings.oks_threshold)
@@ -185,21 +187,9 @@ def _soft(people: People, similarity: np.ndarray, settings: PoseNMS) -> tuple[Pe
     return replace(people, pose_scores=scores)[picks], [[pick] for pick in picks]
 
 
-def _box_ious(boxes: np.ndarray) -> np.ndarray:
-    """(N, N) intersection over union."""
-    boxes = boxes.astype(np.float64)
-    first = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    last = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.maximum(last - first, 0).prod(axis=2)
-    area = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
-    union = area[:, None] + area[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-
 def _oks(people: People, sigmas: np.ndarray) -> np.ndarray:
     """(N, N) object keypoint similarity of poses, over all joints, with the mean area of the two boxes (cocoeval)."""
-    boxes = people.boxes.astype(np.float64)
-    area = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
+    area = boxes.areas(people.boxes.astype(np.float64))
     mean_area = (area[:, None] + area[None]) / 2 + np.spacing(1)
     joints = people.keypoints.astype(np.float64)
     similarity = np.empty_like(mean_area)
@@ -217,7 +207,7 @@ def _parametric(people: People, settings: PoseNMS) -> tuple[People, list[list[in
     scores = people.keypoint_scores.astype(np.float64)
     scores[scores == 0] = _LEAST_SCORE
     joints = people.keypoints.astype(np.float64)
-    sizes = (people.boxes[:, 2:] - people.boxes[:, :2]).max(axis=1).astype(np.float64)
+    sizes = boxes.long_sides(people.boxes).astype(np.float64)
     copies = _copies(joints, scores, sizes * constants.alpha, constants)
 
     picks: list[int] = []
@@ -243,13 +233,12 @@ def _parametric(people: People, settings: PoseNMS) -> tuple[People, list[list[in
         2.25 * span[:, 0] * span[:, 1] >= settings.area_threshold
     )
     kept_scores = merged_scores[keep].astype(np.float32)
-    box_scores = people.box_scores[picks][keep]
-    result = People(
-        people.boxes[picks][keep],
-        box_scores,
-        merged_joints[keep] + settings.shift,
-        kept_scores,
-        pose_score(kept_scores, box_scores, settings),
+    picked = people[picks][keep]
+    result = replace(
+        picked,
+        keypoints=merged_joints[keep] + settings.shift,
+        keypoint_scores=kept_scores,
+        pose_scores=pose_score(kept_scores, picked.box_scores, settings),
     )
     return result, [cluster for cluster, kept in zip(clusters, keep, strict=True) if kept]
 

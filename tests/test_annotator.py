@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import DEMO, PEOPLE, PROJECT, needs_people
+from support.paths import DEMO, PEOPLE, PROJECT, needs_people
 
 from pipeline.annotator import Annotator, NetworksError
-from pipeline.config import Settings
 from pipeline.evaluation import evaluate_keypoints
-from pipeline.given import boxes_by_image
 from pipeline.images import decode_image
 from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
+from pipeline.run.precomputed import boxes_by_image
+from pipeline.settings.tree import Settings
 from pipeline.skeletons import SKELETONS
 
 SHIPPED = str(PROJECT / "weights" / "fastpose_lite0_coco17.safetensors")
@@ -159,7 +159,7 @@ def test_averages_over_scales_and_networks_stay_on_the_person(pose: dict) -> Non
     (expected,), (found,) = plain.annotate([image], [FACE]), averaged.annotate([image], [FACE])
     cell = 1.25 * image.shape[1] / 48
     assert np.linalg.norm(found.keypoints[0, :3] - expected.keypoints[0, :3], axis=1).max() < 2 * cell
-    assert np.abs(found.keypoints - expected.keypoints).max() > 0.01  # it is an average, not the first look
+    assert np.abs(found.keypoints - expected.keypoints).max() > 0.01  # it is an average, not the first view
 
 
 def test_neighbours_change_nothing_in_an_ensemble_of_other_shapes_and_scales() -> None:

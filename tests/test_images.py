@@ -7,8 +7,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from conftest import encode, gradient
 from PIL import Image, ImageOps
+from support.images import encode, gradient
 
 from pipeline.images import ImageRefused, decode_image
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import DEMO, encode, gradient
+from support.images import encode, gradient
+from support.paths import DEMO
 
 from pipeline import parts, storage
 from pipeline.annotator import Annotator, NetworksError
-from pipeline.config import Settings
-from pipeline.given import Given
 from pipeline.parts import PartWriter
 from pipeline.run import Run
+from pipeline.run.precomputed import Precomputed
+from pipeline.settings.tree import Settings
 from pipeline.sources import Shard, plan_collection, write_manifest
 
 
@@ -45,7 +46,7 @@ def prepare(collection: Path, folder: str, **changes: object) -> tuple[PartWrite
     run = Run.create(settings)
     write_manifest(run.manifest_uri, plan_collection(settings.input))
     (shard,) = run.manifest().shards()
-    return PartWriter(run, Annotator.from_settings(settings), Given.load(settings)), shard
+    return PartWriter(run, Annotator.from_settings(settings), Precomputed.load(settings)), shard
 
 
 def part_of(writer: PartWriter, shard: Shard) -> bytes:
@@ -77,7 +78,7 @@ def test_one_row_per_entry_whatever_it_is(collection: Path, folder: str) -> None
 
 
 def test_the_same_bytes_every_time_and_every_way(collection: Path, tmp_path: Path) -> None:
-    """Rows depend on shard, settings and weights alone: overlapped or careful, again or for the first time."""
+    """Rows depend on shard, settings and weights alone: overlapped or isolated, again or for the first time."""
     output = {"uri": str(tmp_path / "run"), "candidates": True}
     too_small = {"area_threshold": 200_000}  # more than some of them have
     writer, shard = prepare(collection, str(tmp_path), output=output, suppression=too_small)
@@ -85,7 +86,7 @@ def test_the_same_bytes_every_time_and_every_way(collection: Path, tmp_path: Pat
     first = part_of(writer, shard)
     list(writer.annotate(shard))
     assert part_of(writer, shard) == first
-    list(writer.annotate(shard, careful=True))
+    list(writer.annotate(shard, isolated=True))
     assert part_of(writer, shard) == first
     rows = pq.read_table(io.BytesIO(first)).to_pylist()
     assert sum(len(row["candidates"]) for row in rows) == 16
@@ -103,15 +104,15 @@ def test_a_careful_run_announces_each_image_before_it_touches_it(collection: Pat
     real = parts.decode_image
     monkeypatch.setattr(parts, "decode_image", decode)
     announced = []
-    for progress in writer.annotate(shard, careful=True):
-        if progress.in_hand is not None:
-            assert len(touched) == progress.in_hand
-            announced.append(progress.in_hand)
+    for progress in writer.annotate(shard, isolated=True):
+        if progress.in_progress is not None:
+            assert len(touched) == progress.in_progress
+            announced.append(progress.in_progress)
     assert announced == list(range(23))
 
 
-@pytest.mark.parametrize("careful", [False, True])
-def test_poison_is_not_touched_and_keeps_its_row(collection: Path, tmp_path: Path, careful: bool, monkeypatch) -> None:
+@pytest.mark.parametrize("isolated", [False, True])
+def test_poison_is_not_touched_and_keeps_its_row(collection: Path, tmp_path: Path, isolated: bool, monkeypatch) -> None:
     writer, shard = prepare(collection, str(tmp_path))
     list(writer.annotate(shard))
     clean = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
@@ -124,7 +125,7 @@ def test_poison_is_not_touched_and_keeps_its_row(collection: Path, tmp_path: Pat
         return real(data, limit)
 
     monkeypatch.setattr(parts, "decode_image", decode)
-    list(writer.annotate(shard, poison={last_number}, careful=careful))
+    list(writer.annotate(shard, poison={last_number}, isolated=isolated))
     rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
     assert rows[-1]["image_id"] == "wide.png"
     assert rows[-1]["status"] == "poison"
@@ -143,7 +144,7 @@ def test_an_error_of_one_image_is_its_own_row_when_careful(collection: Path, tmp
         return real(images)
 
     monkeypatch.setattr(writer.annotator, "candidates", candidates)
-    *_, last = writer.annotate(shard, careful=True)
+    *_, last = writer.annotate(shard, isolated=True)
     rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
     assert rows[-1]["status"] == "unreadable"
     assert rows[-1]["error"] == "could not be annotated: cannot do 300"
@@ -158,7 +159,7 @@ def test_no_image_is_blamed_for_networks_that_fail_on_all(collection: Path, tmp_
 
     monkeypatch.setattr(writer.annotator.poses, "estimate", broken)
     with pytest.raises(NetworksError, match="fail on a grey image, too: RuntimeError: CUDNN_STATUS_NOT_INITIALIZED;"):
-        list(writer.annotate(shard, careful=True))
+        list(writer.annotate(shard, isolated=True))
     assert not storage.exists(writer.run.part_uri(shard.id))
 
 

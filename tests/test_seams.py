@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_models
+from support.paths import SHARED, needs_models
 
 from pipeline.annotator import Annotator
 from pipeline.detectors.darknet import Darknet, DarknetError

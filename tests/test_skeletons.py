@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from conftest import SHARED, needs_reference
 from pycocotools.cocoeval import Params
+from support.paths import SHARED, needs_reference
 
 from pipeline.skeletons import SKELETONS
 

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import SHARED, needs_reference
 
 from pipeline.people import People
 from pipeline.skeletons import SKELETONS

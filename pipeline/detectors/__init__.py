@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pipeline.detectors.darknet import Darknet
+from pipeline.errors import UserError
 from pipeline.people import Boxes
 
 if TYPE_CHECKING:
-    from pipeline.compute import Compute
-    from pipeline.config import DetectorSettings
+    from pipeline.runtime.device import Compute
+    from pipeline.settings.tree import DetectorSettings
 
 __all__ = ["Darknet", "Detector", "build_detector"]
 
@@ -35,14 +36,14 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
     """The detector that the settings name; None where boxes are given with the images.
 
     Raises:
-        ValueError: an unknown name, or files that don't fit.
+        UserError: an unknown name, or files that don't fit.
     """
     # Imported here: whoever trains a network of this package on a bare machine has not all of what these need.
-    from pipeline.config import GIVEN
     from pipeline.detectors.darknet_detector import DarknetDetector
-    from pipeline.detectors.exported import FORMS, ExportedDetector
+    from pipeline.detectors.exported import OUTPUT_FORMATS, ExportedDetector
     from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
     from pipeline.detectors.whole_image import WholeImage
+    from pipeline.settings.tree import GIVEN
 
     if settings.name == GIVEN:
         return None
@@ -50,8 +51,8 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
         return WholeImage(settings.batch)
     if settings.name == "darknet":
         return DarknetDetector.from_settings(settings, compute)
-    if settings.name in FORMS:
+    if settings.name in OUTPUT_FORMATS:
         return ExportedDetector.from_settings(settings, compute)
     if settings.name in torchvision_names():
         return TorchvisionDetector.from_settings(settings, compute)
-    raise ValueError(unknown_detector(settings.name))
+    raise UserError(unknown_detector(settings.name))

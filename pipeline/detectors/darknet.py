@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.detectors.cells import cell_grid
+from pipeline.errors import UserError
 
 _BN_EPS = 1e-6
 
 
-class DarknetError(ValueError):
+class DarknetError(UserError):
     """A description or weights file that cannot be used; the text names the section or count."""
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from pipeline import storage
-from pipeline.checkpoints import load_weights, read_metadata
-from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
 from pipeline.detectors import yolov3_spp
 from pipeline.detectors.darknet import Darknet, DarknetError
 from pipeline.detectors.letterbox import letterbox
 from pipeline.detectors.selection import likely_rows, select_people
 from pipeline.people import Boxes
-from pipeline.weights import confirm, local_file
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings
+from pipeline.weights.catalogue import confirm, local_file
+from pipeline.weights.checkpoints import load_weights, read_safetensors_metadata
 
 
 def load_darknet(cfg: str | None, weights: Path) -> Darknet:
@@ -35,7 +35,7 @@ def load_darknet(cfg: str | None, weights: Path) -> Darknet:
     if cfg is not None:
         description, name = storage.read_bytes(cfg).decode(errors="replace"), cfg
     elif own:
-        description, name = read_metadata(weights).get("cfg", ""), "its own description"
+        description, name = read_safetensors_metadata(weights).get("cfg", ""), "its own description"
     hint = "" if cfg else "; name its description with detector.cfg"
     try:
         network = Darknet(description)

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
 from pipeline.detectors.cells import cell_grid
 from pipeline.detectors.letterbox import YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
 from pipeline.detectors.selection import select_people
+from pipeline.errors import UserError
 from pipeline.people import Boxes
-from pipeline.weights import confirm, local_file
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings
+from pipeline.weights.catalogue import confirm, local_file
 
 _STRIDES = (8, 16, 32)
 _USUAL_SIDE = 640
@@ -31,7 +32,7 @@ Rows = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Form:
+class OutputFormat:
     """What an exported network of a family takes and gives.
 
     Attributes:
@@ -93,15 +94,15 @@ def _cells(size: tuple[int, int]) -> int:
 
 def _expect(output: Tensor, size: tuple[int, int], family: str, fits: bool) -> None:
     if not fits:
-        raise ValueError(
+        raise UserError(
             f"its output {list(output.shape)} is not {family}'s for an input of {size[0]}x{size[1]}, which has "
             f"{_cells(size)} cells: another family, another input size, or an export with NMS inside"
         )
 
 
-FORMS: dict[str, Form] = {
-    "yolox": Form(YOLOX, lambda rgb: rgb.flip(1), yolox_rows),
-    "yolo": Form(YOLO, lambda rgb: rgb / 255, yolo_rows),
+OUTPUT_FORMATS: dict[str, OutputFormat] = {
+    "yolox": OutputFormat(YOLOX, lambda rgb: rgb.flip(1), yolox_rows),
+    "yolo": OutputFormat(YOLO, lambda rgb: rgb / 255, yolo_rows),
 }
 
 
@@ -113,11 +114,11 @@ class ExportedDetector:
         size: height and width of its input.
     """
 
-    def __init__(self, runner: _Onnx | _TorchScript, form: Form, settings: DetectorSettings) -> None:
+    def __init__(self, runner: _Onnx | _TorchScript, form: OutputFormat, settings: DetectorSettings) -> None:
         """Try the network on a grey image.
 
         Raises:
-            ValueError: it cannot run on such an input, or gives another family's output.
+            UserError: it cannot run on such an input, or gives another family's output.
         """
         self.batch = settings.batch
         self._settings = settings
@@ -129,29 +130,27 @@ class ExportedDetector:
         try:
             self._rows = form.rows(self._output(1), self.size)
         except Exception as error:  # what a runner raises is its own affair
-            raise ValueError(f"{settings.weights} as detector.name {settings.name}: {error}") from None
+            raise UserError(f"{settings.weights} as detector.name {settings.name}: {error}") from None
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings, compute: Compute) -> ExportedDetector:
         """Load the file that the settings name.
 
         Raises:
-            ValueError: no file is named, or it is neither ONNX nor TorchScript.
+            UserError: no file is named, or it is neither ONNX nor TorchScript.
         """
         if settings.weights is None:
-            raise ValueError(
-                f"detector.weights is none; a {settings.name} detector needs its .onnx or TorchScript file"
-            )
+            raise UserError(f"detector.weights is none; a {settings.name} detector needs its .onnx or TorchScript file")
         path = local_file(settings.weights)
         runner = _Onnx(path, compute) if path.suffix.lower() == ".onnx" else _TorchScript(path, compute)
         if runner.size and settings.input_size and runner.size != (settings.input_size, settings.input_size):
             height, width = runner.size
             other = f"make it {height}" if height == width else "leave it out"
-            raise ValueError(
+            raise UserError(
                 f"detector.input_size is {settings.input_size}, but {settings.weights} was exported for "
                 f"{height}x{width}; {other}"
             )
-        detector = cls(runner, FORMS[settings.name], settings)
+        detector = cls(runner, OUTPUT_FORMATS[settings.name], settings)
         confirm(settings.weights, path, settings.name)
         return detector
 
@@ -164,7 +163,7 @@ class ExportedDetector:
         ]
 
     def rows(self, images: Sequence[np.ndarray]) -> tuple[list[Letterbox], Tensor]:
-        """How up to `batch` images (H, W, 3) uint8 RGB lie in the input, and what is found in each, see `Form.rows`."""
+        """How up to `batch` images (H, W, 3) uint8 RGB lie in the input, and what is found in each, see `OutputFormat.rows`."""
         # The batch always has its full shape, so that an image's result doesn't depend on its neighbours.
         style = self._form.style
         boxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
@@ -190,7 +189,7 @@ class _Onnx:
         on_gpu = compute.device.type == "cuda"
         if on_gpu:
             if _CUDA not in onnxruntime.get_available_providers():
-                raise ValueError(
+                raise UserError(
                     f"{path}: the installed onnxruntime would run it on the CPU, and compute.device is "
                     f"{compute.device}: install onnxruntime-gpu in its place, or set compute.device to cpu"
                 )
@@ -199,7 +198,7 @@ class _Onnx:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers)
         except Exception as error:  # onnxruntime's own classes share no base
-            raise ValueError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None
         if on_gpu and _CUDA not in self._session.get_providers():
             raise OSError(
                 "onnxruntime cannot use CUDA on this machine, and would compute on the CPU: what it printed above "
@@ -230,7 +229,7 @@ class _TorchScript:
         try:
             self._network = torch.jit.load(path, map_location=compute.device).eval()
         except RuntimeError as error:
-            raise ValueError(f"{path}: neither .onnx nor TorchScript ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{path}: neither .onnx nor TorchScript ({str(error).splitlines()[0]})") from None
 
     def __call__(self, inputs: Tensor, count: int) -> Tensor:
         output = self._network(inputs.to(self._device))

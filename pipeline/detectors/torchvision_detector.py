@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.checkpoints import load_weights
-from pipeline.compute import Compute
-from pipeline.config import OWN_DETECTORS, DetectorSettings
+from pipeline.errors import UserError
 from pipeline.people import Boxes
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import OWN_DETECTORS, DetectorSettings
+from pipeline.weights.checkpoints import load_weights
 
 _PERSON = 1  # in torchvision's COCO classes
 _BACKGROUND_AND_COCO = 91
@@ -30,10 +31,10 @@ def default_weights(name: str) -> str:
     """The name of the weights that torchvision downloads for a model, e.g. `SSDLite320_..._Weights.COCO_V1`.
 
     Raises:
-        ValueError: torchvision has no such detection model.
+        UserError: torchvision has no such detection model.
     """
     if name not in torchvision_names():
-        raise ValueError(unknown_detector(name))
+        raise UserError(unknown_detector(name))
     return str(models.get_model_weights(name).DEFAULT)
 
 
@@ -63,7 +64,7 @@ class TorchvisionDetector:
         """Load the model: from `detector.weights`, else by torchvision's own download.
 
         Raises:
-            ValueError: weights that don't fit, or a download that fails.
+            UserError: weights that don't fit, or a download that fails.
         """
         if settings.weights is not None:
             model = models.get_model(
@@ -74,7 +75,7 @@ class TorchvisionDetector:
         try:
             model = models.get_model(settings.name, weights="DEFAULT", weights_backbone=None)
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"detector.name {settings.name}: torchvision could not download its weights ({error}); give one with "
                 "detector.weights, or another detector with detector.name"
             ) from None

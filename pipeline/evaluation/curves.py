@@ -1,4 +1,4 @@
-"""From matches to precision and recall, and to the numbers that COCO gives."""
+"""Precision and recall from matches, and the means that COCO reports."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 
 @dataclass(frozen=True)
 class Curves:
-    """Precision at given recalls, for T thresholds of similarity and A questions.
+    """Precision at given recalls, for S subsets and T thresholds of similarity.
 
     Attributes:
-        questions: their names.
-        precision: (A, T, 101), the best at that recall or beyond; -1 where there is nobody to find.
-        recall: (A, T), the highest; -1 likewise.
-        scores: (A, T, 101) at which the recall is reached; 0 where it never is.
+        subsets: their names.
+        precision: (S, T, 101), the best at that recall or beyond; -1 if the subset has no people.
+        recall: (S, T), the highest; -1 if the subset has no people.
+        scores: (S, T, 101) at which the recall is reached; 0 if it never is.
     """
 
-    questions: tuple[str, ...]
+    subsets: tuple[str, ...]
     precision: np.ndarray
     recall: np.ndarray
     scores: np.ndarray
 
-    def mean(self, values: np.ndarray, question: str, threshold: float | None = None) -> float:
-        """Mean of `precision` or `recall` over what is defined; -1 where that is nothing."""
-        chosen = values[self.questions.index(question)]
+    def mean(self, values: np.ndarray, subset: str, threshold: float | None = None) -> float:
+        """Mean of `precision` or `recall` over what is defined; -1 if nothing is.
+
+        Args:
+            threshold: of similarity; by default the mean over all.
+        """
+        chosen = values[self.subsets.index(subset)]
         if threshold is not None:
             chosen = chosen[np.flatnonzero(threshold == THRESHOLDS)]
         chosen = chosen[chosen > -1]
@@ -38,33 +42,33 @@ class Curves:
 
 
 def accumulate(matches: Matches, names: Sequence[str]) -> Curves:
-    """Precision and recall of all images together.
+    """Precision and recall over all images.
 
     Args:
         matches: of all images, in their order: of equal scores, the earlier come first.
-        names: of the questions.
+        names: of the subsets.
     """
     shape = (len(names), len(THRESHOLDS))
     precision, recall = np.full((*shape, len(RECALLS)), -1.0), np.full(shape, -1.0)
     scores = np.zeros((*shape, len(RECALLS)))
     order = np.argsort(-matches.scores, kind="stable")
     ranked = matches.scores[order]
-    for question in range(len(names)):
-        people = int(matches.people[question])
+    for subset in range(len(names)):
+        people = int(matches.people[subset])
         if not people:
             continue
-        matched, ignored = unpack(matches.matched[question, order]), unpack(matches.ignored[question, order])
+        matched, ignored = unpack(matches.matched[subset, order]), unpack(matches.ignored[subset, order])
         for threshold in range(len(THRESHOLDS)):
             counted = ~ignored[threshold]
-            right = np.cumsum(matched[threshold] & counted).astype(float)
-            wrong = np.cumsum(~matched[threshold] & counted).astype(float)
-            reached = right / people
-            exact = right / (wrong + right + np.spacing(1))
-            recall[question, threshold] = reached[-1] if len(reached) else 0
+            true_positives = np.cumsum(matched[threshold] & counted).astype(float)
+            false_positives = np.cumsum(~matched[threshold] & counted).astype(float)
+            reached = true_positives / people
+            exact = true_positives / (false_positives + true_positives + np.spacing(1))
+            recall[subset, threshold] = reached[-1] if len(reached) else 0
             best = np.maximum.accumulate(exact[::-1])[::-1]
             at = np.searchsorted(reached, RECALLS, side="left")
-            there = at < len(reached)
-            precision[question, threshold] = 0
-            precision[question, threshold, there] = best[at[there]]
-            scores[question, threshold, there] = ranked[at[there]]
+            exists = at < len(reached)
+            precision[subset, threshold] = 0
+            precision[subset, threshold, exists] = best[at[exists]]
+            scores[subset, threshold, exists] = ranked[at[exists]]
     return Curves(tuple(names), precision, recall, scores)

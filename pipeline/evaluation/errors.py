@@ -1,4 +1,4 @@
-"""Why people are missed: what is wrong with each joint and each person, and what repairing it would gain.
+"""Error analysis: what is wrong with each joint and each person, and the AP that repairing it would gain.
 
 Ronchi and Perona, Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation, ICCV 2017.
 """
@@ -14,60 +14,52 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.coco.columns import GroundTruth
 from pipeline.evaluation.curves import accumulate
-from pipeline.evaluation.matching import (
-    KEYPOINT_RULES,
-    Annotated,
-    Found,
-    Matches,
-    by_area,
-    join,
-    keypoint_similarity,
-    match,
-)
+from pipeline.evaluation.eval_images import EvalImage, EvalImages
+from pipeline.evaluation.matching import KEYPOINT_RULES, Matches, join, keypoint_similarity, match, subsets_by_area
 from pipeline.evaluation.pck import Pck, has_torso, pck, torso_lengths
-from pipeline.evaluation.scenes import Scene, Scenes
 from pipeline.skeletons import Skeleton
 
-LEAST_SIMILARITY = 0.1  # from which somebody found is held to be somebody annotated
-GOOD, NEAR = 0.85, 0.5  # similarity of a joint
+MIN_SIMILARITY = 0.1  # OKS from which a detection is taken to be an annotated person
+GOOD, NEAR = 0.85, 0.5  # similarity of a single joint
 JOINT_ERRORS = ("miss", "swap", "inversion", "jitter")
-PERSON_ERRORS = ("score", "background", "missed")
-REPAIRS = (*JOINT_ERRORS, *PERSON_ERRORS)  # in the order in which they are repaired one after another
+PERSON_ERRORS = ("score", "background", "missed")  # in the paper: scoring, background false positives, false negatives
+ERRORS = (*JOINT_ERRORS, *PERSON_ERRORS)  # in the order in which they are repaired cumulatively
 
 _GOOD, _UNKNOWN = -1, -2
 _ALL_SIZES = KEYPOINT_RULES._replace(areas={"all": KEYPOINT_RULES.areas["all"]})
-# In the order in which they are evaluated: as it is, each repair alone, then one after another.
-REPAIRED: tuple[tuple[str, ...], ...] = (
+# The evaluated repairs: none, each error alone, then cumulatively.
+REPAIRS: tuple[tuple[str, ...], ...] = (
     (),
-    *((kind,) for kind in REPAIRS),
-    *(REPAIRS[: n + 1] for n in range(1, len(REPAIRS))),
+    *((kind,) for kind in ERRORS),
+    *(ERRORS[: n + 1] for n in range(1, len(ERRORS))),
 )
-SCORE_STEPS = np.linspace(0, 1, 21)  # of the scores of joints, for their calibration
+SCORE_STEPS = np.linspace(0, 1, 21)  # bins of joint scores, for their calibration
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """What is wrong, and what it costs.
+    """The errors of a run, and what they cost.
 
     Attributes:
-        joints: for `good` and each joint error, (K,) how many labelled joints of people who were found are so.
-        ap: average precision as it is.
+        joints: for `good` and each joint error, (K,) number of labelled joints of matched people.
+        ap: average precision without repair.
         alone: average precision if one kind of error alone were repaired.
-        in_turn: average precision after repairing this kind and all before it in `REPAIRS`; the last is 1.
-        background: how many were found who are nobody.
-        missed: how many people were found by nobody.
-        pck: by what a joint may be off: within a tenth of the box's longer side, half the head segment, a fifth of the
-            torso; joints of people whom nobody found are wrong.
-        calibration: (20, 3) of joints of people who were found, by steps of their scores in `SCORE_STEPS`: near their
-            place (good or jitter), elsewhere, not labelled.
-        images: what became of each image, by name of the column.
+        cumulative: average precision after repairing this kind and all before it in `ERRORS`; the last is 1.
+        background: number of false positives: detections that match no annotated person.
+        missed: number of annotated people without a detection.
+        pck: by allowed distance: a tenth of the box's longer side, half the head segment, a fifth of the torso; joints
+            of missed people count as wrong.
+        calibration: (20, 3) number of joints of matched people by bins of their scores in `SCORE_STEPS`: near their
+            true place (good or jitter), elsewhere, not labelled.
+        images: one value per image, by name of the column.
     """
 
     joints: Mapping[str, np.ndarray]
     ap: float
     alone: Mapping[str, float]
-    in_turn: Mapping[str, float]
+    cumulative: Mapping[str, float]
     background: int
     missed: int
     pck: Mapping[str, Pck]
@@ -76,20 +68,20 @@ class ErrorAnalysis:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of all labelled joints of people who were found, how many are good, and wrong in which way; sum 1."""
+        """The share of good joints and of each joint error, of all labelled joints of matched people; the sum is 1."""
         total = sum(int(counts.sum()) for counts in self.joints.values())
         return {kind: float(counts.sum()) / total if total else 0.0 for kind, counts in self.joints.items()}
 
     def lines(self) -> list[str]:
-        """For a person to read."""
+        """Lines of text for a terminal."""
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in self.shares.items())
         alone = ", ".join(f"{kind} {ap - self.ap:+.3f}" for kind, ap in self.alone.items())
-        turns = ", ".join(f"{kind} {ap:.3f}" for kind, ap in self.in_turn.items())
+        cumulative = ", ".join(f"{kind} {ap:.3f}" for kind, ap in self.cumulative.items())
         return [
-            f"joints of people who were found: {shares}",
-            f"found who are nobody {self.background}, people whom nobody found {self.missed}",
-            f"AP gained by repairing one kind alone: {alone}",
-            f"AP after repairing one after another: {turns}",
+            f"joints of matched people: {shares}",
+            f"false positives {self.background}, missed people {self.missed}",
+            f"AP gained by repairing one kind of error alone: {alone}",
+            f"AP after repairing one kind after another: {cumulative}",
             *(f"PCK below the head, {length}: {p.body:.3f} of {p.people} people" for length, p in self.pck.items()),
         ]
 
@@ -98,7 +90,7 @@ class ErrorAnalysis:
         joints = {
             kind: dict(zip(skeleton.joints, counts.tolist(), strict=True)) for kind, counts in self.joints.items()
         }
-        told = {name: getattr(self, name) for name in ("shares", "ap", "alone", "in_turn", "background", "missed")}
+        scalars = {name: getattr(self, name) for name in ("shares", "ap", "alone", "background", "missed")}
         correct = {
             length: {
                 "body": _or_none(p.body),
@@ -108,33 +100,33 @@ class ErrorAnalysis:
             for length, p in self.pck.items()
         }
         steps = {"steps": SCORE_STEPS.round(2).tolist(), "near_elsewhere_unlabelled": self.calibration.tolist()}
-        return {"joints": joints, **told, "pck": correct, "calibration": steps}
+        return {"joints": joints, **scalars, "cumulative": self.cumulative, "pck": correct, "calibration": steps}
 
 
 def _or_none(value: float) -> float | None:
-    """JSON has no word for what isn't a number."""
+    """JSON has no NaN."""
     return None if math.isnan(value) else value
 
 
 class Diagnosis(NamedTuple):
-    """What became of each of D people found in an image.
+    """The outcome for each of the D detections in an image.
 
     Attributes:
-        whom: (D,) row of the annotated person; -1 is nobody who counts.
-        wrong: (D, K) index into `JOINT_ERRORS`, -1 for a good joint, -2 for one that isn't labelled or of nobody.
-        similarity: (D,) to that person; 0 for nobody.
+        person: (D,) row of the matched annotated person; -1 for a false positive.
+        errors: (D, K) index into `JOINT_ERRORS`, -1 for a good joint, -2 for an unlabelled one or a false positive.
+        similarity: (D,) OKS with that person; 0 for a false positive.
     """
 
-    whom: np.ndarray
-    wrong: np.ndarray
+    person: np.ndarray
+    errors: np.ndarray
     similarity: np.ndarray
 
 
 class ErrorCounts(NamedTuple):
-    """What `ErrorAnalysis` is made of, for some images; those of groups of images join in their order.
+    """The counts behind an `ErrorAnalysis`, of some images; counts of chunks of images join in their order.
 
     Attributes:
-        matches: for each of the repairs that are evaluated.
+        matches: for each of `REPAIRS`.
         joints: (5, K) the errors in the order of `JOINT_ERRORS`, then good joints.
     """
 
@@ -145,35 +137,36 @@ class ErrorCounts(NamedTuple):
     images: Mapping[str, np.ndarray]
 
 
-def count_errors(scenes: Scenes, skeleton: Skeleton) -> ErrorCounts:
-    """Diagnose images, and match what repairs would make of them."""
+def count_errors(images: EvalImages, skeleton: Skeleton) -> ErrorCounts:
+    """Diagnose images, and match them again after each of the repairs."""
     sigmas = np.array(skeleton.oks_sigmas)
-    matches: list[list[Matches]] = [[] for _ in REPAIRED]
+    matches: list[list[Matches]] = [[] for _ in REPAIRS]
     joints = np.zeros((len(JOINT_ERRORS) + 1, len(skeleton)), int)
     calibration = np.zeros((len(SCORE_STEPS) - 1, 3), int)
-    poses = np.full((len(scenes.annotated.areas), len(skeleton), 2), np.inf)
+    poses = np.full((len(images.ground_truth.areas), len(skeleton), 2), np.inf)
     rows = []
-    for start, scene in zip(scenes.annotated_starts, scenes, strict=False):
-        diagnosis = diagnose(scene, skeleton)
+    for start, image in zip(images.truth_starts, images, strict=False):
+        diagnosis = diagnose(image, skeleton)
         for kind in range(_GOOD, len(JOINT_ERRORS)):
-            joints[kind] += (diagnosis.wrong == kind).sum(axis=0)
-        there = _kinds_there(scene, diagnosis)
-        done: dict[tuple[str, ...], Matches] = {}  # many repairs come to the same where an error isn't there
-        for asked, matched in zip(REPAIRED, matches, strict=True):
-            kinds = tuple(kind for kind in asked if kind in there)
+            joints[kind] += (diagnosis.errors == kind).sum(axis=0)
+        present = _kinds_present(image, diagnosis)
+        done: dict[tuple[str, ...], Matches] = {}  # repairs of absent errors change nothing: match once for all
+        for wanted, matched in zip(REPAIRS, matches, strict=True):
+            kinds = tuple(kind for kind in wanted if kind in present)
             if kinds not in done:
-                done[kinds] = match_all_sizes(repaired(scene, diagnosis, kinds), sigmas)
+                done[kinds] = match_all_sizes(repaired(image, diagnosis, kinds), sigmas)
             matched.append(done[kinds])
-        somebody = diagnosis.whom >= 0
-        poses[start + diagnosis.whom[somebody]] = scene.found.keypoints[somebody]
-        calibration += _calibration(scene.found.keypoint_scores[somebody], diagnosis.wrong[somebody])
-        rows.append(_image_row(scene, diagnosis))
-    images = {"image_id": scenes.ids, **dict(zip(_IMAGE_COLUMNS, np.array(rows).T, strict=True))}
-    return ErrorCounts(tuple(map(join, matches)), joints, _pck(scenes.annotated, poses, skeleton), calibration, images)
+        is_matched = diagnosis.person >= 0
+        poses[start + diagnosis.person[is_matched]] = image.detections.keypoints[is_matched]
+        calibration += _calibration(image.detections.keypoint_scores[is_matched], diagnosis.errors[is_matched])
+        rows.append(_image_row(image, diagnosis))
+    columns = {"image_id": images.ids, **dict(zip(_IMAGE_COLUMNS, np.array(rows).T, strict=True))}
+    correct = _pck(images.ground_truth, poses, skeleton)
+    return ErrorCounts(tuple(map(join, matches)), joints, correct, calibration, columns)
 
 
 def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
-    """Of several groups of images, in their order."""
+    """The counts of several chunks of images, in their order."""
     return ErrorCounts(
         tuple(join(matches) for matches in zip(*(part.matches for part in parts), strict=True)),
         np.sum([part.joints for part in parts], axis=0),
@@ -184,16 +177,16 @@ def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
 
 
 def analyse(counts: ErrorCounts) -> ErrorAnalysis:
-    """The analysis of all images' counts."""
-    ap = {kinds: _average_precision(matches) for kinds, matches in zip(REPAIRED, counts.matches, strict=True)}
+    """The analysis of the joined counts of all images."""
+    ap = {kinds: _average_precision(matches) for kinds, matches in zip(REPAIRS, counts.matches, strict=True)}
     if ap[()] >= 0:
-        # Where those who were missed were everybody, nobody is left to find: nothing is wrong any more.
+        # If all people are missed, no person is left after repairing that: then nothing is wrong.
         ap = {kinds: 1.0 if value < 0 else value for kinds, value in ap.items()}
     return ErrorAnalysis(
         joints={"good": counts.joints[_GOOD], **{kind: counts.joints[i] for i, kind in enumerate(JOINT_ERRORS)}},
         ap=ap[()],
-        alone={kind: ap[(kind,)] for kind in REPAIRS},
-        in_turn={kind: ap[REPAIRS[: n + 1]] for n, kind in enumerate(REPAIRS)},
+        alone={kind: ap[(kind,)] for kind in ERRORS},
+        cumulative={kind: ap[ERRORS[: n + 1]] for n, kind in enumerate(ERRORS)},
         background=int(counts.images["background"].sum()),
         missed=int(counts.images["missed"].sum()),
         pck={length: correct for length, correct in counts.pck.items() if correct.people},
@@ -202,142 +195,142 @@ def analyse(counts: ErrorCounts) -> ErrorAnalysis:
     )
 
 
-def _kinds_there(scene: Scene, diagnosis: Diagnosis) -> set[str]:
-    """The kinds of error that there is anything of to repair."""
-    kinds = {kind for index, kind in enumerate(JOINT_ERRORS) if (diagnosis.wrong == index).any()}
-    somebody = int((diagnosis.whom >= 0).sum())
-    if somebody:
-        kinds |= {"jitter", "score"}  # good joints are a little off, too
-    if somebody < len(diagnosis.whom):
+def _kinds_present(image: EvalImage, diagnosis: Diagnosis) -> set[str]:
+    """The kinds of error that the image has."""
+    kinds = {kind for index, kind in enumerate(JOINT_ERRORS) if (diagnosis.errors == index).any()}
+    num_matched = int((diagnosis.person >= 0).sum())
+    if num_matched:
+        kinds |= {"jitter", "score"}  # good joints are slightly off, too
+    if num_matched < len(diagnosis.person):
         kinds |= {"score", "background"}
-    if somebody < (~scene.annotated.ignored).sum():
+    if num_matched < (~image.ground_truth.ignored).sum():
         kinds.add("missed")
     return kinds
 
 
-_IMAGE_COLUMNS = ("annotated", "found", "missed", "background", "similarity", *JOINT_ERRORS)
+_IMAGE_COLUMNS = ("annotated", "detected", "missed", "background", "similarity", *JOINT_ERRORS)
 
 
-def _image_row(scene: Scene, diagnosis: Diagnosis) -> tuple[float, ...]:
-    """As `_IMAGE_COLUMNS`: people annotated, found, missed and nobody, mean similarity to whom was found (NaN without
-    anybody), wrong joints by kind."""
-    somebody = diagnosis.whom >= 0
-    people = int((~scene.annotated.ignored).sum())
-    similarity = float(diagnosis.similarity[somebody].mean()) if somebody.any() else float("nan")
-    wrong = [int((diagnosis.wrong == kind).sum()) for kind in range(len(JOINT_ERRORS))]
-    return (people, len(somebody), people - int(somebody.sum()), int((~somebody).sum()), similarity, *wrong)
+def _image_row(image: EvalImage, diagnosis: Diagnosis) -> tuple[float, ...]:
+    """The values of `_IMAGE_COLUMNS`: numbers of people annotated, detected, missed, false positives; mean OKS of
+    matched people (NaN without any); numbers of wrong joints by kind."""
+    is_matched = diagnosis.person >= 0
+    people, num_matched = int((~image.ground_truth.ignored).sum()), int(is_matched.sum())
+    similarity = float(diagnosis.similarity[is_matched].mean()) if is_matched.any() else float("nan")
+    wrong = [int((diagnosis.errors == kind).sum()) for kind in range(len(JOINT_ERRORS))]
+    return (people, len(is_matched), people - num_matched, len(is_matched) - num_matched, similarity, *wrong)
 
 
-def _calibration(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+def _calibration(scores: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """(20, 3) as `ErrorAnalysis.calibration`, of joints (D, K)."""
-    near = (wrong == _GOOD) | (wrong == JOINT_ERRORS.index("jitter"))
-    unlabelled = wrong == _UNKNOWN
+    near = (errors == _GOOD) | (errors == JOINT_ERRORS.index("jitter"))
+    unlabelled = errors == _UNKNOWN
     clipped = np.clip(scores, 0, 1)
     kinds = (near, ~near & ~unlabelled, unlabelled)
     return np.stack([np.histogram(clipped[kind], SCORE_STEPS)[0] for kind in kinds], axis=1)
 
 
-def _pck(annotated: Annotated, poses: np.ndarray, skeleton: Skeleton) -> dict[str, Pck]:
-    counts = ~annotated.ignored
-    joints, poses = annotated.keypoints[counts], poses[counts]
+def _pck(truth: GroundTruth, poses: np.ndarray, skeleton: Skeleton) -> dict[str, Pck]:
+    counts = ~truth.ignored
+    joints, poses = truth.keypoints[counts], poses[counts]
     places, labelled = joints[..., :2], joints[..., 2] > 0
-    box, heads = annotated.boxes[counts, 2:].max(axis=1), annotated.heads[counts]
+    box, heads = truth.boxes_xywh[counts, 2:].max(axis=1), truth.head_lengths[counts]
     results = {
         "a tenth of the box": pck(poses, places, labelled, box, skeleton),
-        "half the head segment": pck(poses, places, labelled, heads, skeleton, 0.5, least_joints=1, least_length_px=0),
+        "half the head segment": pck(poses, places, labelled, heads, skeleton, 0.5, min_joints=1, min_length_px=0),
     }
     if has_torso(skeleton):
         torso = torso_lengths(places, labelled, skeleton)
-        results["a fifth of the torso"] = pck(poses, places, labelled, torso, skeleton, 0.2, least_length_px=0)
+        results["a fifth of the torso"] = pck(poses, places, labelled, torso, skeleton, 0.2, min_length_px=0)
     return results
 
 
-def diagnose(scene: Scene, skeleton: Skeleton) -> Diagnosis:
-    """Who was found, and what is wrong with their joints.
+def diagnose(image: EvalImage, skeleton: Skeleton) -> Diagnosis:
+    """Match the detections of an image loosely, and find what is wrong with their joints.
 
-    The best of those found choose first, and take the most similar person who counts and is free.
+    Detections choose by descending score, each the most similar free person that is not ignored.
     """
-    annotated, found = scene
+    truth, detections = image
     sigmas = np.array(skeleton.oks_sigmas)
-    similarity = keypoint_similarity(annotated, found, sigmas)
-    whom = np.full(len(found.scores), -1)
-    free = ~annotated.ignored
+    similarity = keypoint_similarity(truth, detections, sigmas)
+    person = np.full(len(detections.scores), -1)
+    free = ~truth.ignored
     for d, similar in enumerate(similarity):
         able = np.where(free, similar, 0.0)
-        if able.size and able.max() >= LEAST_SIMILARITY:
-            whom[d] = able.argmax()
-            free[whom[d]] = False
-    wrong = np.full((len(whom), len(skeleton)), _UNKNOWN)
-    of_whom = np.zeros(len(whom))
-    for row in np.flatnonzero(whom >= 0):
-        wrong[row] = _joint_errors(found.keypoints[row], annotated, int(whom[row]), sigmas, skeleton.mirror)
-        of_whom[row] = similarity[row, whom[row]]
-    return Diagnosis(whom, wrong, of_whom)
+        if able.size and able.max() >= MIN_SIMILARITY:
+            person[d] = able.argmax()
+            free[person[d]] = False
+    errors = np.full((len(person), len(skeleton)), _UNKNOWN)
+    matched_similarity = np.zeros(len(person))
+    for row in np.flatnonzero(person >= 0):
+        errors[row] = _joint_errors(detections.keypoints[row], truth, int(person[row]), sigmas, skeleton.mirror)
+        matched_similarity[row] = similarity[row, person[row]]
+    return Diagnosis(person, errors, matched_similarity)
 
 
 def _joint_errors(
-    keypoints: np.ndarray, annotated: Annotated, person: int, sigmas: np.ndarray, mirror: Sequence[int]
+    keypoints: np.ndarray, truth: GroundTruth, person: int, sigmas: np.ndarray, mirror: Sequence[int]
 ) -> np.ndarray:
-    """(K,) as in `Diagnosis.wrong`.
+    """(K,) as in `Diagnosis.errors`.
 
-    A joint that is not near its own place is an inversion where it is near that of its mirror image, a swap where it is
-    near one of the two of another person (whichever is nearest), and a miss where it is near neither.
+    A joint that is not near its own place is an inversion if it is near the place of its mirror joint, a swap if it is
+    near one of these two joints of another person (the nearest of all places decides), and else a miss.
     """
-    joints = annotated.keypoints
-    size = 2 * (annotated.areas[person] + np.spacing(1)) * (2 * sigmas) ** 2
+    joints = truth.keypoints
+    size = 2 * (truth.areas[person] + np.spacing(1)) * (2 * sigmas) ** 2
 
-    def near(places: np.ndarray) -> np.ndarray:
-        """(..., K) similarity to places (..., K, 3); 0 where these are not labelled."""
+    def similarity_to(places: np.ndarray) -> np.ndarray:
+        """(..., K) similarity to places (..., K, 3); 0 if these are not labelled."""
         squared = ((keypoints - places[..., :2]) ** 2).sum(axis=-1)
         return np.exp(-squared / size) * (places[..., 2] > 0)
 
-    own, mirrored = near(joints[person]), near(joints[person][mirror])
-    # A joint that is its own mirror image, as the nose, cannot be inverted.
+    own, mirrored = similarity_to(joints[person]), similarity_to(joints[person][mirror])
+    # A joint that is its own mirror joint, as the nose, cannot be inverted.
     mirrored[np.arange(len(sigmas)) == np.array(mirror)] = 0
     others = np.delete(joints, person, axis=0)
-    swapped = np.concatenate([near(others), near(others[:, mirror]), np.zeros((1, len(sigmas)))]).max(axis=0)
+    swapped = np.concatenate([similarity_to(others), similarity_to(others[:, mirror]), np.zeros((1, len(sigmas)))]).max(
+        axis=0
+    )
     kinds = {name: index for index, name in enumerate(JOINT_ERRORS)}
-    wrong = np.full(len(sigmas), kinds["miss"])
-    wrong[(swapped >= NEAR) & (swapped > mirrored)] = kinds["swap"]
-    wrong[(mirrored >= NEAR) & (mirrored >= swapped)] = kinds["inversion"]
-    wrong[own >= NEAR] = kinds["jitter"]
-    wrong[own >= GOOD] = _GOOD
-    wrong[joints[person][:, 2] <= 0] = _UNKNOWN
-    return wrong
+    errors = np.full(len(sigmas), kinds["miss"])
+    errors[(swapped >= NEAR) & (swapped > mirrored)] = kinds["swap"]
+    errors[(mirrored >= NEAR) & (mirrored >= swapped)] = kinds["inversion"]
+    errors[own >= NEAR] = kinds["jitter"]
+    errors[own >= GOOD] = _GOOD
+    errors[joints[person][:, 2] <= 0] = _UNKNOWN
+    return errors
 
 
-def repaired(scene: Scene, diagnosis: Diagnosis, kinds: Sequence[str]) -> Scene:
+def repaired(image: EvalImage, diagnosis: Diagnosis, kinds: Sequence[str]) -> EvalImage:
     """The image without errors of these kinds.
 
-    Joints go to their place, with jitter also good ones, which are a little off; scores become the similarity to whom
-    was found, nobody's 0; those who are nobody go; people whom nobody found no longer have to be.
+    Wrong joints move to their true place (jitter also moves good ones, which are slightly off); scores become the OKS
+    with the matched person; false positives are removed; missed people are ignored.
     """
-    annotated, found = scene
-    keypoints, scores = found.keypoints.copy(), found.scores
-    similarity = diagnosis.similarity
+    truth, detections = image
+    keypoints, scores = detections.keypoints.copy(), detections.scores
     for index, kind in enumerate(JOINT_ERRORS):
         if kind in kinds:
-            off = (diagnosis.wrong == index) | ((diagnosis.wrong == _GOOD) & (kind == "jitter"))
+            off = (diagnosis.errors == index) | ((diagnosis.errors == _GOOD) & (kind == "jitter"))
             rows, joints = np.nonzero(off)
-            keypoints[rows, joints] = annotated.keypoints[diagnosis.whom[rows], joints, :2]
+            keypoints[rows, joints] = truth.keypoints[diagnosis.person[rows], joints, :2]
     if "score" in kinds:
-        scores = similarity
-    kept = np.flatnonzero(diagnosis.whom >= 0) if "background" in kinds else np.arange(len(scores))
+        scores = diagnosis.similarity
+    kept = np.flatnonzero(diagnosis.person >= 0) if "background" in kinds else np.arange(len(scores))
     order = kept[np.argsort(-scores[kept], kind="stable")]
     if "missed" in kinds:
-        seen = np.zeros(len(annotated.ignored), bool)
-        seen[diagnosis.whom[diagnosis.whom >= 0]] = True
-        annotated = annotated._replace(ignored=annotated.ignored | ~seen)
-    # Areas of those found stay: they decide only about people of other sizes, who all count here.
-    changed = Found(found.boxes, found.areas, scores, keypoints, found.keypoint_scores)
-    return Scene(annotated, Found(*(column[order] for column in changed)))
+        found = np.zeros(len(truth.ignored), bool)
+        found[diagnosis.person[diagnosis.person >= 0]] = True
+        truth = truth._replace(ignored=truth.ignored | ~found)
+    # Areas of detections stay: they matter only where sizes are told apart, and here all sizes count.
+    return EvalImage(truth, detections._replace(scores=scores, keypoints=keypoints).rows(order))
 
 
-def match_all_sizes(scene: Scene, sigmas: np.ndarray) -> Matches:
+def match_all_sizes(image: EvalImage, sigmas: np.ndarray) -> Matches:
     """Matches over people of any size."""
-    annotated, found = scene
-    similarity = keypoint_similarity(annotated, found, sigmas)
-    return match(annotated.crowd, found.scores, similarity, by_area(annotated, found, _ALL_SIZES))
+    truth, detections = image
+    similarity = keypoint_similarity(truth, detections, sigmas)
+    return match(truth.crowd, detections.scores, similarity, subsets_by_area(truth, detections, _ALL_SIZES))
 
 
 def _average_precision(matches: Matches) -> float:

@@ -1,4 +1,4 @@
-"""The COCO numbers of keypoints and person boxes, pycocotools' to the last bit."""
+"""The COCO metrics of keypoints and person boxes, equal to pycocotools' to the last bit."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.coco.annotations import read_annotations
+from pipeline.coco.results import read_results
 from pipeline.evaluation.curves import Curves, accumulate
+from pipeline.evaluation.eval_images import EvalImages, pair
 from pipeline.evaluation.matching import (
     BOX_RULES,
     KEYPOINT_RULES,
     Matches,
     Rules,
     box_similarity,
-    by_area,
     join,
     keypoint_similarity,
     match,
+    subsets_by_area,
 )
-from pipeline.evaluation.results import read_results
-from pipeline.evaluation.scenes import Scenes, pair
-from pipeline.evaluation.truth import read_truth
 from pipeline.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO's average precision and recall, in 0..1; -1 where the annotations have nothing to measure.
+    """COCO's average precision and recall, in 0..1; -1 if the annotations have nothing to measure.
 
-    `ap` and `ar` average over similarity 0.50:0.05:0.95, `ap50` is at 0.50, `ap_m` and `ap_l` are of medium and large
+    `ap` and `ar` are means over similarity 0.50:0.05:0.95, `ap50` is at 0.50, `ap_m` and `ap_l` are of medium and large
     people (area 32^2 to 96^2, and above).
 
     Attributes:
         curves: precision and recall behind the numbers.
-        warnings: what was odd about the results though COCO tolerates it.
+        warnings: oddities of the results that COCO tolerates.
     """
 
     ap: float
@@ -53,7 +53,7 @@ class Metrics:
 
     @classmethod
     def of(cls, matches: Matches, rules: Rules, warnings: tuple[str, ...] = ()) -> Metrics:
-        """The numbers of all images' matches, one question for each range of areas."""
+        """The metrics of the matches of all images, with one subset for each range of areas."""
         curves = accumulate(matches, list(rules.areas))
         wanted = (("all", None), ("all", 0.5), ("all", 0.75), ("medium", None), ("large", None))
         values = [curves.mean(v, *what) for v in (curves.precision, curves.recall) for what in wanted]
@@ -62,52 +62,56 @@ class Metrics:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The ten by name."""
+        """The ten numbers by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)[:10]}
 
 
 def evaluate_keypoints(
     results: str | Iterable[Mapping[str, Any]], annotations: str | Mapping[str, Any], skeleton: Skeleton
 ) -> Metrics:
-    """The ten COCO keypoint numbers over all images of the annotations.
+    """The ten COCO keypoint metrics over all images of the annotations.
 
     Args:
-        results: COCO keypoint results, or a URI of them: image_id, category_id 1, keypoints [x, y, score] * K, score.
+        results: COCO keypoint results, or a URI of them: image_id, category_id, keypoints [x, y, score] * K, score.
         annotations: COCO keypoint annotations, or a URI of them.
         skeleton: joints and OKS sigmas.
 
     Raises:
-        ValueError: an entry that cannot be evaluated, named by its number.
+        UserError: an entry that cannot be evaluated; the message has its number.
     """
-    truth = read_truth(annotations, skeleton)
-    image_ids, found, warnings = read_results(results, truth.ids, skeleton)
-    scenes = pair(truth, image_ids, found, KEYPOINT_RULES.most)
-    return Metrics.of(match_keypoints(scenes, skeleton), KEYPOINT_RULES, warnings)
+    truth = read_annotations(annotations, skeleton)
+    image_ids, detections, warnings = read_results(results, truth, skeleton)
+    images = pair(truth, image_ids, detections, KEYPOINT_RULES.max_detections)
+    return Metrics.of(match_keypoints(images, skeleton), KEYPOINT_RULES, warnings)
 
 
 def evaluate_boxes(results: str | Iterable[Mapping[str, Any]], annotations: str | Mapping[str, Any]) -> Metrics:
-    """The COCO numbers of person boxes, with at most 100 boxes an image.
+    """The COCO metrics of person boxes, with at most 100 boxes per image.
 
     Args:
-        results: COCO detection results, or a URI of them: image_id, category_id 1, bbox [x, y, w, h], score.
+        results: COCO detection results, or a URI of them: image_id, category_id, bbox [x, y, w, h], score.
         annotations: COCO annotations, or a URI of them.
 
     Raises:
-        ValueError: an entry that cannot be evaluated, named by its number.
+        UserError: an entry that cannot be evaluated; the message has its number.
     """
-    truth = read_truth(annotations, None)
-    image_ids, found, warnings = read_results(results, truth.ids, None)
-    return Metrics.of(match_boxes(pair(truth, image_ids, found, BOX_RULES.most)), BOX_RULES, warnings)
+    truth = read_annotations(annotations, None)
+    image_ids, detections, warnings = read_results(results, truth, None)
+    images = pair(truth, image_ids, detections, BOX_RULES.max_detections)
+    return Metrics.of(match_boxes(images), BOX_RULES, warnings)
 
 
-def match_keypoints(scenes: Scenes, skeleton: Skeleton) -> Matches:
-    """Match poses by OKS; those of groups of images, joined in their order, are those of all."""
+def match_keypoints(images: EvalImages, skeleton: Skeleton) -> Matches:
+    """Match poses by OKS. Matches of chunks of images, joined in their order, are those of all images."""
     sigmas = np.array(skeleton.oks_sigmas)
     return join(
-        [match(a.crowd, f.scores, keypoint_similarity(a, f, sigmas), by_area(a, f, KEYPOINT_RULES)) for a, f in scenes]
+        [
+            match(g.crowd, d.scores, keypoint_similarity(g, d, sigmas), subsets_by_area(g, d, KEYPOINT_RULES))
+            for g, d in images
+        ]
     )
 
 
-def match_boxes(scenes: Scenes) -> Matches:
-    """Match boxes by their overlap, likewise."""
-    return join([match(a.crowd, f.scores, box_similarity(a, f), by_area(a, f, BOX_RULES)) for a, f in scenes])
+def match_boxes(images: EvalImages) -> Matches:
+    """Match boxes by their overlap; chunks join likewise."""
+    return join([match(g.crowd, d.scores, box_similarity(g, d), subsets_by_area(g, d, BOX_RULES)) for g, d in images])

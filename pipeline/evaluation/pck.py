@@ -1,4 +1,4 @@
-"""The percentage of correct keypoints, found within a share of a length (Yang and Ramanan, TPAMI 2013).
+"""Percentage of correct keypoints: joints within a fraction of a reference length (Yang and Ramanan, TPAMI 2013).
 
 The length is the longer side of the box, the head segment (PCKh: Andriluka et al., CVPR 2014), or the torso (Sapp and
 Taskar, CVPR 2013).
@@ -19,25 +19,25 @@ _HEAD = ("nose", "eye", "ear", "head", "face", "neck")
 
 @dataclass(frozen=True)
 class Pck:
-    """Correct joints, counted; those of groups of people add up with `+`.
+    """Counts of correct joints; counts of groups of people add up with `+`.
 
     Attributes:
         names: (K,) of the joints.
-        right, asked: (K,) of how many labelled joints how many are correct.
-        people: persons that were counted.
+        correct, labelled: (K,) number of correct joints, of the labelled ones.
+        people: people that were counted.
     """
 
     names: tuple[str, ...]
-    right: np.ndarray
-    asked: np.ndarray
+    correct: np.ndarray
+    labelled: np.ndarray
     people: int
 
     def __add__(self, other: Pck) -> Pck:
-        return Pck(self.names, self.right + other.right, self.asked + other.asked, self.people + other.people)
+        return Pck(self.names, self.correct + other.correct, self.labelled + other.labelled, self.people + other.people)
 
     @property
     def joints(self) -> dict[str, float]:
-        """Shares of correct joints by joint name; NaN where none is labelled."""
+        """Fraction of correct joints by joint name; NaN if none is labelled."""
         return {name: self._share([i]) for i, name in enumerate(self.names)}
 
     @property
@@ -46,37 +46,32 @@ class Pck:
         return self._share([i for i, name in enumerate(self.names) if not any(part in name for part in _HEAD)])
 
     def _share(self, joints: Sequence[int]) -> float:
-        asked = int(self.asked[joints].sum())
-        return int(self.right[joints].sum()) / asked if asked else float("nan")
+        labelled = int(self.labelled[joints].sum())
+        return int(self.correct[joints].sum()) / labelled if labelled else float("nan")
 
 
 def pck(
-    found: np.ndarray,
+    detected: np.ndarray,
     true: np.ndarray,
     labelled: np.ndarray,
     lengths: np.ndarray,
     skeleton: Skeleton,
     threshold: float = 0.1,
-    least_joints: int = 8,
-    least_length_px: float = 32.0,
+    min_joints: int = 8,
+    min_length_px: float = 32.0,
 ) -> Pck:
-    """PCK of poses whose true person is known.
+    """PCK of poses whose ground truth is known.
 
     Args:
-        found, true: (N, K, 2) x y in pixels of one frame.
+        detected, true: (N, K, 2) x y in pixels of the same frame.
         labelled: (N, K) bool.
-        lengths: (N,) pixels; a joint is right within `threshold` of it. NaN where a person has no such length.
-        least_joints, least_length_px: people with fewer labelled joints or a shorter length are not counted.
+        lengths: (N,) pixels; a joint is correct within `threshold` of it. NaN if a person has no such length.
+        min_joints, min_length_px: people with fewer labelled joints or a shorter length are not counted.
     """
-    counted = (labelled.sum(axis=1) >= least_joints) & (lengths > least_length_px)
-    right = np.linalg.norm(found - true, axis=2) < threshold * lengths[:, None]
-    asked = labelled & counted[:, None]
-    return Pck(skeleton.joints, (right & asked).sum(axis=0), asked.sum(axis=0), int(counted.sum()))
-
-
-def box_lengths(boxes: np.ndarray) -> np.ndarray:
-    """(N,) the longer side of boxes (N, 4) x1 y1 x2 y2, pixels."""
-    return (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    counted = (labelled.sum(axis=1) >= min_joints) & (lengths > min_length_px)
+    correct = np.linalg.norm(detected - true, axis=2) < threshold * lengths[:, None]
+    considered = labelled & counted[:, None]
+    return Pck(skeleton.joints, (correct & considered).sum(axis=0), considered.sum(axis=0), int(counted.sum()))
 
 
 def has_torso(skeleton: Skeleton) -> bool:

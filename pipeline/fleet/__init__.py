@@ -1,19 +1,8 @@
-"""The only place that knows Ray: a cluster, its workers, who gets which shard, and tasks that reduce and evaluate."""
+"""Ray: the cluster, its workers, the scheduler, and tasks that reduce and evaluate. The only user of Ray Core."""
 
 from pipeline.fleet.cluster import connect
-from pipeline.fleet.reduce import IncompleteRun, Reduction, reduce_run, stored_reduction
+from pipeline.fleet.reduce import fold_on_ray
 from pipeline.fleet.scheduler import FleetError, Stop, Stopped, annotate_run
-from pipeline.fleet.spread import on_ray
+from pipeline.fleet.tasks import map_on_ray
 
-__all__ = [
-    "FleetError",
-    "IncompleteRun",
-    "Reduction",
-    "Stop",
-    "Stopped",
-    "annotate_run",
-    "connect",
-    "on_ray",
-    "reduce_run",
-    "stored_reduction",
-]
+__all__ = ["FleetError", "Stop", "Stopped", "annotate_run", "connect", "fold_on_ray", "map_on_ray"]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import ray
 
-from pipeline.allocator import bound_allocator
-from pipeline.config import ComputeSettings, FleetSettings
+from pipeline.errors import UserError
+from pipeline.process.memory import bound_allocator
+from pipeline.settings.tree import ComputeSettings, FleetSettings
 
 _LOCAL_OBJECT_STORE_BYTES = 256 << 20  # only settings, ids and counts travel through it
 _DEFAULT_CPUS = 4
@@ -80,7 +81,7 @@ def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: 
     """Fit workers into the cluster as it is, where the settings leave it open; never more workers than shards.
 
     Raises:
-        ValueError: a cluster of this machine alone will never hold such a worker.
+        UserError: a cluster of this machine alone will never hold such a worker.
     """
     resources = ray.cluster_resources()
     total_gpus = 0.0 if compute.device == "cpu" else resources.get("GPU", 0.0)
@@ -97,7 +98,7 @@ def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: 
         per_gpu = [int(node.get("CPU", 0) // max(1, int(node["GPU"] / gpus))) for node in fitting] if gpus else []
         cpus = max(1, min([_DEFAULT_CPUS, *(per_gpu or [largest_node])]))
     if len(nodes) == 1 and not may_grow(settings.address) and (not fitting or cpus > largest_node):
-        raise ValueError(
+        raise UserError(
             f"a worker asks for {cpus} CPUs and {gpus:g} GPUs, this machine has {total_cpus} and {total_gpus:g}: "
             "set fleet.cpus_per_worker, fleet.gpus_per_worker or compute.device"
         )

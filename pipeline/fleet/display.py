@@ -15,8 +15,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from pipeline.progress import Progress
-from pipeline.stopwatch import STAGES
+from pipeline.process.stopwatch import STAGES
+from pipeline.run.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -27,12 +27,13 @@ from ray import ObjectRef, ObjectRefGenerator
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from pipeline import storage
+from pipeline.errors import UserError
 from pipeline.fleet.cluster import WorkerShape, worker_shape
 from pipeline.fleet.display import Display
 from pipeline.fleet.worker import SHARDS_AT_A_TIME, WorkerActor
-from pipeline.given import Given
-from pipeline.progress import Progress
 from pipeline.run import Run
+from pipeline.run.precomputed import Precomputed
+from pipeline.run.progress import Progress
 from pipeline.sources import Manifest, Shard
 
 _DEATHS_OF_POISON = 2
@@ -44,7 +45,7 @@ _PATIENCE_SECONDS = 60.0
 _LONGEST_WAIT_SECONDS = 60.0
 
 
-class FleetError(RuntimeError):
+class FleetError(UserError):
     """No worker can start; the text says why."""
 
 
@@ -85,7 +86,7 @@ def annotate_run(
     manifest: Manifest,
     display: Display,
     stop: Stop,
-    given: Given = Given(),
+    given: Precomputed = Precomputed(),
 ) -> None:
     """Annotate every shard of a run that has no part yet. Needs a Ray session.
 
@@ -115,7 +116,7 @@ class _Attempt:
     attempts: int = 0
     poison: set[int] = field(default_factory=set)
     suspects: Counter[int] = field(default_factory=Counter)
-    careful: bool = False
+    isolated: bool = False
     not_before: float = 0.0
     progress: Progress = Progress()
 
@@ -230,7 +231,7 @@ class _Scheduler:
                     continue
         for level in range(SHARDS_AT_A_TIME):
             for worker in self._workers:
-                alone = any(a.careful for a in worker.attempts)
+                alone = any(a.isolated for a in worker.attempts)
                 if worker.takes_shards and len(worker.attempts) == level and not alone and self._next is not None:
                     if level > 0 and self._reserved(worker):
                         continue
@@ -252,10 +253,10 @@ class _Scheduler:
     def _give(self, worker: _WorkerState, attempt: _Attempt) -> None:
         attempt.progress = Progress()
         worker.attempts.append(attempt)
-        # Backpressure of one: a careful worker goes on only once its announcement has arrived here.
+        # Backpressure of one: a isolated worker goes on only once its announcement has arrived here.
         stream = worker.handle.annotate.options(
-            num_returns="streaming", _generator_backpressure_num_objects=1 if attempt.careful else -1
-        ).remote(attempt.shard, frozenset(attempt.poison), attempt.careful)
+            num_returns="streaming", _generator_backpressure_num_objects=1 if attempt.isolated else -1
+        ).remote(attempt.shard, frozenset(attempt.poison), attempt.isolated)
         self._streams[stream] = (worker, attempt)
 
     def _started(self, worker: _WorkerState) -> None:
@@ -323,7 +324,7 @@ class _Scheduler:
         self._display.worker_died()
         for stream in [s for s, (w, _) in self._streams.items() if w is worker]:
             _, attempt = self._streams.pop(stream)
-            number = attempt.progress.in_hand
+            number = attempt.progress.in_progress
             # A process that had filled up by and by says nothing against the image that it met last.
             if number is not None and _process_died(error) and not attempt.progress.full:
                 attempt.suspects[number] += 1
@@ -339,7 +340,7 @@ class _Scheduler:
 
     def _try_again(self, attempt: _Attempt, reason: str) -> None:
         attempt.attempts += 1
-        attempt.careful = True
+        attempt.isolated = True
         if attempt.attempts < self._run.settings.fleet.max_attempts:
             attempt.not_before = time.monotonic() + _wait_seconds(attempt.attempts)
             self._retries.append(attempt)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import ray
 
 from pipeline import storage
-from pipeline.allocator import bound_allocator, give_back_memory, peak_megabytes
-from pipeline.config import FleetSettings
-from pipeline.deadline import Deadline
-from pipeline.fleet.guard import guard, held_bytes
-from pipeline.given import Given
-from pipeline.progress import Progress
+from pipeline.errors import UserError
+from pipeline.process.deadline import Deadline
+from pipeline.process.memory import bound_allocator, give_back_memory, peak_megabytes
+from pipeline.process.watchdog import guard, held_bytes
 from pipeline.run import Run
+from pipeline.run.precomputed import Precomputed
+from pipeline.run.progress import Progress
+from pipeline.settings.tree import FleetSettings
 from pipeline.sources import Shard
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Worker:
     _writer: PartWriter
     _limit: int
 
-    def start(self, run: Run, threads: int, given: Given) -> None:
+    def start(self, run: Run, threads: int, given: Precomputed) -> None:
         """Load the networks.
 
         Args:
@@ -44,10 +45,10 @@ class Worker:
             given: what is known of the images before.
 
         Raises:
-            ValueError, OSError: a network cannot be loaded, or the run directory cannot be reached from here.
+            UserError, OSError: a network cannot be loaded, or the run directory cannot be reached from here.
             NetworksError: the networks fail on this machine's GPU.
         """
-        storage.PATIENCE.seconds = run.settings.fleet.storage_patience
+        storage.RETRY_POLICY.seconds = run.settings.fleet.storage_retry_seconds
         if not storage.exists(run.manifest_uri):
             raise OSError(
                 f"{run.manifest_uri} cannot be seen from this node; --output must be reachable from every node"
@@ -55,8 +56,8 @@ class Worker:
         run.check_files()
         # Imported here: torch and torchvision take seconds and memory that a driver has no use for.
         from pipeline.annotator import Annotator
-        from pipeline.compute import pin_threads
         from pipeline.parts import PartWriter
+        from pipeline.runtime.device import pin_threads
 
         bound_allocator()
         pin_threads(threads)
@@ -69,16 +70,16 @@ class Worker:
         # Beside a GPU the threads have nothing better to do; on a CPU the networks use them all.
         self._writer = PartWriter(run, annotator, given, deadline, decoders=threads if on_gpu else 1)
         if held_bytes() > _FULL * self._limit:
-            raise ValueError(
+            raise UserError(
                 f"the networks alone take {held_bytes() / 1e9:.1f} GB; fleet.worker_gigabytes is "
                 f"{self._limit / 1e9:.1f}: give more"
             )
         guard(self._limit)
 
-    def annotate(self, shard: Shard, poison: Collection[int], careful: bool) -> Iterator[Progress]:
+    def annotate(self, shard: Shard, poison: Collection[int], isolated: bool) -> Iterator[Progress]:
         """See PartWriter.annotate; streamed."""
         last = Progress()
-        for last in self._writer.annotate(shard, poison, careful):
+        for last in self._writer.annotate(shard, poison, isolated):
             yield self._with_own(last)
         give_back_memory()
         yield self._with_own(last)
@@ -89,7 +90,7 @@ class Worker:
             peak_megabytes=peak_megabytes(),
             gpu_megabytes=self._writer.annotator.compute.peak_megabytes(),
             seconds=self._writer.annotator.stopwatch.take(),
-            retries=dict(storage.PATIENCE.take_retries()),
+            retries=dict(storage.RETRY_POLICY.take_retries()),
             full=held_bytes() > _FULL * self._limit,
         )
 

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.checkpoints import read_metadata, read_state_dict
-from pipeline.compute import Compute
-from pipeline.config import NetworkSettings, PoseSettings
+from pipeline.errors import UserError
 from pipeline.pose.crop import MEAN_RGB, CropRule
-from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, Look, Norm, OffsetHead
-from pipeline.pose.networks.recognise import Architecture, load_pose_network
+from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, Norm, OffsetHead, View
+from pipeline.pose.networks.recognition import Architecture, load_pose_network
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import NetworkSettings, PoseSettings
 from pipeline.skeletons import SKELETONS, Skeleton
-from pipeline.weights import CatalogueEntry, confirm, local_file, published_decodings
+from pipeline.weights.catalogue import CatalogueEntry, confirm, local_file, published_decodings
+from pipeline.weights.checkpoints import read_safetensors_metadata, read_state_dict
 
 INPUT_SIZE = (256, 192)
 CLASSIC_INPUT_SIZE = (320, 256)
@@ -35,7 +36,7 @@ class PoseNetwork:
     Attributes:
         architecture: what it is.
         network: prepared: (batch, 3, H, W) mean-subtracted RGB to heatmaps.
-        rules: the crops that it looks at, one after another.
+        rules: the crops that it views at, one after another.
     """
 
     architecture: Architecture
@@ -51,7 +52,7 @@ class PoseEstimator:
         rules: the crops that it wants of each person, in this order.
         skeleton: joints of the output.
         head: what the networks' output means.
-        networks: what looks at the crops.
+        networks: what views at the crops.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class PoseEstimator:
         self.rules = tuple(dict.fromkeys(rule for network in networks for rule in network.rules))
         self.skeleton = skeleton
         self.head = head
-        looks = [(network, rule) for network in networks for rule in network.rules]
-        self._looks = sorted(looks, key=lambda look: -look[1].scale)  # the widest is the frame of their average
+        views = [(network, rule) for network in networks for rule in network.rules]
+        self._views = sorted(views, key=lambda view: -view[1].scale)  # the widest is the frame of their average
         self._channels = head.channels(len(skeleton))
         self._flip_test = flip_test
         self._compute = compute
@@ -80,7 +81,7 @@ class PoseEstimator:
         """Build the networks and load their weights; without weights they are random, for measuring speed.
 
         Raises:
-            ValueError: an unknown network, or weights, skeleton and decoding that don't fit together.
+            UserError: an unknown network, or weights, skeleton and decoding that don't fit together.
         """
         loaded = [_load(member) for member in settings.networks()]
         skeleton = _skeleton(settings.skeleton, loaded)
@@ -91,7 +92,7 @@ class PoseEstimator:
         for member, found in zip(settings.networks(), loaded, strict=True):
             name = found.architecture.name
             if (name == "fpn_offset_r50") != isinstance(head, OffsetHead):
-                raise ValueError(f"pose.decode is {decode}, which {name} does not give; leave it out")
+                raise UserError(f"pose.decode is {decode}, which {name} does not give; leave it out")
             published = found.entry.input_size if found.entry else None
             size = member.input_size or published or _input_size(found.told) or usual_input_size(name)
             rules = tuple(CropRule(size, scale, classic) for scale in settings.scales)
@@ -113,16 +114,16 @@ class PoseEstimator:
         Returns:
             keypoints (batch, K, 2) in image pixels, scores (batch, K).
         """
-        looks = []
+        views = []
         with torch.inference_mode():
             inputs = {rule: self._input(c) for rule, c in zip(self.rules, crops, strict=True)}
             covered = dict(zip(self.rules, boxes, strict=True))
-            for member, rule in self._looks:
-                looks.append(Look(self._run(member.network, inputs[rule]), covered[rule]))
+            for member, rule in self._views:
+                views.append(View(self._run(member.network, inputs[rule]), covered[rule]))
                 if self._flip_test:
                     mirrored = self._run(member.network, inputs[rule].flip(3))
-                    looks.append(Look(self.head.flip_back(mirrored, self.skeleton.mirror), covered[rule]))
-            return self.head.decode(looks)
+                    views.append(View(self.head.flip_back(mirrored, self.skeleton.mirror), covered[rule]))
+            return self.head.decode(views)
 
     def _input(self, crops: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(crops)
@@ -152,13 +153,15 @@ class _Loaded(NamedTuple):
 def _load(member: NetworkSettings) -> _Loaded:
     if member.weights is None:
         if member.name is None:
-            raise ValueError("pose.weights and pose.name are both none; one of them says which network it is")
+            raise UserError("pose.weights and pose.name are both none; one of them says which network it is")
         architecture = Architecture(member.name)
         return _Loaded(architecture, architecture.build(), None, {})
     path = local_file(member.weights)
     network, architecture = load_pose_network(read_state_dict(path), member.weights, member.name)
     entry = confirm(member.weights, path, architecture.name, architecture.num_joints)
-    return _Loaded(architecture, network, entry, read_metadata(path) if path.suffix == ".safetensors" else {})
+    return _Loaded(
+        architecture, network, entry, read_safetensors_metadata(path) if path.suffix == ".safetensors" else {}
+    )
 
 
 def joint_count(architecture: Architecture) -> int:
@@ -182,12 +185,12 @@ def _decoding(loaded: Sequence[_Loaded]) -> str:
         elif len(ways) == 1:
             found.append(ways[0])
         else:
-            raise ValueError(
+            raise UserError(
                 f"{architecture}: its published checkpoints are decoded by {' or '.join(ways)}, and which this one is "
                 "cannot be seen; say it with --pose.decode"
             )
     if len(set(found)) > 1:
-        raise ValueError(f"the networks of the ensemble are decoded differently ({', '.join(found)}); set pose.decode")
+        raise UserError(f"the networks of the ensemble are decoded differently ({', '.join(found)}); set pose.decode")
     return found[0]
 
 
@@ -210,10 +213,10 @@ def _skeleton(name: str | None, loaded: Sequence[_Loaded]) -> Skeleton:
     fitting = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
     skeleton = fitting.get(counts[0]) if name is None else SKELETONS[name]
     if skeleton is None:
-        raise ValueError(f"{architectures[0]}: no skeleton has so many; known: {', '.join(SKELETONS)}")
+        raise UserError(f"{architectures[0]}: no skeleton has so many; known: {', '.join(SKELETONS)}")
     for architecture, count in zip(architectures, counts, strict=True):
         if count != len(skeleton):
-            raise ValueError(
+            raise UserError(
                 f"pose.skeleton {skeleton.name} has {len(skeleton)} joints, but the network is {architecture}"
             )
     return skeleton

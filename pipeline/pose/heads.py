@@ -1,8 +1,8 @@
-"""What a network's output means: how it is turned back after a flip, averaged over several looks, and decoded.
+"""What a network's output means: how it is turned back after a flip, averaged over several views, and decoded.
 
-A look is one run of one network on one crop of each person: as it is, mirrored, wider, or at another resolution.
-Heatmaps of several looks are averaged where they show the same place of the image; coordinates as they are. The first
-look is the frame: it must be one that shows most, and which it is may not depend on who is in the batch.
+A view is one run of one network on one crop of each person: as it is, mirrored, wider, or at another resolution.
+Heatmaps of several views are averaged where they show the same place of the image; coordinates as they are. The first
+view is the frame: it must be one that shows most, and which it is may not depend on who is in the batch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.errors import UserError
 from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, decode_offset, flip_back
 
 Norm = Literal["softmax", "sigmoid", "divide_sum"]
@@ -28,7 +29,7 @@ COMBINED_REGRESSED = {68: 42, 133: 110, 136: 110}
 _FLIP_REMAINDER = 0.25
 
 
-class Look(NamedTuple):
+class View(NamedTuple):
     """Output (N, C, H, W) of a network and the boxes (N, 4) that it covers, x1 y1 x2 y2 in image pixels."""
 
     maps: Tensor
@@ -52,7 +53,7 @@ class Head(ABC):
         """Channels of the network's output.
 
         Raises:
-            ValueError: the head is not for so many joints.
+            UserError: the head is not for so many joints.
         """
         return num_joints
 
@@ -61,8 +62,8 @@ class Head(ABC):
         return flip_back(maps, mirror)
 
     @abstractmethod
-    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N, K, 2) in image pixels and scores (N, K) from all looks at the same N people."""
+    def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, K, 2) in image pixels and scores (N, K) from all views at the same N people."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class ArgmaxHead(Head):
     def __str__(self) -> str:
         return "classic" if self.classic else "argmax"
 
-    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-        maps, boxes = _average(looks)
+    def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+        maps, boxes = _average(views)
         return decode_classic(maps, boxes) if self.classic else decode_argmax(maps, boxes)
 
 
@@ -89,8 +90,8 @@ class IntegralHead(Head):
     def __str__(self) -> str:
         return f"integral ({self.norm})"
 
-    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-        decoded = [decode_integral(maps, boxes, self.norm) for maps, boxes in looks]
+    def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+        decoded = [decode_integral(maps, boxes, self.norm) for maps, boxes in views]
         return np.mean([keypoints for keypoints, _ in decoded], axis=0), np.mean([s for _, s in decoded], axis=0)
 
 
@@ -106,16 +107,16 @@ class CombinedHead(Head):
 
     def channels(self, num_joints: int) -> int:
         if num_joints not in COMBINED_REGRESSED:
-            raise ValueError(
+            raise UserError(
                 f"pose.decode is combined, which is for {', '.join(map(str, COMBINED_REGRESSED))} joints; "
                 f"the network has {num_joints}"
             )
         return num_joints
 
-    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-        body = looks[0].maps.shape[1] - COMBINED_REGRESSED[looks[0].maps.shape[1]]
-        heatmaps = ArgmaxHead().decode([Look(maps[:, :body], boxes) for maps, boxes in looks])
-        integral = IntegralHead(self.norm).decode([Look(maps[:, body:], boxes) for maps, boxes in looks])
+    def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+        body = views[0].maps.shape[1] - COMBINED_REGRESSED[views[0].maps.shape[1]]
+        heatmaps = ArgmaxHead().decode([View(maps[:, :body], boxes) for maps, boxes in views])
+        integral = IntegralHead(self.norm).decode([View(maps[:, body:], boxes) for maps, boxes in views])
         return np.concatenate([heatmaps[0], integral[0]], axis=1), np.concatenate([heatmaps[1], integral[1]], axis=1)
 
 
@@ -136,58 +137,58 @@ class OffsetHead(Head):
         dy = flip_back(maps[:, k + 1 :: 2], mirror)
         return torch.cat([heatmaps, torch.stack([dx, dy], dim=2).flatten(1, 2)], dim=1)
 
-    def decode(self, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-        reference = looks[0]
+    def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+        reference = views[0]
         scaled = []
-        for maps, boxes in looks:
+        for maps, boxes in views:
             k = maps.shape[1] // 3
-            ratio = _cell_px(Look(maps, boxes)) / _cell_px(reference) * _finer(looks, reference)
+            ratio = _cell_px(View(maps, boxes)) / _cell_px(reference) * _finer(views, reference)
             ratio_N = torch.from_numpy(ratio).to(maps)[:, None, None, None]
-            scaled.append(Look(torch.cat([maps[:, :k], maps[:, k:] * ratio_N], dim=1), boxes))
+            scaled.append(View(torch.cat([maps[:, :k], maps[:, k:] * ratio_N], dim=1), boxes))
         return decode_offset(*_average(scaled))
 
 
-def _average(looks: Sequence[Look]) -> Look:
-    """The mean of maps in the frame of the first look, in as fine cells as the finest has; a cell counts the looks that
+def _average(views: Sequence[View]) -> View:
+    """The mean of maps in the frame of the first view, in as fine cells as the finest has; a cell counts the views that
     show it."""
-    if len(looks) == 1:
-        return looks[0]
-    reference = looks[0]
-    size = tuple(round(side * _finer(looks, reference)) for side in reference.maps.shape[2:])
-    framed = [_in_frame(look, reference.boxes, size) for look in looks]
+    if len(views) == 1:
+        return views[0]
+    reference = views[0]
+    size = tuple(round(side * _finer(views, reference)) for side in reference.maps.shape[2:])
+    framed = [_in_frame(view, reference.boxes, size) for view in views]
     total = torch.stack([maps * shown for maps, shown in framed]).sum(dim=0)
     count = torch.stack([shown.expand(len(maps), 1, *size) for maps, shown in framed]).sum(dim=0)
-    return Look(total / count.clamp(min=1), reference.boxes)
+    return View(total / count.clamp(min=1), reference.boxes)
 
 
-def _finer(looks: Sequence[Look], reference: Look) -> float:
-    """How many times more cells than the reference the finest look has on a side."""
-    return max(look.maps.shape[3] for look in looks) / reference.maps.shape[3]
+def _finer(views: Sequence[View], reference: View) -> float:
+    """How many times more cells than the reference the finest view has on a side."""
+    return max(view.maps.shape[3] for view in views) / reference.maps.shape[3]
 
 
-def _cell_px(look: Look) -> np.ndarray:
+def _cell_px(view: View) -> np.ndarray:
     """(N,) side of a heatmap cell in image pixels."""
-    return np.maximum(look.boxes[:, 2] - look.boxes[:, 0], 1e-6) / look.maps.shape[3]
+    return np.maximum(view.boxes[:, 2] - view.boxes[:, 0], 1e-6) / view.maps.shape[3]
 
 
-def _in_frame(look: Look, boxes: np.ndarray, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """A look's maps resampled, bilinear, to maps of `size` that cover other boxes of the same people.
+def _in_frame(view: View, boxes: np.ndarray, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """A view's maps resampled, bilinear, to maps of `size` that cover other boxes of the same people.
 
     Cell p of a map that covers a box is at centre + (p - W / 2) x box width / W, as decoding has it.
 
     Returns:
-        maps (N, C, *size), and (N or 1, 1, *size) 1 where the look shows the cell, else 0.
+        maps (N, C, *size), and (N or 1, 1, *size) 1 where the view shows the cell, else 0.
     """
-    height, width = look.maps.shape[2:]
-    if look.boxes is boxes and (height, width) == size:
-        return look.maps, torch.ones(1, 1, *size, device=look.maps.device)
-    ratio = np.maximum(boxes[:, 2] - boxes[:, 0], 1e-6) / size[1] / _cell_px(look)
-    apart = (boxes[:, :2] + boxes[:, 2:] - look.boxes[:, :2] - look.boxes[:, 2:]) / 2 / _cell_px(look)[:, None]
+    height, width = view.maps.shape[2:]
+    if view.boxes is boxes and (height, width) == size:
+        return view.maps, torch.ones(1, 1, *size, device=view.maps.device)
+    ratio = np.maximum(boxes[:, 2] - boxes[:, 0], 1e-6) / size[1] / _cell_px(view)
+    apart = (boxes[:, :2] + boxes[:, 2:] - view.boxes[:, :2] - view.boxes[:, 2:]) / 2 / _cell_px(view)[:, None]
     grid = np.empty((len(boxes), *size, 2), np.float32)
     for axis, (cells, own) in enumerate(((size[1], width), (size[0], height))):
         at = ratio[:, None] * (np.arange(cells) - cells / 2) + own / 2 + apart[:, axis, None]
         lines = 2 * at / (own - 1) - 1
         grid[..., axis] = lines[:, None, :] if axis == 0 else lines[:, :, None]
-    places = torch.from_numpy(grid).to(look.maps.device)
-    shown = (places.abs() <= 1).all(dim=-1)[:, None].to(look.maps.dtype)
-    return F.grid_sample(look.maps.float(), places, padding_mode="border", align_corners=True), shown
+    places = torch.from_numpy(grid).to(view.maps.device)
+    shown = (places.abs() <= 1).all(dim=-1)[:, None].to(view.maps.dtype)
+    return F.grid_sample(view.maps.float(), places, padding_mode="border", align_corners=True), shown

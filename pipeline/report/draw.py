@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 
 from pipeline import storage
-from pipeline.images import decode_image
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.tables import people_from_arrow, read_table, table_skeleton
 from pipeline.skeletons import Skeleton
 from pipeline.sources import read_shard
-from pipeline.tables import read_table, table_skeleton, to_people
 
 # RGB, as people know them from the COCO pictures: left green, right orange, the middle and the face blue.
 _LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
@@ -164,16 +163,16 @@ def _people_of(run: Run, image_ids: set[str], num_joints: int) -> dict[str, Peop
     found = {image_id: People.empty(num_joints) for image_id in image_ids}
     for table in read_table(run.uri, "people"):
         ids = np.array(table["image_id"].to_pylist(), dtype=object)
-        people = to_people(table)
+        people = people_from_arrow(table)
         for image_id in image_ids.intersection(ids):
             found[image_id] = people[ids == image_id]
     return found
 
 
 def _pixels_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
-    max_bytes = int(run.settings.images.max_megabytes * 1e6)
+    limits = run.settings.images.limits
     done = set(run.manifest().counts) - set(chosen.values())
     for shard in run.manifest().shards(without=done):
-        for image in read_shard(shard, max_bytes):
-            if image.key in chosen and image.data is not None:
-                yield image.key, decode_image(image.data, run.settings.images.max_megapixels).pixels
+        for item in read_shard(shard, limits):
+            if item.key in chosen and item.status == "ok":
+                yield item.key, item.decode(limits).pixels

@@ -14,21 +14,20 @@ import cv2
 import numpy as np
 
 from pipeline import storage
+from pipeline.coco.annotations import read_annotations
 from pipeline.evaluation import RunMetrics
 from pipeline.evaluation.curves import RECALLS, Curves
-from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, SCORE_STEPS, ErrorAnalysis
+from pipeline.evaluation.errors import ERRORS, JOINT_ERRORS, SCORE_STEPS, ErrorAnalysis
+from pipeline.evaluation.evaluate import Analysis
+from pipeline.evaluation.groups import CROSSED, LABELLED, OVERLAPPED, GroupResult
 from pipeline.evaluation.matching import THRESHOLDS
-from pipeline.evaluation.run import Why
-from pipeline.evaluation.slices import CROSSED, LABELLED, OVERLAPPED, Slice
-from pipeline.evaluation.truth import read_truth
 from pipeline.images import ImageRefused
 from pipeline.report import charts
 from pipeline.report.draw import draw_people, draw_truth, encode_picture, images_of
 from pipeline.report.page import render
 from pipeline.run import Run
+from pipeline.run.tables import people_from_arrow, read_table, table_metadata, table_skeleton
 from pipeline.skeletons import Skeleton
-from pipeline.sources import CocoIds
-from pipeline.tables import read_table, table_metadata, table_skeleton, to_people
 
 _WORST_IN_TABLE, _OTHERS_IN_TABLE = 1000, 500
 _PICTURES, _PICTURE_SIDE = 12, 640
@@ -71,9 +70,9 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
         people=int(collection.people.sum()),
         metrics=metrics,
         measured=_measured(metrics),
-        why_charts=_why_charts(metrics, table_skeleton(run.uri)),
-        slice_charts=_slice_charts(metrics),
-        slices=_slice_table(metrics),
+        error_charts=_error_charts(metrics, table_skeleton(run.uri)),
+        group_charts=_group_charts(metrics),
+        groups=_group_table(metrics),
         collection_charts=_collection_charts(run, collection),
         pictures=_pictures(run, metrics, judged, collection),
         table_data=_table(collection, judged),
@@ -95,15 +94,15 @@ def _read(run: Run) -> _Collection:
         people.append(table["num_people"].to_numpy())
     sizes = [np.zeros(0)]
     for table in read_table(run.uri, "people"):
-        boxes = to_people(table).boxes
+        boxes = people_from_arrow(table).boxes
         sizes.append(np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)))
     return _Collection(
         ids, statuses, errors, shards, np.concatenate([np.zeros(0, int), *people]), np.concatenate(sizes)
     )
 
 
-def _errors(metrics: RunMetrics | None) -> Why | None:
-    return metrics.keypoints.why if metrics is not None and metrics.keypoints is not None else None
+def _errors(metrics: RunMetrics | None) -> Analysis | None:
+    return metrics.keypoints.analysis if metrics is not None and metrics.keypoints is not None else None
 
 
 def _measured(metrics: RunMetrics | None) -> list[tuple[str, Mapping[str, float]]]:
@@ -114,18 +113,18 @@ def _measured(metrics: RunMetrics | None) -> list[tuple[str, Mapping[str, float]
     return [(name, m.metrics.numbers) for name, m in named if m is not None]
 
 
-def _why_charts(metrics: RunMetrics | None, skeleton: Skeleton) -> list[Chart]:
-    why = _errors(metrics)
-    if why is None or metrics is None or metrics.keypoints is None:
+def _error_charts(metrics: RunMetrics | None, skeleton: Skeleton) -> list[Chart]:
+    analysis = _errors(metrics)
+    if analysis is None or metrics is None or metrics.keypoints is None:
         return []
-    errors = why.errors
+    errors = analysis.errors
     gains = {
-        "alone": [errors.alone[kind] - errors.ap for kind in REPAIRS],
-        "one after another": [after - before for before, after in pairwise([errors.ap, *errors.in_turn.values()])],
+        "alone": [errors.alone[kind] - errors.ap for kind in ERRORS],
+        "one after another": [after - before for before, after in pairwise([errors.ap, *errors.cumulative.values()])],
     }
     found = [
         (_precision(metrics.keypoints.metrics.curves), "Precision and recall of people", False),
-        (charts.bars(gains, REPAIRS, "AP gained"), "What repairing each kind of error would gain", False),
+        (charts.bars(gains, ERRORS, "AP gained"), "What repairing each kind of error would gain", False),
         (_calibration(errors), "How far scores can be trusted: joints of people who were found", False),
     ]
     if len(skeleton) <= _MOST_BARS:
@@ -141,7 +140,7 @@ def _why_charts(metrics: RunMetrics | None, skeleton: Skeleton) -> list[Chart]:
 
 
 def _precision(curves: Curves) -> str:
-    everybody = np.maximum(curves.precision[curves.questions.index("all")], 0)
+    everybody = np.maximum(curves.precision[curves.subsets.index("all")], 0)
     chosen = {t: int(np.abs(THRESHOLDS - t).argmin()) for t in _CURVES}
     series = {f"OKS {t:g}": (RECALLS, everybody[row]) for t, row in chosen.items()}
     return charts.lines(series, "recall", "precision", unit_square=True)
@@ -159,33 +158,33 @@ def _calibration(errors: ErrorAnalysis) -> str:
     return charts.lines(series, "score of a joint", "share", unit_square=True)
 
 
-def _slice_charts(metrics: RunMetrics | None) -> list[Chart]:
-    why = _errors(metrics)
-    if why is None:
+def _group_charts(metrics: RunMetrics | None) -> list[Chart]:
+    analysis = _errors(metrics)
+    if analysis is None:
         return []
-    by_question: dict[str, list[Slice]] = {}
-    for s in why.slices:
-        by_question.setdefault(s.question, []).append(s)
+    by_question: dict[str, list[GroupResult]] = {}
+    for s in analysis.groups:
+        by_question.setdefault(s.grouping, []).append(s)
     found = []
     for question, answers in by_question.items():
-        if question == CROSSED.question:
-            shape = (len(OVERLAPPED.answers), len(LABELLED.answers))
+        if question == CROSSED.name:
+            shape = (len(OVERLAPPED.labels), len(LABELLED.labels))
             values = np.array([s.ap if s.people else np.nan for s in answers]).reshape(shape)
             notes = np.array([f"{s.ap:.2f}\n{s.people}" if s.people else "" for s in answers]).reshape(shape)
-            svg = charts.heatmap(values, OVERLAPPED.answers, LABELLED.answers, "AP, and how many people", notes)
+            svg = charts.heatmap(values, OVERLAPPED.labels, LABELLED.labels, "AP, and how many people", notes)
             found.append((svg, question, False))
         elif sum(s.people > 0 for s in answers) > 1:
-            names = [f"{s.answer}\n{s.people}" for s in answers]
+            names = [f"{s.label}\n{s.people}" for s in answers]
             svg = charts.bars({"AP": [max(s.ap, 0.0) for s in answers]}, names, "AP")
             found.append((svg, f"{question}, and how many people", False))
     return found
 
 
-def _slice_table(metrics: RunMetrics | None) -> dict[str, Any] | None:
-    why = _errors(metrics)
-    if why is None:
+def _group_table(metrics: RunMetrics | None) -> dict[str, Any] | None:
+    analysis = _errors(metrics)
+    if analysis is None:
         return None
-    rows = [[s.question, s.answer, s.people, s.ap] for s in why.slices if s.people]
+    rows = [[s.grouping, s.label, s.people, s.ap] for s in analysis.groups if s.people]
     return {"columns": ["by", "answer", "people", "AP"], "rows": rows, "marked": [False] * len(rows)}
 
 
@@ -224,16 +223,16 @@ class _Judged:
 
 
 def _judged(metrics: RunMetrics | None, collection: _Collection) -> _Judged | None:
-    why = _errors(metrics)
-    if why is None or metrics is None:
+    analysis = _errors(metrics)
+    if analysis is None or metrics is None:
         return None
-    truth = read_truth(metrics.annotations, None)
-    ids = CocoIds(zip(truth.images["file_name"], truth.ids.tolist(), strict=True))
+    truth = read_annotations(metrics.annotations, None)
+    ids = truth.coco_ids()
     numbers = np.array([-1 if (number := ids.get(i)) is None else number for i in collection.ids])
     known = numbers >= 0
     # The errors' images are those of the annotations, by ascending id.
     rows = np.where(known, np.searchsorted(truth.ids, numbers), -1)
-    return _Judged(why.errors, rows, np.where(known, costs(why.errors)[rows], 0.0))
+    return _Judged(analysis.errors, rows, np.where(known, costs(analysis.errors)[rows], 0.0))
 
 
 def costs(errors: ErrorAnalysis) -> np.ndarray:
@@ -274,14 +273,14 @@ def _pictures(
     ]
     row_of = {collection.ids[i]: int(judged.rows[i]) for i in worst}
     skeleton = table_skeleton(run.uri)
-    truth = read_truth(metrics.annotations, skeleton)
+    truth = read_annotations(metrics.annotations, skeleton)
     found = {}
     try:
         for image_id, pixels, people in images_of(run, {collection.ids[i]: collection.shards[i] for i in worst}):
             row = row_of[image_id]
-            annotated = truth.part(row, row + 1).people
+            annotated = truth.slice(row, row + 1).people
             counted = ~annotated.ignored
-            boxes = annotated.boxes[counted]
+            boxes = annotated.boxes_xywh[counted]
             boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
             picture = draw_truth(pixels, annotated.keypoints[counted], boxes, skeleton)
             found[image_id] = _data_uri(draw_people(picture, people, skeleton))
@@ -336,7 +335,7 @@ def _comparison(metrics: RunMetrics, other: tuple[Run, RunMetrics]) -> dict[str,
     gain = costs(there.errors) - costs(here.errors)  # both are measured by the same annotations
     changed = np.flatnonzero(np.abs(gain) > _SAME)
     most = changed[np.argsort(-np.abs(gain[changed]), kind="stable")][: _WORST_IN_TABLE + _OTHERS_IN_TABLE].tolist()
-    names = read_truth(metrics.annotations, None).images["file_name"]
+    names = read_annotations(metrics.annotations, None).images["file_name"]
     rows = [
         [names[i], round(float(gain[i]), 3), _reason(_image(there.errors, i)), _reason(_image(here.errors, i))]
         for i in most

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.config import GIVEN
-from pipeline.fleet.reduce import Reduction
 from pipeline.run import Run
-from pipeline.tables import table_metadata
+from pipeline.run.reduction import Reduction
+from pipeline.run.tables import table_metadata
+from pipeline.settings.tree import GIVEN
 
 
 def summary(run: Run, reduction: Reduction) -> list[str]:

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from pipeline import storage
-from pipeline.sources.shard import EncodedImage, PlannedShard, Shard
+from pipeline.images import DecodeLimits
+from pipeline.settings.tree import InputSettings
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, too_large
 
 
-def plan_files(entries: Iterable[tuple[str, storage.Entry]], shard_size: int) -> Iterator[PlannedShard]:
-    """Group (key, entry) pairs into shards, in their order."""
+def plan_files(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
+    """Group (key, entry) pairs into shards of `shard_size`, in their order."""
     iterator = iter(entries)
     for first in iterator:
-        group = list(chain([first], islice(iterator, shard_size - 1)))
+        group = list(chain([first], islice(iterator, settings.shard_size - 1)))
         yield PlannedShard(
             kind="files",
             keys=tuple(key for key, _ in group),
@@ -24,7 +26,7 @@ def plan_files(entries: Iterable[tuple[str, storage.Entry]], shard_size: int) ->
         )
 
 
-def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
+def read_files(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
     """The shard's images in order, fetched concurrently.
 
     Raises:
@@ -32,9 +34,9 @@ def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
     """
     # A local file's tag is its time, which copying a collection changes; only another size makes it another file.
     entries = [e._replace(etag="") if storage.is_local(e.uri) else e for e in shard.entries]
-    fetched = storage.read_many([e for e in entries if e.size <= max_bytes], max_bytes + 1)
+    fetched = storage.read_many([e for e in entries if e.size <= limits.max_bytes], limits.max_bytes + 1)
     for key, (uri, size, *_) in zip(shard.keys, shard.entries, strict=True):
-        data = b"" if size > max_bytes else next(fetched)
+        data = b"" if size > limits.max_bytes else next(fetched)
         if isinstance(data, storage.MissingObject):
             yield EncodedImage(key, uri, None, "missing", "no such file or object")
         elif isinstance(data, storage.ChangedObject):  # what was planned isn't there any more
@@ -48,8 +50,7 @@ def read_files(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
                 raise data
             # A web list is full of other people's servers; one that answers badly is that image's own matter.
             yield EncodedImage(key, uri, None, "missing", f"{type(data).__name__}: {data}"[:200])
-        elif size > max_bytes or len(data) > max_bytes:
-            reason = f"the file is larger than {max_bytes / 1e6:g} megabytes"
-            yield EncodedImage(key, uri, None, "too_large", reason)
+        elif size > limits.max_bytes or len(data) > limits.max_bytes:
+            yield too_large(key, uri, limits)
         else:
             yield EncodedImage(key, uri, data)

@@ -1,17 +1,16 @@
-"""Lists of images: a line each (.txt), a row each (.csv, .parquet), or the images of a COCO annotation file."""
+"""Lists of image names: one per line (.txt), one per row (.csv, .parquet)."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.errors import UserError
 
 _NAMED_LIKE_URIS = ("uri", "url", "path", "file_path", "image", "image_path", "file_name", "filename", "image_url")
 
@@ -20,7 +19,7 @@ def read_list(uri: str, column: str | None) -> Iterator[str]:
     """The names in a list file, in its order, each once.
 
     Raises:
-        ValueError: the column isn't there, or cannot be guessed.
+        UserError: the column isn't there, or cannot be guessed.
     """
     if uri.lower().endswith(".parquet"):
         names = _parquet_names(uri, column)
@@ -65,48 +64,4 @@ def _choose(uri: str, columns: list[str], wanted: str | None) -> str:
             if name in columns:
                 return name
     asked = "none of its columns is named like one" if wanted is None else f"it has no text column {wanted!r}"
-    raise ValueError(f"{uri}: {asked}; name one of {', '.join(columns) or 'no text columns'} with input.image_column")
-
-
-def read_coco(uri: str) -> dict[str, Any]:
-    """A COCO annotation file.
-
-    Raises:
-        ValueError: it isn't one.
-        storage.MissingObject: there is no such file.
-    """
-    try:
-        content = json.loads(storage.read_bytes(uri))
-    except ValueError as error:
-        raise ValueError(f"{uri}: not valid JSON ({error})") from None
-    if not isinstance(content, dict) or "images" not in content:
-        raise ValueError(f"{uri}: not a COCO annotation file; it has no `images`")
-    for index, image in enumerate(content["images"]):
-        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
-            raise ValueError(f"{uri}: images[{index}] lacks id or file_name")
-    return content
-
-
-class CocoIds:
-    """COCO image ids by the names of images: by the whole name, else by the file name where that is unique.
-
-    Args:
-        images: each one's `file_name` and id.
-    """
-
-    def __init__(self, images: Iterable[tuple[str, int]]) -> None:
-        self._by_name: dict[str, int] = {}
-        self._by_basename: dict[str, int | None] = {}
-        for name, number in images:
-            self._by_name[name] = number
-            base = storage.basename(name)
-            self._by_basename[base] = None if base in self._by_basename else number
-
-    def get(self, key: str) -> int | None:
-        """The id of the image with this key, None where the annotations don't know it."""
-        if key in self._by_name:
-            return self._by_name[key]
-        return self._by_basename.get(storage.basename(key))
-
-    def __len__(self) -> int:
-        return len(self._by_name)
+    raise UserError(f"{uri}: {asked}; name one of {', '.join(columns) or 'no text columns'} with input.image_column")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
+from pipeline.errors import UserError
+from pipeline.images import DecodeLimits
+from pipeline.settings.tree import InputSettings
+from pipeline.sources.files import plan_files
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard, too_large
+
+PARQUET_SUFFIXES = (".parquet",)
 
 _ROWS_AT_A_TIME = 32
 
@@ -17,14 +23,14 @@ def image_column(schema: pa.Schema, wanted: str | None = None) -> str | None:
     """The column that holds encoded images: the wanted one, else the first of a fitting type, None where there is none.
 
     Raises:
-        ValueError: the wanted column doesn't exist, or holds something else.
+        UserError: the wanted column doesn't exist, or holds something else.
     """
     fitting = [field.name for field in schema if _holds_images(field.type)]
     if wanted is None or wanted in fitting:
         return wanted or next(iter(fitting), None)
     if wanted in schema.names:
         return None
-    raise ValueError(f"input.image_column is {wanted!r}; the file has: {', '.join(schema.names)}")
+    raise UserError(f"input.image_column is {wanted!r}; the file has: {', '.join(schema.names)}")
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -39,16 +45,35 @@ def read_schema(uri: str) -> pa.Schema:
         return pq.read_schema(stream)
 
 
-def plan_parquet(key: str, entry: storage.Entry, column: str) -> Iterator[PlannedShard]:
-    """A shard per row group."""
-    with storage.open_read(entry.uri, sequential=False) as stream:
-        metadata = pq.read_metadata(stream)
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-        yield container_shard(key, entry, "parquet", rows, row_group=group, column=column)
+def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
+    """One shard per row group.
+
+    A file without an image column, or a damaged one, is a single unreadable entry, like any other file.
+    """
+    for key, entry in entries:
+        column = _image_column_or_none(entry.uri, settings.image_column)
+        if column is None:
+            yield from plan_files([(key, entry)], settings)
+            continue
+        with storage.open_read(entry.uri, sequential=False) as stream:
+            metadata = pq.read_metadata(stream)
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            yield container_shard(key, entry, "parquet", rows, row_group=group, column=column)
 
 
-def read_parquet(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
+def _image_column_or_none(uri: str, wanted: str | None) -> str | None:
+    try:
+        return image_column(read_schema(uri), wanted)
+    except pa.ArrowInvalid:
+        return None
+    except OSError as error:
+        if error.errno is not None or isinstance(error, storage.MissingObject):
+            raise
+        return None  # pyarrow raises an OSError without a number for a footer that it cannot parse
+
+
+def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
     """The row group's images; a key is the file's, the row's number in it, and the image's own name if it has one."""
     (container,), (listed,) = shard.keys, shard.entries
     uri = listed.uri
@@ -66,9 +91,8 @@ def read_parquet(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
                 key, row_uri = f"{container}/{name}", f"{uri}#{name}"
                 if cell is None:
                     yield EncodedImage(key, row_uri, None, "missing", "the row holds no bytes")
-                elif len(cell) > max_bytes:
-                    reason = f"the file is larger than {max_bytes / 1e6:g} megabytes"
-                    yield EncodedImage(key, row_uri, None, "too_large", reason)
+                elif len(cell) > limits.max_bytes:
+                    yield too_large(key, row_uri, limits)
                 else:
                     yield EncodedImage(key, row_uri, cell)
                 row += 1

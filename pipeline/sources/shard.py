@@ -1,11 +1,13 @@
-"""The values of this folder: what a shard is, and what comes out of one."""
+"""Shards, and the items that readers yield."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from pipeline import storage
+from pipeline.images import DecodedImage, DecodeLimits, decode_image
 from pipeline.storage import Entry
 
 Kind = Literal["files", "tar", "parquet"]
@@ -70,15 +72,52 @@ def container_shard(key: str, entry: Entry, kind: Kind, num_images: int, **part:
     )
 
 
+class Item(Protocol):
+    """One entry of a collection, as a reader yields it: it becomes one row.
+
+    An encoded image is an item; so is anything else that can give pixels within limits, such as a frame of a video.
+    """
+
+    @property
+    def key(self) -> str:
+        """Unique in the collection and stable over runs."""
+        ...
+
+    @property
+    def uri(self) -> str:
+        """Where it is stored; entries of a container as `container#name`."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """`ok`, or the reason's kind if it could not be read."""
+        ...
+
+    @property
+    def error(self) -> str | None:
+        """The reason, if it could not be read."""
+        ...
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the stored bytes; None if there are none."""
+        ...
+
+    def decode(self, limits: DecodeLimits) -> DecodedImage:
+        """The pixels of an item whose status is `ok`.
+
+        Raises:
+            ImageRefused: with the status and the reason that go into the row.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class EncodedImage:
-    """One entry of a collection, as stored.
+    """An item that is an encoded image; see `Item`.
 
     Attributes:
-        key: unique in the collection and stable over runs.
-        uri: where it lies; entries of a container as `container#name`.
-        data: the encoded bytes; None where the entry could not be had.
-        status, error: `ok`, or why there are no bytes.
+        data: the encoded bytes; None if they could not be read.
     """
 
     key: str
@@ -86,3 +125,16 @@ class EncodedImage:
     data: bytes | None
     status: str = "ok"
     error: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        return None if self.data is None else storage.sha256(self.data)
+
+    def decode(self, limits: DecodeLimits) -> DecodedImage:
+        assert self.data is not None
+        return decode_image(self.data, limits)
+
+
+def too_large(key: str, uri: str, limits: DecodeLimits) -> EncodedImage:
+    """The item of a file that exceeds the limit on bytes."""
+    return EncodedImage(key, uri, None, "too_large", f"the file is larger than {limits.max_bytes / 1e6:g} megabytes")

@@ -6,12 +6,13 @@ import contextlib
 import gzip
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
 from pipeline import storage
-from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
-from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
+from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, DecodeLimits
+from pipeline.settings.tree import InputSettings
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard, too_large
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -33,15 +34,16 @@ class _Truncated(NamedTuple):
     reason: str
 
 
-def plan_tar(key: str, entry: storage.Entry) -> PlannedShard:
-    """Count an archive's images by hopping over its headers; a compressed archive is read through."""
-    compressed = _is_compressed(entry.uri)
-    with storage.open_read(entry.uri, sequential=compressed) as stream:
-        count = sum(1 for _ in _walk(stream, compressed))
-    return container_shard(key, entry, "tar", count)
+def plan_tar(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
+    """One shard per archive. Its images are counted by reading headers alone; a compressed archive is read through."""
+    for key, entry in entries:
+        compressed = _is_compressed(entry.uri)
+        with storage.open_read(entry.uri, sequential=compressed) as stream:
+            count = sum(1 for _ in _walk(stream, compressed))
+        yield container_shard(key, entry, "tar", count)
 
 
-def read_tar(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
+def read_tar(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
     """The archive's images in its order. Nothing is ever unpacked to disk, so names cannot lead anywhere."""
     (container,), (listed,) = shard.keys, shard.entries
     uri = listed.uri
@@ -53,9 +55,8 @@ def read_tar(shard: Shard, max_bytes: int) -> Iterator[EncodedImage]:
                 continue
             name = _unique(member.name, seen)
             key, member_uri = f"{container}/{name}", f"{uri}#{name}"
-            if member.size > max_bytes:
-                reason = f"the file is larger than {max_bytes / 1e6:g} megabytes"
-                yield EncodedImage(key, member_uri, None, "too_large", reason)
+            if member.size > limits.max_bytes:
+                yield too_large(key, member_uri, limits)
                 continue
             try:
                 yield EncodedImage(key, member_uri, member.read())
@@ -76,7 +77,7 @@ def _unique(name: str, seen: dict[str, int]) -> str:
 def _walk(stream: BinaryIO, compressed: bool) -> Iterator[_Member | _Truncated]:
     source = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compressed else stream
     try:
-        archive = tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115
+        archive = tarfile.open(fileobj=source, mode="r:")
     except _DAMAGED as error:
         yield _Truncated(f"not a tar archive: {error}")
         return

@@ -6,7 +6,7 @@ Remote operations are repeated while their trouble can pass (`patience.py`).
 """
 
 from pipeline.storage.cache import cache_folder, file_sha256, local_copy, sha256
-from pipeline.storage.door import PATIENCE
+from pipeline.storage.filesystems import RETRY_POLICY
 from pipeline.storage.listing import glob_files, list_files
 from pipeline.storage.objects import (
     ChangedObject,
@@ -27,7 +27,7 @@ from pipeline.storage.objects import (
 from pipeline.storage.uris import basename, is_local, join, portable_name, refuse_password, refuse_secret, suffix
 
 __all__ = [
-    "PATIENCE",
+    "RETRY_POLICY",
     "ChangedObject",
     "CredentialsRefused",
     "Entry",

@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.door import PATIENCE, open_uri, persist
+from pipeline.storage.filesystems import RETRY_POLICY, open_uri, with_retries
 from pipeline.storage.objects import Entry, MissingObject, tag_of
 from pipeline.storage.uris import is_local, native_path, portable_name
 
@@ -64,7 +64,7 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
     prefix = key.rstrip("/") + "/" if key else ""
     request: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
     while True:
-        page = PATIENCE.persist(lambda: fs.call_s3("list_objects_v2", **request))
+        page = RETRY_POLICY.call(lambda: fs.call_s3("list_objects_v2", **request))
         for item in page.get("Contents", ()):
             if not item["Key"].endswith("/"):  # folder markers of storage consoles
                 uri, tag = f"{protocol}://{bucket}/{item['Key']}", item.get("ETag", "").strip('"')
@@ -76,7 +76,7 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
 
 def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> Iterator[Entry]:
     try:
-        children = PATIENCE.persist(lambda: fs.ls(path, detail=True))
+        children = RETRY_POLICY.call(lambda: fs.ls(path, detail=True))
     except FileNotFoundError:
         return
     named = {}
@@ -95,7 +95,7 @@ def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> It
 def glob_files(pattern: str) -> list[Entry]:
     """The objects that match a glob (`*`, `?`, `[..]`, `**`), sorted by path."""
     fs, path = open_uri(pattern)
-    found = persist(pattern, lambda: fs.glob(path, detail=True))
+    found = with_retries(pattern, lambda: fs.glob(path, detail=True))
     protocol = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
     return [
         Entry(

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.door import open_uri, persist
+from pipeline.errors import UserError
+from pipeline.storage.filesystems import open_uri, with_retries
 from pipeline.storage.uris import is_local, is_web
 
 _READ_CONCURRENCY = 32
@@ -51,7 +52,7 @@ class CredentialsRefused(OSError):
     """The storage no longer takes this process's credentials: nothing about the object that was asked for."""
 
 
-class ChangedObject(ValueError):
+class ChangedObject(UserError):
     """Another object lies where one was listed; the text says what differs."""
 
 
@@ -59,7 +60,7 @@ def _info(uri: str) -> dict[str, Any] | None:
     """What the storage tells of a file, object, folder or prefix; None where there is none."""
     fs, path = open_uri(uri)
     try:
-        return persist(uri, lambda: fs.info(path))
+        return with_retries(uri, lambda: fs.info(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -123,13 +124,13 @@ def _fetch(uri: str, start: int, stop: int | None) -> tuple[bytes, str]:
     fs, path = open_uri(uri)
     try:
         if hasattr(fs, "call_s3"):
-            return persist(uri, lambda: sync(fs.loop, _get_s3, fs, path, start, stop))
+            return with_retries(uri, lambda: sync(fs.loop, _get_s3, fs, path, start, stop))
         if isinstance(fs, LocalFileSystem):
             with open(path, "rb") as file:
                 file.seek(start)
                 data = file.read() if stop is None else file.read(stop - start)
                 return data, str(os.fstat(file.fileno()).st_mtime)
-        return persist(uri, lambda: fs.cat_file(path, start=start or None, end=stop)), ""
+        return with_retries(uri, lambda: fs.cat_file(path, start=start or None, end=stop)), ""
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise MissingObject(f"{uri}: no such file or object") from None
     except OSError as error:
@@ -208,7 +209,7 @@ def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) ->
             _check_unchanged(entry, now.st_size, str(now.st_mtime))
     elif entry.size < 0 or is_web(uri):  # a web server may tell no size, and know no ranges
         with tempfile.NamedTemporaryFile(prefix="posemill-") as copy:
-            persist(uri, lambda: fs.get_file(path, copy.name))
+            with_retries(uri, lambda: fs.get_file(path, copy.name))
             yield cast(BinaryIO, copy)
     else:
         with io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _HOPPING) as remote:
@@ -256,7 +257,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     """
     if not is_local(uri):
         fs, path = open_uri(uri)
-        persist(uri, lambda: fs.pipe_file(path, data))
+        with_retries(uri, lambda: fs.pipe_file(path, data))
         return
     with open_write(uri) as stream:
         stream.write(data)
@@ -273,7 +274,7 @@ def open_write(uri: str) -> Iterator[BinaryIO]:
         with tempfile.NamedTemporaryFile(prefix="posemill-") as waiting:
             yield cast(BinaryIO, waiting)
             waiting.flush()
-            persist(uri, lambda: fs.put_file(waiting.name, path))
+            with_retries(uri, lambda: fs.put_file(waiting.name, path))
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -301,7 +302,7 @@ def delete(uri: str) -> None:
     """Remove one object; one that is already gone is fine."""
     fs, path = open_uri(uri)
     with contextlib.suppress(FileNotFoundError):
-        persist(uri, lambda: fs.rm_file(path))
+        with_retries(uri, lambda: fs.rm_file(path))
 
 
 def tag_of(info: dict[str, Any]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from pipeline.errors import UserError
+
 # A file name that isn't UTF-8 reaches Python with lone surrogates, which no table can hold. They travel as private-use
 # characters, and turn back where the file is opened.
 _TO_PORTABLE = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
@@ -36,24 +38,24 @@ def refuse_secret(uri: str) -> None:
     """What is told to a run is written down, so it may hold neither a password nor a signature.
 
     Raises:
-        ValueError: it holds one; the text doesn't.
+        UserError: it holds one; the text doesn't.
     """
     refuse_password(uri)
     address, _, query = uri.partition("?")
     if "://" in uri and any(field.split("=")[0].lower().endswith(_SIGNATURES) for field in query.split("&")):
-        raise ValueError(f"{address}?***: a signed address is refused in settings; name a list that holds it")
+        raise UserError(f"{address}?***: a signed address is refused in settings; name a list that holds it")
 
 
 def refuse_password(uri: str) -> None:
     """What is written down about a run names its URIs, so none may hold a secret.
 
     Raises:
-        ValueError: it holds one; the text doesn't.
+        UserError: it holds one; the text doesn't.
     """
     scheme, _, rest = uri.partition("://")
     user, at, host = rest.split("/", 1)[0].rpartition("@")
     if at and ":" in user:
-        raise ValueError(
+        raise UserError(
             f"{scheme}://***@{host}/...: a URI with a password in it is refused; credentials come from the environment"
         )
 

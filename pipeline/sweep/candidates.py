@@ -10,19 +10,19 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from pipeline.coco.annotations import Annotations, group_by_image
+from pipeline.errors import UserError
 from pipeline.evaluation import Metrics
+from pipeline.evaluation.eval_images import pair
 from pipeline.evaluation.keypoints import match_keypoints
 from pipeline.evaluation.matching import KEYPOINT_RULES, Matches, join
-from pipeline.evaluation.results import found_people
-from pipeline.evaluation.scenes import pair
-from pipeline.evaluation.tally import Spread
-from pipeline.evaluation.truth import Truth, by_image
+from pipeline.evaluation.partial import Map
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.detections import pose_detections
+from pipeline.run.tables import read_candidates, table_metadata
 from pipeline.skeletons import Skeleton
-from pipeline.sources import CocoIds
 from pipeline.suppression import PoseNMS, pose_nms
-from pipeline.tables import read_candidates, table_metadata
 
 _IMAGES_AT_ONCE = 1000
 _TRIALS_AT_ONCE = 8
@@ -53,7 +53,7 @@ class Candidates:
         head: whose scores they have.
     """
 
-    truth: Truth
+    truth: Annotations
     people: People
     starts: np.ndarray
     head: Literal["heatmap", "regression"]
@@ -61,18 +61,18 @@ class Candidates:
     def groups(self, images: int) -> Iterator[Candidates]:
         """So many images at a time, in their order."""
         for start in range(0, len(self.truth.ids), images):
-            truth = self.truth.part(start, start + images)
+            truth = self.truth.slice(start, start + images)
             starts = self.starts[start : start + images + 1]
             yield Candidates(truth, self.people[starts[0] : starts[-1]], starts - starts[0], self.head)
 
 
-def stored_candidates(run: Run, truth: Truth) -> Candidates:
+def stored_candidates(run: Run, truth: Annotations) -> Candidates:
     """The candidates of a reduced run in the images of the truth.
 
     Raises:
-        ValueError: the run holds none, or the annotations know none of its images.
+        UserError: the run holds none, or the annotations know none of its images.
     """
-    ids = CocoIds(zip(truth.images["file_name"], truth.ids.tolist(), strict=True))
+    ids = truth.coco_ids()
     image_ids, people, known = [], [], 0
     for shard, count in run.manifest().counts.items():
         names, lengths, found = read_candidates(run.uri, shard, count, run.fingerprint)
@@ -83,30 +83,25 @@ def stored_candidates(run: Run, truth: Truth) -> Candidates:
         people.append(found)
     head = table_metadata(run.uri).get("head")
     if head is None:
-        raise ValueError(
-            f"{run.uri} was made by an older version, which doesn't tell what its scores are; make it anew"
-        )
+        raise UserError(f"{run.uri} was made by an older version, which doesn't tell what its scores are; make it anew")
     if not known:
-        raise ValueError(f"the annotations name none of the images in {run.uri}; are they for another collection?")
-    rows, starts = by_image(truth.ids, np.concatenate(image_ids))
-    everybody = People(
-        *(np.concatenate([getattr(p, name) for p in people])[rows] for name in People.__dataclass_fields__)
-    )
-    return Candidates(truth, everybody, starts, head)
+        raise UserError(f"the annotations name none of the images in {run.uri}; are they for another collection?")
+    rows, starts = group_by_image(truth.ids, np.concatenate(image_ids))
+    return Candidates(truth, People.concatenate(people)[rows], starts, head)
 
 
 def score_trials(
-    candidates: Candidates, trials: Sequence[Rescoring], skeleton: Skeleton, spread: Spread = map
+    candidates: Candidates, trials: Sequence[Rescoring], skeleton: Skeleton, map_chunks: Map = map
 ) -> Iterator[Outcome]:
     """What each trial's settings make of the candidates; the time grows with trials times people.
 
     Args:
-        spread: where trials are made.
+        map_chunks: where trials are made.
     """
     batches = [trials[i : i + _TRIALS_AT_ONCE] for i in range(0, len(trials), _TRIALS_AT_ONCE)]
     groups = -(-len(candidates.truth.ids) // _IMAGES_AT_ONCE)
     work = ((batch, group) for batch in batches for group in candidates.groups(_IMAGES_AT_ONCE))
-    done = iter(spread(partial(_score, skeleton=skeleton), work))
+    done = iter(map_chunks(partial(_score, skeleton=skeleton), work))
     for _ in batches:
         for parts in zip(*islice(done, groups), strict=True):
             metrics = Metrics.of(join([matches for matches, _ in parts]), KEYPOINT_RULES)
@@ -129,5 +124,5 @@ def _rescore(candidates: Candidates, trial: Rescoring, skeleton: Skeleton) -> tu
         people.append(found)
         counts.append(len(found))
     truth = candidates.truth
-    scenes = pair(truth, np.repeat(truth.ids, counts), found_people(people), KEYPOINT_RULES.most)
-    return match_keypoints(scenes, skeleton), sum(counts)
+    eval_images = pair(truth, np.repeat(truth.ids, counts), pose_detections(people), KEYPOINT_RULES.max_detections)
+    return match_keypoints(eval_images, skeleton), sum(counts)

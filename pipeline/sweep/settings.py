@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section, Settings, absolute_path, absolute_paths, with_uris
+from pipeline.settings.paths import absolute_path, absolute_paths
+from pipeline.settings.tree import Section, Settings, with_uris
 
 
 class SweepSettings(Section):

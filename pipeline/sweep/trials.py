@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from math import inf, prod
 from typing import Any
 
-from pipeline.config import Settings, absolute_paths
-from pipeline.flags import SettingsError, as_flags, leaves, load_settings, nearest
 from pipeline.run import Run
+from pipeline.settings.flags import SettingsError, as_flags, leaves, load_settings, nearest
+from pipeline.settings.paths import absolute_paths
+from pipeline.settings.tree import Settings
 from pipeline.suppression import PoseNMS
 from pipeline.sweep.settings import SweepSettings
 
@@ -50,10 +51,10 @@ def trials_of(sweep: SweepSettings) -> list[Trial]:
         SettingsError: a setting that isn't there or has a wrong value, or one that the sweep itself decides about.
         RunRefused: `run` is no run directory.
     """
-    defaults = {leaf.name: leaf.default for leaf in leaves(Settings())}
+    defaults = {leaf.name: leaf.value for leaf in leaves(Settings())}
     shared = Run.open(sweep.run).settings if sweep.run else sweep.base
     # What they leave open stays open: a default of one detector is not one of another.
-    base = {leaf.name: leaf.default for leaf in leaves(shared) if leaf.default != defaults[leaf.name]}
+    base = {leaf.name: leaf.value for leaf in leaves(shared) if leaf.value != defaults[leaf.name]}
     base["annotations"] = sweep.annotations
     trials = []
     for varied in _combinations(sweep):

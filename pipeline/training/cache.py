@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeVar
 
 from pipeline import storage
+from pipeline.coco.errors import AnnotationError
 from pipeline.training import jpegs
-from pipeline.training.annotations import AnnotationError
 from pipeline.training.settings import AnnotatedSet, TrainSettings
-from pipeline.weights import local_file
+from pipeline.weights.catalogue import local_file
 
 
 class Samples(Protocol):

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.compute import computes_in_bf16
+from pipeline.errors import UserError
+from pipeline.runtime.device import computes_in_bf16
 from pipeline.training.depthwise import with_fast_gradients
 from pipeline.training.distributed import with_shared_statistics
 from pipeline.training.options import Optimisation
@@ -28,7 +29,7 @@ _PREFETCH = 2 * _AUGMENTERS  # batches made ahead of the network
 _SETTLING = 20  # batches that BatchNorm's final statistics are measured on
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(UserError):
     """The loss is no number; nothing of that step was kept."""
 
 
@@ -88,10 +89,10 @@ class Trainer:
         """Where `world` is more than 1, torch.distributed's process group is set up already.
 
         Raises:
-            ValueError: a batch that the processes cannot share evenly.
+            UserError: a batch that the processes cannot share evenly.
         """
         if options.batch % world:
-            raise ValueError(f"batch is {options.batch}, which {world} processes cannot share evenly")
+            raise UserError(f"batch is {options.batch}, which {world} processes cannot share evenly")
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.options = options
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -185,7 +186,7 @@ class Trainer:
             else:
                 self.averaged[key].copy_(tensor)
 
-    def settled(self) -> dict[str, Tensor]:
+    def with_precise_batchnorm(self) -> dict[str, Tensor]:
         """The averaged weights, with BatchNorm's statistics measured on coming views: what is kept in the end.
 
         Statistics that were averaged on the way lag behind the weights, and are far off in a short run (Wu and Johnson,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
+from pipeline.coco.errors import AnnotationError
 from pipeline.skeletons import SKELETONS
-from pipeline.training.annotations import AnnotationError
 
 _FIRST = 1.0  # MATLAB counts pixels from 1, COCO from 0
 # MPII has no boxes, but a centre, and a scale that makes a person 200 pixels tall.

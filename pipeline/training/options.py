@@ -6,20 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pipeline.described import described
+from pipeline.errors import UserError
+from pipeline.settings.fields import described
 
 
 def _check(options: Any, **limits: tuple[float, float]) -> None:
     """
     Raises:
-        ValueError: a field lies outside its limits.
+        UserError: a field lies outside its limits.
     """
     for name, (least, most) in limits.items():
         value = getattr(options, name)
         if not least <= value <= most:
             expected = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
             expected = "more than 0" if least == _TINY else expected
-            raise ValueError(f"{name} is {value:g}, expected {expected}")
+            raise UserError(f"{name} is {value:g}, expected {expected}")
 
 
 _ANY = math.inf

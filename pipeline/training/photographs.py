@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
+from pipeline.coco.errors import AnnotationError
 from pipeline.images import ImageRefused, decode_image
-from pipeline.training.annotations import AnnotationError
 
 
 def read_pixels(annotations: str, images: str, image: Mapping[str, Any]) -> np.ndarray:

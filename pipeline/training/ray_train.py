@@ -14,11 +14,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from pipeline import storage
-from pipeline.compute import Compute
-from pipeline.config import FleetSettings
+from pipeline.errors import UserError
 from pipeline.fleet.cluster import connect, may_grow
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import FleetSettings
+from pipeline.training.directory import TrainRun, train_run
+from pipeline.training.experiment import experiment_of
 from pipeline.training.loop import Trainer, TrainingDiverged
-from pipeline.training.run import TrainRun, subject_of, train_run
 from pipeline.training.settings import TrainSettings
 
 _MAX_FAILURES = 3
@@ -34,7 +36,7 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
         report: told each line of the history.
 
     Raises:
-        ValueError: this machine has fewer GPUs, or CPUs, than workers.
+        UserError: this machine has fewer GPUs, or CPUs, than workers.
         RuntimeError: training failed, with what a worker said.
     """
     settings = run.settings
@@ -72,7 +74,7 @@ def _use_gpu(settings: TrainSettings) -> bool:
     use_gpu = settings.compute.device == "cuda" or (settings.compute.device == "auto" and gpus > 0)
     there, kind = (gpus, "GPU") if use_gpu else (cpus, "CPU")
     if there < settings.workers and not may_grow(settings.address):
-        raise ValueError(
+        raise UserError(
             f"workers is {settings.workers}, each with a {kind} of its own; this machine has {there:g}: set workers to "
             "that" + (", or compute.device to cpu" if use_gpu else "")
         )
@@ -94,17 +96,22 @@ def _worker(told: dict[str, Any]) -> str | None:
     if told["use_gpu"]:
         device = torch.device("cuda", torch.cuda.current_device())
     try:
-        subject, mistake = subject_of(settings, device), None
+        experiment, mistake = experiment_of(settings, device), None
     except ValueError as error:
-        subject, mistake = None, str(error)
+        experiment, mistake = None, str(error)
     mistake = _of_anyone(mistake)
-    if subject is None or mistake is not None:
+    if experiment is None or mistake is not None:
         return mistake
     trainer = Trainer(
-        subject.network, subject.task, settings.optimisation, device, context.get_world_rank(), context.get_world_size()
+        experiment.network,
+        experiment.task,
+        settings.optimisation,
+        device,
+        context.get_world_rank(),
+        context.get_world_size(),
     )
     try:
-        train_run(TrainRun(settings.output, settings), subject, trainer, lambda step: None)
+        train_run(TrainRun(settings.output, settings), experiment, trainer, lambda step: None)
     except TrainingDiverged as error:  # a loss of all of them, in all of them
         return str(error)
     return None

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config import ComputeSettings, PoseName, Section, SkeletonName, absolute_path
+from pipeline.settings.paths import absolute_path
+from pipeline.settings.tree import ComputeSettings, PoseName, Section, SkeletonName
 from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
 
 

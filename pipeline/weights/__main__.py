@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import yaml
 
 from pipeline import storage
-from pipeline.weights import catalogue, catalogued, confirm, local_file
+from pipeline.weights.catalogue import catalogue, catalogued, confirm, local_file
 
 
 def _list() -> int:
@@ -37,8 +37,8 @@ def _show(name: str) -> int:
 
 def _check(file: str) -> int:
     # Imported here: torch takes seconds, and `list` has no use for it.
-    from pipeline.checkpoints import read_state_dict
-    from pipeline.pose.networks.recognise import load_pose_network
+    from pipeline.pose.networks.recognition import load_pose_network
+    from pipeline.weights.checkpoints import read_state_dict
 
     try:
         path = local_file(file)

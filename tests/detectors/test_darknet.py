@@ -1,16 +1,16 @@
 import math
 
-import descriptions
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_models
+from support import descriptions
+from support.paths import SHARED, needs_models
 
-from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
 from pipeline.detectors import build_detector, yolov3_spp
 from pipeline.detectors.darknet import Darknet, DarknetError, parse_cfg
 from pipeline.detectors.darknet_detector import load_darknet
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings
 
 TINY = """
 [net]

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torchvision import models
 
-from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
 from pipeline.detectors import build_detector
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings
 
 CPU = Compute.resolve("cpu", "float32")
 

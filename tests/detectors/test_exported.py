@@ -3,15 +3,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import DEMO, PEOPLE, SHARED, needs_models, needs_people
+from support.paths import DEMO, PEOPLE, SHARED, needs_models, needs_people
 from torch import Tensor, nn
 
-from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
 from pipeline.detectors import build_detector
 from pipeline.detectors.exported import yolo_rows, yolox_rows
 from pipeline.evaluation import evaluate_boxes
 from pipeline.images import decode_image
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings
 
 CPU = Compute.resolve("cpu", "float32")
 NANO = SHARED / "models" / "yolox_nano.onnx"

@@ -2,45 +2,28 @@
 
 import numpy as np
 import pytest
-from test_keypoints import made_up, scenes_of
+from support.coco import (
+    AREA,
+    SKELETON,
+    detections,
+    eval_images_of,
+    ground_truth,
+    made_up,
+    one_image,
+    person,
+)
 
+from pipeline.coco.columns import Detections, GroundTruth
 from pipeline.evaluation import errors
-from pipeline.evaluation.errors import JOINT_ERRORS, REPAIRS, ErrorAnalysis, analyse, count_errors, diagnose
-from pipeline.evaluation.matching import Annotated, Found, join
-from pipeline.evaluation.scenes import Scene, Scenes
-from pipeline.skeletons import SKELETONS
+from pipeline.evaluation.errors import ERRORS, JOINT_ERRORS, ErrorAnalysis, analyse, count_errors, diagnose
+from pipeline.evaluation.eval_images import EvalImage
+from pipeline.evaluation.matching import join
 
-SKELETON = SKELETONS["coco17"]
 SIGMAS = np.array(SKELETON.oks_sigmas)
 LEFT_WRIST, RIGHT_WRIST, NOSE = 9, 10, 0
-AREA = 100.0 * 200
 
 
-def person(x: float) -> np.ndarray:
-    """(17, 3) joints far from each other, all labelled."""
-    return np.array([[x + 400 * (k % 2), 30.0 * k, 2.0] for k in range(17)])
-
-
-def annotated(*people: np.ndarray) -> Annotated:
-    none = np.zeros(len(people), bool)
-    boxes = np.array([[0, 0, 100, 200.0]] * len(people))
-    heads = np.full(len(people), 50.0)
-    return Annotated(boxes, np.full(len(people), AREA), none, none, np.array(people), heads)
-
-
-def found(*poses: np.ndarray, certain: list[float] | None = None) -> Found:
-    keypoints = np.array(poses)[..., :2]
-    number = np.array(certain if certain else np.linspace(0.9, 0.5, len(poses)))
-    scores = np.full(keypoints.shape[:2], 0.5)
-    return Found(np.zeros((len(poses), 4)), np.full(len(poses), AREA), number, keypoints, scores)
-
-
-def one_image(people: Annotated, poses: Found, **answers: int) -> Scenes:
-    ends = (np.array([0, len(people.areas)]), np.array([0, len(poses.scores)]))
-    return Scenes(np.array([7]), people, ends[0], poses, ends[1], {q: np.array([n]) for q, n in answers.items()})
-
-
-def analysis_of(people: Annotated, poses: Found) -> ErrorAnalysis:
+def analysis_of(people: GroundTruth, poses: Detections) -> ErrorAnalysis:
     return analyse(count_errors(one_image(people, poses), SKELETON))
 
 
@@ -50,7 +33,7 @@ def at_similarity(joint: int, similarity: float) -> float:
 
 
 def wrong(pose: np.ndarray, *people: np.ndarray, joint: int = LEFT_WRIST) -> str:
-    number = diagnose(Scene(annotated(*people), found(pose)), SKELETON).wrong[0, joint]
+    number = diagnose(EvalImage(ground_truth(*people), detections(pose)), SKELETON).errors[0, joint]
     return "good" if number == -1 else "unlabelled" if number == -2 else JOINT_ERRORS[number]
 
 
@@ -89,7 +72,7 @@ def test_a_joint_that_nobody_labelled_is_not_wrong() -> None:
 def test_people_who_are_nobody_and_people_whom_nobody_found() -> None:
     nobody = person(0)
     nobody[:, :2] += 50_000
-    analysis = analysis_of(annotated(person(0), person(9000)), found(person(0), nobody))
+    analysis = analysis_of(ground_truth(person(0), person(9000)), detections(person(0), nobody))
     assert (analysis.background, analysis.missed) == (1, 1)
     assert analysis.shares["good"] == 1
     assert analysis.alone["missed"] == pytest.approx(1)
@@ -108,7 +91,7 @@ def test_people_who_are_nobody_and_people_whom_nobody_found() -> None:
 def test_a_worse_pose_with_a_better_score_is_a_scoring_error() -> None:
     nobody = person(0)
     nobody[:, :2] += 50_000
-    analysis = analysis_of(annotated(person(0)), found(nobody, person(0), certain=[0.9, 0.8]))
+    analysis = analysis_of(ground_truth(person(0)), detections(nobody, person(0), certain=[0.9, 0.8]))
     assert analysis.ap == pytest.approx(0.5)
     assert analysis.alone["score"] == pytest.approx(1)
 
@@ -116,31 +99,31 @@ def test_a_worse_pose_with_a_better_score_is_a_scoring_error() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_shares_add_up_and_repairing_everything_is_perfect(seed: int) -> None:
     truth, poses, _ = made_up(seed)
-    analysis = analyse(count_errors(scenes_of(truth, poses), SKELETON))
+    analysis = analyse(count_errors(eval_images_of(truth, poses), SKELETON))
     assert sum(analysis.shares.values()) == pytest.approx(1)
-    assert list(analysis.in_turn) == list(REPAIRS)
-    assert analysis.in_turn["missed"] == pytest.approx(1)
-    turns = [analysis.ap, *analysis.in_turn.values()]
+    assert list(analysis.cumulative) == list(ERRORS)
+    assert analysis.cumulative["missed"] == pytest.approx(1)
+    turns = [analysis.ap, *analysis.cumulative.values()]
     assert turns[0] < turns[-1]
     labelled = 0
-    for scene in scenes_of(truth, poses):
-        whom = diagnose(scene, SKELETON).whom
-        labelled += int((scene.annotated.keypoints[whom[whom >= 0], :, 2] > 0).sum())
+    for eval_image in eval_images_of(truth, poses):
+        whom = diagnose(eval_image, SKELETON).person
+        labelled += int((eval_image.ground_truth.keypoints[whom[whom >= 0], :, 2] > 0).sum())
     assert labelled == sum(int(counts.sum()) for counts in analysis.joints.values())
 
 
 def test_where_everybody_is_missed_finding_them_is_all() -> None:
-    analysis = analysis_of(annotated(person(0)), found(person(50_000)))
-    assert (analysis.ap, analysis.alone["missed"], analysis.in_turn["missed"]) == (0, 1, 1)
+    analysis = analysis_of(ground_truth(person(0)), detections(person(50_000)))
+    assert (analysis.ap, analysis.alone["missed"], analysis.cumulative["missed"]) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_repairs_of_what_is_not_there_change_nothing(seed: int) -> None:
     """They are not matched anew; here they are."""
     truth, poses, _ = made_up(seed)
-    scenes = scenes_of(truth, poses)
-    counted = count_errors(scenes, SKELETON).matches
+    eval_images = eval_images_of(truth, poses)
+    counted = count_errors(eval_images, SKELETON).matches
     for kinds, matches in zip(errors.REPAIRED, counted, strict=True):
-        anew = [errors.match_all_sizes(errors.repaired(s, diagnose(s, SKELETON), kinds), SIGMAS) for s in scenes]
+        anew = [errors.match_all_sizes(errors.repaired(s, diagnose(s, SKELETON), kinds), SIGMAS) for s in eval_images]
         for name, values in join(anew)._asdict().items():
             np.testing.assert_array_equal(getattr(matches, name), values, err_msg=f"{kinds}: {name}")

@@ -6,62 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from conftest import PEOPLE, needs_people
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.coco import SKELETON, made_up
+from support.paths import PEOPLE, needs_people
 
 from pipeline.evaluation import evaluate_boxes, evaluate_keypoints
-from pipeline.evaluation.matching import KEYPOINT_RULES
-from pipeline.evaluation.results import read_results
-from pipeline.evaluation.scenes import Scenes, pair
-from pipeline.evaluation.truth import read_truth
-from pipeline.skeletons import SKELETONS, Skeleton
 
-SKELETON = SKELETONS["coco17"]
 _KEYPOINTS = ["ap", "ap50", "ap75", "ap_m", "ap_l", "ar", "ar50", "ar75", "ar_m", "ar_l"]
-
-
-def made_up(seed: int) -> tuple[dict, list[dict], list[dict]]:
-    """Annotations with crowds, people without keypoints and images without people; jittered and invented results."""
-    r = np.random.default_rng(seed)
-    truth: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
-    poses, boxes = [], []
-    for image in range(1, 13):
-        truth["images"].append({"id": image, "file_name": f"{image}.jpg", "width": 640, "height": 480})
-        for _ in range(int(r.integers(0, 5)) if image % 4 else 0):
-            x, y, w, h = *r.random(2) * 300, *(20 + r.random(2) * 250)
-            visible = r.random(17) < r.choice([0.0, 0.4, 1.0])
-            joints = np.column_stack([x + r.random(17) * w, y + r.random(17) * h, np.where(visible, 2, 0)])
-            joints[~visible] = 0
-            truth["annotations"].append(
-                {
-                    "id": len(truth["annotations"]) + 1,
-                    "image_id": image,
-                    "category_id": 1,
-                    "iscrowd": int(r.random() < 0.1),
-                    "bbox": [x, y, w, h],
-                    "area": w * h * 0.6,
-                    "keypoints": joints.ravel().tolist(),
-                    "num_keypoints": int(visible.sum()),
-                }
-            )
-            for _ in range(int(r.integers(0, 3))):
-                moved = joints[:, :2] + r.normal(0, r.choice([1.0, 6.0, 20.0]), (17, 2))
-                score = float(np.round(r.random(), 1))  # ties
-                values = np.column_stack([moved, r.random(17)]).ravel().tolist()
-                poses.append({"image_id": image, "category_id": 1, "keypoints": values, "score": score})
-                box = (np.array([x, y, w, h]) + r.normal(0, 8, 4)).tolist()
-                boxes.append({"image_id": image, "category_id": 1, "bbox": box, "score": score})
-        for _ in range(22 if image == 4 else 1):  # more than the twenty that count
-            values = (r.random(51) * 300).tolist()
-            poses.append({"image_id": image, "category_id": 1, "keypoints": values, "score": float(r.random())})
-    return truth, poses, boxes
-
-
-def scenes_of(truth: dict, poses: list[dict], skeleton: Skeleton = SKELETON) -> Scenes:
-    known = read_truth(truth, skeleton)
-    results = read_results(poses, known.ids, skeleton)
-    return pair(known, results.image_ids, results.found, KEYPOINT_RULES.most)
 
 
 def oracle(truth: dict, results: list[dict], kind: str) -> list[float]:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.pck import box_lengths, has_torso, pck, torso_lengths
+from pipeline.boxes import long_sides
+from pipeline.evaluation.pck import has_torso, pck, torso_lengths
 from pipeline.skeletons import SKELETONS
 
 SKELETON = SKELETONS["coco17"]
@@ -16,7 +17,7 @@ def test_shares_by_hand() -> None:
     labelled = np.ones((3, 17), bool)
     labelled[1, 15] = False  # the left ankle
     boxes = np.array([[0, 0, 40, 100], [0, 0, 100, 40], [0, 0, 30, 30]], float)  # the third is too small
-    result = pck(found, true, labelled, box_lengths(boxes), SKELETON)
+    result = pck(found, true, labelled, long_sides(boxes), SKELETON)
     assert result.people == 2
     assert result.joints["left_wrist"] == 0.5
     assert result.joints["nose"] == 0.5
@@ -28,10 +29,10 @@ def test_people_with_few_labels_are_not_counted() -> None:
     labelled = np.zeros((1, 17), bool)
     labelled[0, :7] = True
     poses, boxes = np.zeros((1, 17, 2)), np.array([[0, 0, 90, 90.0]])
-    result = pck(poses, poses, labelled, box_lengths(boxes), SKELETON)
+    result = pck(poses, poses, labelled, long_sides(boxes), SKELETON)
     assert result.people == 0
     assert np.isnan(result.body)
-    assert pck(poses, poses, labelled, box_lengths(boxes), SKELETON, least_joints=7).body == 1.0
+    assert pck(poses, poses, labelled, long_sides(boxes), SKELETON, min_joints=7).body == 1.0
 
 
 def test_nobody() -> None:

@@ -30,10 +30,12 @@ os.environ.update(
 )
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-from cluster import Cluster, end, rows, start_cluster  # noqa: E402
-from conftest import DEMO, S3_ENVIRONMENT, S3Server, encode, gradient  # noqa: E402
+from support.cluster import Cluster, end, rows, start_cluster
+from support.images import encode, gradient
+from support.paths import DEMO
+from support.s3 import S3_ENVIRONMENT, S3Server
 
-from pipeline import storage  # noqa: E402
+from pipeline import storage
 
 IMAGES_PER_SHARD = 25
 SECONDS_BETWEEN_FAULTS = (3, 12)

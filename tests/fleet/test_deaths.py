@@ -10,11 +10,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from cluster import FLAGS, NUM_IMAGES, Cluster, end, ended_well, flags, parts, rows, wait_for
+from support.cluster import FLAGS, NUM_IMAGES, Cluster, end, ended_well, flags, parts, rows, wait_for
 
 from pipeline import storage
-from pipeline.flags import parse_settings
 from pipeline.run import Run
+from pipeline.settings.flags import parse_settings
 from pipeline.sources import plan_collection, write_manifest
 
 

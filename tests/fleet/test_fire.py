@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, end, ended_well, flags, parts, rows, start_cluster, wait_for
-from conftest import S3Server
-from faults import FAULTS
+from support.cluster import Cluster, end, ended_well, flags, parts, rows, start_cluster, wait_for
+from support.faults import FAULTS
+from support.s3 import S3Server
 
 from pipeline import storage
 from pipeline.run import Run

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cluster import flags, start_cluster
+from support.cluster import flags, start_cluster
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ import kubernetes_validate
 import pytest
 import ray
 import yaml
-from conftest import PROJECT
 from ray.autoscaler._private.util import fillout_defaults, validate_config
+from support.paths import PROJECT
 
-from pipeline.flags import parse_settings
+from pipeline.settings.flags import parse_settings
 
 INFRA = PROJECT / "infra"
 # Fields of ray.io/v1 that these files use, as KubeRay's API reference names them (v1.6).

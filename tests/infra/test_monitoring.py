@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Cluster, flags, wait_for
-from conftest import PROJECT
+from support.cluster import Cluster, flags, wait_for
+from support.paths import PROJECT
 
 MONITORING = PROJECT / "infra" / "monitoring"
 RULES = MONITORING / "rules.yaml"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from cluster import PROJECT, Cluster, rows
-from conftest import PEOPLE, SHARED, encode, gradient, needs_models, needs_people
+from support.cluster import Cluster, rows
+from support.images import encode, gradient
+from support.paths import PEOPLE, PROJECT, SHARED, needs_models, needs_people
 
 from pipeline import storage
 

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from cluster import FLAGS, Cluster
-from conftest import DEMO, S3_ENVIRONMENT
+from support.cluster import FLAGS, Cluster
+from support.paths import DEMO
+from support.s3 import S3_ENVIRONMENT
 
 from pipeline import storage
-from pipeline.config import InputSettings
+from pipeline.settings.tree import InputSettings
 from pipeline.sources import plan_collection
 
 SECRETS = (S3_ENVIRONMENT["AWS_SECRET_ACCESS_KEY"], os.environ["RAY_AUTH_TOKEN"])

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster import FLAGS, NUM_IMAGES, free_port, rows, start_cluster
-from conftest import PROJECT
+from support.cluster import FLAGS, NUM_IMAGES, free_port, rows, start_cluster
+from support.paths import PROJECT
 
 pytestmark = pytest.mark.slow
 

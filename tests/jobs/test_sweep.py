@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cluster import Cluster, wait_for
-from conftest import DEMO
+from support.cluster import Cluster, wait_for
+from support.paths import DEMO
 
 
 @pytest.fixture(scope="module")

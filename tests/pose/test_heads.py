@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.pose.crop import crop_boxes
-from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, Look, OffsetHead
+from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, OffsetHead, View
 from pipeline.pose.heatmap import decode_argmax, decode_integral
 from pipeline.skeletons import SKELETONS
 
@@ -14,7 +14,7 @@ BOX = np.array([[100.0, 50.0, 196.0, 178.0]], np.float32)  # two pixels a cell a
 
 
 def bumps(points: np.ndarray, box: np.ndarray, height: int = 64, width: int = 48, sigma: float = 2.0) -> torch.Tensor:
-    """(1, K, height, width) Gaussians at (K, 2) image points, as a network that looks at `box` would give them."""
+    """(1, K, height, width) Gaussians at (K, 2) image points, as a network that views at `box` would give them."""
     cell = (box[2] - box[0]) / width
     centre = (box[:2] + box[2:]) / 2
     px, py = ((points - centre) / cell + np.array([width, height]) / 2).T
@@ -38,7 +38,7 @@ def test_one_look_is_the_plain_decoding() -> None:
         (ArgmaxHead(), decode_argmax(maps, BOX)),
         (IntegralHead("softmax"), decode_integral(maps, BOX, "softmax")),
     ):
-        keypoints, scores = head.decode([Look(maps, BOX)])
+        keypoints, scores = head.decode([View(maps, BOX)])
         np.testing.assert_array_equal(keypoints, expected[0])
         np.testing.assert_array_equal(scores, expected[1])
 
@@ -47,7 +47,7 @@ def test_one_look_is_the_plain_decoding() -> None:
 def test_combined_heads_split_the_joints(joints: int) -> None:
     maps = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, joints, 64, 48))).float()
     boxes = np.repeat(BOX, 2, axis=0)
-    keypoints, scores = CombinedHead().decode([Look(maps, boxes)])
+    keypoints, scores = CombinedHead().decode([View(maps, boxes)])
     body = 26 if joints == 68 else joints - 110
     for part, decoded in (
         (slice(0, body), decode_argmax(maps, boxes)),
@@ -66,14 +66,14 @@ POINTS = np.array([[150.3, 100.4], [141.7, 88.9], [120.2, 160.6]])
 
 
 def test_offsets_reach_between_the_cells() -> None:
-    keypoints, scores = OffsetHead().decode([Look(offset_maps(POINTS, BOX[0]), BOX)])
+    keypoints, scores = OffsetHead().decode([View(offset_maps(POINTS, BOX[0]), BOX)])
     np.testing.assert_allclose(keypoints[0], POINTS, atol=1e-3)
     assert scores.min() > 0.9
 
 
 def test_offsets_of_an_empty_map_are_the_corner() -> None:
     maps = torch.cat([-torch.ones(1, 1, 64, 48), torch.full((1, 2, 64, 48), 7.0)], dim=1)
-    keypoints, _ = OffsetHead().decode([Look(maps, BOX)])
+    keypoints, _ = OffsetHead().decode([View(maps, BOX)])
     np.testing.assert_allclose(keypoints[0, 0], BOX[0, :2])
 
 
@@ -86,9 +86,9 @@ def test_a_flipped_look_at_the_offsets_agrees_with_the_plain_one() -> None:
     mirror = [0, 2, 1]
     head = OffsetHead()
     flipped = head.flip_back(offset_maps(mirrored[mirror], boxes[0]), mirror)
-    keypoints, _ = head.decode([Look(flipped, boxes)])
+    keypoints, _ = head.decode([View(flipped, boxes)])
     np.testing.assert_allclose(keypoints[0], POINTS, atol=1e-3)
-    both, _ = head.decode([Look(offset_maps(POINTS, boxes[0]), boxes), Look(flipped, boxes)])
+    both, _ = head.decode([View(offset_maps(POINTS, boxes[0]), boxes), View(flipped, boxes)])
     np.testing.assert_allclose(both[0], POINTS, atol=1e-3)
 
 
@@ -114,20 +114,20 @@ def test_looks_at_other_scales_and_sizes_agree_on_the_image(seed: int, scale: fl
     half_wide = np.array([half[1] * size[1] / size[0], half[1]]) * scale
     wide = np.concatenate([centre - half_wide, centre + half_wide]).astype(np.float32)[None]
     sigma = 2.0 / scale * size[0] / 64  # the same spread in the image
-    looks = [Look(bumps(points, BOX[0]), BOX), Look(bumps(points, wide[0], *size, sigma=sigma), wide)]
-    keypoints, scores = ArgmaxHead().decode(looks)
+    views = [View(bumps(points, BOX[0]), BOX), View(bumps(points, wide[0], *size, sigma=sigma), wide)]
+    keypoints, scores = ArgmaxHead().decode(views)
     np.testing.assert_allclose(keypoints[0], points, atol=1.3)  # within a cell of 2 pixels, quarters of it known
     assert scores.min() > 0.85
-    both = [Look(offset_maps(points, BOX[0]), BOX), Look(offset_maps(points, wide[0], *size), wide)]
+    both = [View(offset_maps(points, BOX[0]), BOX), View(offset_maps(points, wide[0], *size), wide)]
     keypoints, _ = OffsetHead().decode(both)
     np.testing.assert_allclose(keypoints[0], points, atol=0.05)
-    keypoints, _ = IntegralHead("divide_sum").decode(looks)
+    keypoints, _ = IntegralHead("divide_sum").decode(views)
     np.testing.assert_allclose(keypoints[0], points, atol=1.3)
 
 
 def test_a_finer_network_makes_the_average_finer() -> None:
     points = np.array([[150.0, 100.0]])
-    coarse, fine = Look(bumps(points, BOX[0]) * 0, BOX), Look(bumps(points, BOX[0], 128, 96, sigma=4), BOX)
+    coarse, fine = View(bumps(points, BOX[0]) * 0, BOX), View(bumps(points, BOX[0], 128, 96, sigma=4), BOX)
     keypoints, scores = ArgmaxHead().decode([coarse, fine])
     np.testing.assert_allclose(keypoints[0], points, atol=0.51)  # cells of one pixel
     np.testing.assert_allclose(scores, 0.5, atol=0.01)
@@ -141,8 +141,8 @@ def test_nobody_and_nothing_but_zeros(head: Head) -> None:
     for n in (0, 2):
         maps, boxes = torch.zeros(n, channels, 64, 48), np.tile(np.float32([0, 0, 9, 12]), (n, 1))
         other = boxes + np.float32([-1, -1, 1, 1])
-        looks = [Look(maps, boxes), Look(head.flip_back(maps, mirror), boxes), Look(maps, other)]
-        keypoints, scores = head.decode(looks)
+        views = [View(maps, boxes), View(head.flip_back(maps, mirror), boxes), View(maps, other)]
+        keypoints, scores = head.decode(views)
         assert keypoints.shape == (n, joints, 2)
         assert scores.shape == (n, joints)
         assert np.isfinite(keypoints).all()
@@ -150,10 +150,10 @@ def test_nobody_and_nothing_but_zeros(head: Head) -> None:
 
 
 def test_a_cell_counts_the_looks_that_show_it() -> None:
-    """A joint that only the wider look shows keeps its place and its score."""
+    """A joint that only the wider view shows keeps its place and its score."""
     narrow, wide = np.float32([[80, 0, 128, 64]]), np.float32([[8, 0, 200, 256]])
     points = np.array([[20.0, 100.0]])
-    looks = [Look(bumps(points, wide[0]), wide), Look(torch.zeros(1, 1, 64, 48), narrow)]
-    keypoints, scores = ArgmaxHead().decode(looks)
+    views = [View(bumps(points, wide[0]), wide), View(torch.zeros(1, 1, 64, 48), narrow)]
+    keypoints, scores = ArgmaxHead().decode(views)
     np.testing.assert_allclose(keypoints[0], points, atol=2.1)
     assert scores[0, 0] > 0.95

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import SHARED, needs_reference
 
 from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, flip_back
 from pipeline.skeletons import SKELETONS

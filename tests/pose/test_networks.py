@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_reference
-from functional_networks import forward
+from support.functional_networks import forward
+from support.paths import SHARED, needs_reference
 from torch import nn
 
-from pipeline.compute import Compute
 from pipeline.pose import build_pose_model
 from pipeline.pose.networks import POSE_MODELS
 from pipeline.pose.networks.hourglass import Hourglass
 from pipeline.pose.networks.resnet import ResNet
+from pipeline.runtime.device import Compute
 
 GOLDEN = Path(__file__).parent / "golden.json"
 REFERENCE = SHARED / "reference"

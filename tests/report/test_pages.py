@@ -10,9 +10,9 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from conftest import encode, gradient
 from playwright.sync_api import Browser, Page, sync_playwright
-from runs import make_run, make_truth
+from support.images import encode, gradient
+from support.runs import make_run, make_truth
 
 from jobs.evaluate import main as evaluate
 from pipeline.evaluation import evaluate_run

@@ -9,11 +9,12 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode, gradient
+from support.images import encode, gradient
 
 from pipeline import storage
-from pipeline.config import InputSettings
-from pipeline.sources import CocoIds, EncodedImage, Manifest, Shard, plan_collection, read_shard, write_manifest
+from pipeline.coco.ids import CocoIds
+from pipeline.settings.tree import InputSettings
+from pipeline.sources import EncodedImage, Manifest, Shard, plan_collection, read_shard, write_manifest
 
 JPEG = encode(gradient())
 

@@ -4,11 +4,10 @@ import time
 
 import fsspec
 import pytest
-from conftest import S3Server
-from faults import FAULTS
+from support.faults import FAULTS
+from support.s3 import S3Server
 
 from pipeline import storage
-from pipeline.storage import door
 
 
 def test_what_is_written_is_read(folder: str) -> None:

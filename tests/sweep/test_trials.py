@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.config import Settings
-from pipeline.flags import SettingsError, as_flags, parse_settings
+from pipeline.settings.flags import SettingsError, as_flags, parse_settings
+from pipeline.settings.tree import Settings
 from pipeline.sweep.leaderboard import Row, pareto, ranked
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import Trial, by_networks, trials_of

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT
+from support.paths import PROJECT
 
 from pipeline.pose import build_pose_model
 from pipeline.skeletons import SKELETONS
@@ -139,7 +139,7 @@ def test_kept_weights_have_statistics_of_their_own() -> None:
     """After few steps BatchNorm's running statistics are far from the weights'; those that are kept are not."""
     learning = trainer(dataclasses.replace(OPTIONS, batch=12), augmentation=NO_POSE_AUGMENTATION)
     list(learning.train_epoch())
-    settled = learning.settled()
+    settled = learning.with_precise_batchnorm()
     network, views = learning.network, next(learning._batches(range(1)))
     differences = []
     for weights in (learning.averaged, settled):

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_people
+from support.paths import SHARED, needs_people
 
-from pipeline.evaluation.pck import box_lengths, pck
+from pipeline.boxes import long_sides
+from pipeline.evaluation.pck import pck
 from pipeline.images import decode_image
 from pipeline.pose import build_pose_model
 from pipeline.pose.heatmap import decode_argmax
@@ -47,14 +48,14 @@ def test_sixteen_people_are_learnt_by_heart() -> None:
     trainer = Trainer(network, task, options, torch.device("cpu"))
     while trainer.epoch < options.epochs:
         list(trainer.train_epoch())
-    network.load_state_dict(trainer.settled())
+    network.load_state_dict(trainer.with_precise_batchnorm())
     network.eval()
     pixels, true, labelled = task.views(range(PEOPLE), [np.random.default_rng(0)] * PEOPLE)
     with torch.inference_mode():
         heatmaps = network(network_input(torch.from_numpy(pixels)))
     covered = np.tile(np.float32([0, 0, SIZE[1], SIZE[0]]), (PEOPLE, 1))
     found, _ = decode_argmax(heatmaps, covered)
-    correct = pck(found, true, labelled, box_lengths(covered), SKELETON)
+    correct = pck(found, true, labelled, long_sides(covered), SKELETON)
     assert correct.people == PEOPLE
     assert correct.body == 1.0
     assert np.nanmin(list(correct.joints.values())) == 1.0

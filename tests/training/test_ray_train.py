@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from test_train_run import arguments, collection, run  # noqa: F401
+from support.training import run
 
-from pipeline.checkpoints import read_state_dict
-from pipeline.config import ComputeSettings
+from pipeline.settings.tree import ComputeSettings
 from pipeline.training import ray_train
 from pipeline.training.settings import TrainSettings
+from pipeline.weights.checkpoints import read_state_dict
 
 SMALL = {
     "validation": "none", "pose.input_size": "64x64", "optimisation.batch": 4, "optimisation.learning_rate": "0.0005",
@@ -56,7 +56,7 @@ def test_more_workers_than_the_machine_holds_are_refused(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_learn_what_one_does(collection, tmp_path: Path) -> None:  # noqa: F811
+def test_two_workers_learn_what_one_does(collection, tmp_path: Path) -> None:
     run(tmp_path, **SMALL)
     output = run(tmp_path, output=tmp_path / "two", workers=2, **SMALL)
     assert "2 workers" in output
@@ -70,7 +70,7 @@ def test_two_workers_learn_what_one_does(collection, tmp_path: Path) -> None:  #
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_nothing_but_time(collection, tmp_path: Path) -> None:  # noqa: F811
+def test_a_worker_that_dies_costs_nothing_but_time(collection, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     killed: list[int] = []
 
@@ -106,7 +106,7 @@ class Counting(SimpleHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_a_mistake_that_another_attempt_would_meet_again_is_told_at_once(collection, tmp_path: Path) -> None:  # noqa: F811
+def test_a_mistake_that_another_attempt_would_meet_again_is_told_at_once(collection, tmp_path: Path) -> None:
     collection["categories"][0]["keypoints"].pop()
     (tmp_path / "train.json").write_text(json.dumps(collection))
     Counting.asked = []
@@ -125,7 +125,7 @@ def test_a_mistake_that_another_attempt_would_meet_again_is_told_at_once(collect
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_ends_all_workers_at_once(collection, tmp_path: Path) -> None:  # noqa: F811
+def test_a_loss_that_is_no_number_ends_all_workers_at_once(collection, tmp_path: Path) -> None:
     settings = {**SMALL, "optimisation.learning_rate": "1e30", "optimisation.warm_up": 0}
     for workers in (1, 2):
         told = run(tmp_path, code=1, output=tmp_path / str(workers), workers=workers, **settings)

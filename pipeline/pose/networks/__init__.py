@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.errors import UserError
 from pipeline.pose.networks.fastpose import (
     ClassicFastPose,
     DeformableFastPose,
@@ -56,7 +57,7 @@ def build_pose_model(name: str, num_joints: int = 17, **options: Any) -> nn.Modu
         options: of the network's class, e.g. `conv_dim=256`, `modulated=True`, `stacks=8`.
 
     Raises:
-        ValueError: an unknown name; the text suggests the nearest.
+        UserError: an unknown name; the text suggests the nearest.
 
     >>> sum(p.numel() for p in build_pose_model("fastpose_r50").parameters())
     40577745
@@ -64,5 +65,5 @@ def build_pose_model(name: str, num_joints: int = 17, **options: Any) -> nn.Modu
     if name not in POSE_MODELS:
         close = difflib.get_close_matches(name, POSE_MODELS, n=1, cutoff=0.3)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"pose.name is {name!r}: no such network; {hint}Known: {', '.join(POSE_MODELS)}")
+        raise UserError(f"pose.name is {name!r}: no such network; {hint}Known: {', '.join(POSE_MODELS)}")
     return POSE_MODELS[name](num_joints=num_joints, **options)

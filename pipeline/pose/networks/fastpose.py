@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 
+from pipeline.errors import UserError
 from pipeline.pose.networks.efficientnet import EfficientNetLite0
 from pipeline.pose.networks.resnet import ResNet
 
@@ -168,5 +169,5 @@ class DenseFastPoseDUC(nn.Module):
 
 def _at_most(num_joints: int, outputs: int, name: str) -> int:
     if not 1 <= num_joints <= outputs:
-        raise ValueError(f"{name} has {outputs} outputs; {num_joints} of them were asked for")
+        raise UserError(f"{name} has {outputs} outputs; {num_joints} of them were asked for")
     return num_joints

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.detectors.letterbox import DARKNET
 from pipeline.training.colour import recolour
-from pipeline.training.detector.data import People
+from pipeline.training.detector.data import BoxLabels
 from pipeline.training.options import BoxAugmentation
 
 # A person of whom less is left in a view is neither a person to find nor background.
@@ -21,8 +21,8 @@ _MOSAIC_SCALE = 0.75  # of an image in a mosaic, before its random one
 
 
 def single_view(
-    pixels: np.ndarray, people: People, side: int, settings: BoxAugmentation, random: np.random.Generator
-) -> tuple[np.ndarray, People]:
+    pixels: np.ndarray, people: BoxLabels, side: int, settings: BoxAugmentation, random: np.random.Generator
+) -> tuple[np.ndarray, BoxLabels]:
     """One image in the middle of a view, give or take.
 
     Args:
@@ -42,8 +42,8 @@ def single_view(
 
 
 def mosaic_view(
-    images: Sequence[tuple[np.ndarray, People]], side: int, settings: BoxAugmentation, random: np.random.Generator
-) -> tuple[np.ndarray, People]:
+    images: Sequence[tuple[np.ndarray, BoxLabels]], side: int, settings: BoxAugmentation, random: np.random.Generator
+) -> tuple[np.ndarray, BoxLabels]:
     """Four images around a random point, each with its corner there; arguments and result as of `single_view`."""
     view = np.full((side, side, 3), DARKNET.pad_value, np.uint8)
     middle = side * random.uniform(0.3, 0.7, 2)
@@ -56,26 +56,26 @@ def mosaic_view(
         found.append(
             _place(view, area, pixels, people, scale, np.array([x, y]), np.array(corner, float), settings, random)
         )
-    return view, People(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    return view, BoxLabels(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 def _place(
     view: np.ndarray,
     area: tuple[int, int, int, int],
     pixels: np.ndarray,
-    people: People,
+    people: BoxLabels,
     scale: float,
     target: np.ndarray,
     anchor: np.ndarray,
     settings: BoxAugmentation,
     random: np.random.Generator,
-) -> People:
+) -> BoxLabels:
     """Draw an image into an area of a view, its point `anchor` (of its size) at `target`; its people there."""
     left, top, right, bottom = area
     height, width = pixels.shape[:2]
     if random.random() < settings.flip:
         pixels = pixels[:, ::-1]
-        people = People(*(boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0] for boxes in people))
+        people = BoxLabels(*(boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0] for boxes in people))
     offset = target - anchor * scale * np.array([width, height])
     pixels = recolour(np.ascontiguousarray(pixels), settings.colour, random)
     # Pixel centres: the first pixel covers 0..1 in box coordinates, so its centre is at a half.
@@ -85,10 +85,10 @@ def _place(
         pixels, matrix, (right - left, bottom - top), dst=view[top:bottom, left:right], flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT, borderValue=(DARKNET.pad_value,) * 3,
     )  # fmt: skip
-    return _seen(People(*(boxes * scale + np.tile(offset, 2) for boxes in people)), area)
+    return _seen(BoxLabels(*(boxes * scale + np.tile(offset, 2) for boxes in people)), area)
 
 
-def _seen(people: People, area: tuple[int, int, int, int]) -> People:
+def _seen(people: BoxLabels, area: tuple[int, int, int, int]) -> BoxLabels:
     """What of these people lies in an area; those of whom too little does are ignored regions."""
     left, top, right, bottom = area
     boxes, ignored = (np.clip(b, [left, top] * 2, [right, bottom] * 2) for b in people)
@@ -99,4 +99,6 @@ def _seen(people: People, area: tuple[int, int, int, int]) -> People:
     share = areas(boxes) / np.maximum(areas(people.boxes), 1e-9)
     kept = share >= _LEAST_SHOWN
     cut = boxes[~kept & (share > 0)]
-    return People(boxes[kept].astype(np.float32), np.concatenate([ignored[areas(ignored) > 0], cut]).astype(np.float32))
+    return BoxLabels(
+        boxes[kept].astype(np.float32), np.concatenate([ignored[areas(ignored) > 0], cut]).astype(np.float32)
+    )

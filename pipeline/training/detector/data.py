@@ -9,18 +9,20 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.coco.boxes import box_xyxy
+from pipeline.coco.categories import person_entries
+from pipeline.coco.errors import AnnotationError
 from pipeline.training import jpegs
-from pipeline.training.annotations import AnnotationError, box_of
 
 
-class People(NamedTuple):
+class BoxLabels(NamedTuple):
     """Boxes x1 y1 x2 y2 of an image: `boxes` (N, 4) of people, `ignored` (M, 4) of regions that tell nothing."""
 
     boxes: np.ndarray
     ignored: np.ndarray
 
 
-def boxes_of(annotations: Mapping[str, Any], name: str, incomplete: bool = False) -> dict[int, People]:
+def boxes_of(annotations: Mapping[str, Any], name: str, incomplete: bool = False) -> dict[int, BoxLabels]:
     """The people of every image that can be learnt from, by image id; images without people among them.
 
     Crowds are ignored regions. So is all of an image whose entry says `"dense_boxes": false`, which may show people
@@ -34,7 +36,6 @@ def boxes_of(annotations: Mapping[str, Any], name: str, incomplete: bool = False
     Raises:
         AnnotationError: an entry without a proper box, named.
     """
-    person = {c["id"] for c in annotations.get("categories", []) if c.get("name") == "person"} or {1}
     found: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {}
     for image in annotations["images"]:
         if image.get("dense_boxes", True):
@@ -45,13 +46,15 @@ def boxes_of(annotations: Mapping[str, Any], name: str, incomplete: bool = False
                     f"{name}: image {image['id']} has no width and height; incomplete boxes need them"
                 )
             found[image["id"]] = ([], [np.array([0, 0, image["width"], image["height"]], np.float32)])
-    for entry in annotations["annotations"]:
-        if entry["image_id"] not in found or entry.get("category_id", 1) not in person:
+    for entry in person_entries(annotations, name):
+        if entry["image_id"] not in found:
             continue
-        box = box_of(entry, name)
+        box = box_xyxy(entry, name)
         if box is not None:
             found[entry["image_id"]][bool(entry.get("iscrowd"))].append(box)
-    return {number: People(*(np.array(b, np.float32).reshape(-1, 4) for b in both)) for number, both in found.items()}
+    return {
+        number: BoxLabels(*(np.array(b, np.float32).reshape(-1, 4) for b in both)) for number, both in found.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ImageSet:
     """
 
     jpegs: list[bytes]
-    people: list[People]
+    people: list[BoxLabels]
     weights: np.ndarray
 
     def __len__(self) -> int:
@@ -78,7 +81,7 @@ class ImageSet:
     def to_bytes(self, made_for: str = "") -> bytes:
         """One .npz that holds everything, and what it was made for."""
         arrays: dict[str, np.ndarray] = {}
-        for name in People._fields:
+        for name in BoxLabels._fields:
             boxes = [getattr(people, name) for people in self.people]
             arrays |= {name: np.concatenate(boxes), f"{name}_counts": np.array([len(b) for b in boxes])}
         return jpegs.to_npz(self.jpegs, made_for, weights=self.weights, **arrays)
@@ -86,8 +89,8 @@ class ImageSet:
     @classmethod
     def from_bytes(cls, content: bytes) -> ImageSet:
         encoded, arrays = jpegs.from_npz(content)
-        columns = [np.split(arrays[name], np.cumsum(arrays[f"{name}_counts"])[:-1]) for name in People._fields]
-        return cls(encoded, [People(*both) for both in zip(*columns, strict=True)], arrays["weights"])
+        columns = [np.split(arrays[name], np.cumsum(arrays[f"{name}_counts"])[:-1]) for name in BoxLabels._fields]
+        return cls(encoded, [BoxLabels(*both) for both in zip(*columns, strict=True)], arrays["weights"])
 
     @classmethod
     def join(cls, sets: Sequence[ImageSet]) -> ImageSet:
@@ -99,7 +102,7 @@ class ImageSet:
         )
 
 
-def shrink_images(images: Iterable[tuple[np.ndarray, People, float]], side: int) -> ImageSet:
+def shrink_images(images: Iterable[tuple[np.ndarray, BoxLabels, float]], side: int) -> ImageSet:
     """Keep images at no more detail than the network is shown.
 
     Args:
@@ -110,7 +113,7 @@ def shrink_images(images: Iterable[tuple[np.ndarray, People, float]], side: int)
         AnnotationError: there is no image.
     """
     encoded: list[bytes] = []
-    people: list[People] = []
+    people: list[BoxLabels] = []
     weights: list[float] = []
     for pixels, found, weight in images:
         height, width = pixels.shape[:2]
@@ -120,7 +123,7 @@ def shrink_images(images: Iterable[tuple[np.ndarray, People, float]], side: int)
             pixels = cv2.resize(pixels, sides, interpolation=cv2.INTER_AREA)
         ratio = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2, np.float32)
         encoded.append(jpegs.encode(pixels))
-        people.append(People(found.boxes * ratio, found.ignored * ratio))
+        people.append(BoxLabels(found.boxes * ratio, found.ignored * ratio))
         weights.append(weight)
     if not encoded:
         raise AnnotationError("nothing to learn from: no image has complete boxes")

@@ -61,7 +61,7 @@ def detection_loss(predictions: Tensor, cells: Tensor, reach: float, boxes: Tens
     return loss / count
 
 
-def taught_loss(predictions: Tensor, taught: Tensor) -> Tensor:
+def distillation_loss(predictions: Tensor, taught: Tensor) -> Tensor:
     """How far predictions are from a teacher's, per person that it sees; the same three terms, by its scores.
 
     Args:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.detectors.darknet import Darknet
+from pipeline.errors import UserError
 from pipeline.training.detector.augment import mosaic_view, single_view
-from pipeline.training.detector.data import ImageSet, People
-from pipeline.training.detector.loss import detection_loss, taught_loss
+from pipeline.training.detector.data import BoxLabels, ImageSet
+from pipeline.training.detector.loss import detection_loss, distillation_loss
 from pipeline.training.options import BoxAugmentation
 
 _PERSON, _IGNORED = 1, 2
@@ -35,14 +36,14 @@ class DetectorTask:
     ) -> None:
         """
         Args:
-            teacher: views (B, S, S, 3) uint8 RGB to what `taught_loss` wants.
+            teacher: views (B, S, S, 3) uint8 RGB to what `distillation_loss` wants.
             teacher_share: of the loss.
 
         Raises:
-            ValueError: the network knows more classes than one.
+            UserError: the network knows more classes than one.
         """
         if network.classes != 1:
-            raise ValueError(f"the description has {network.classes} classes; a person detector has classes=1")
+            raise UserError(f"the description has {network.classes} classes; a person detector has classes=1")
         self.weights = images.weights
         self._images = images
         self._shares = images.weights.astype(np.float64) / images.weights.sum(dtype=np.float64)
@@ -66,7 +67,7 @@ class DetectorTask:
             kinds[place, : len(people.boxes)] = _PERSON
         return np.stack([pixels for pixels, _ in views]), boxes, kinds
 
-    def _view(self, row: int, random: np.random.Generator) -> tuple[np.ndarray, People]:
+    def _view(self, row: int, random: np.random.Generator) -> tuple[np.ndarray, BoxLabels]:
         if random.random() >= self._augmentation.mosaic:
             pixels, people = self._images.pixels(row), self._images.people[row]
             return single_view(pixels, people, self._side, self._augmentation, random)
@@ -84,4 +85,4 @@ class DetectorTask:
         loss = told + detection_loss(predictions, self._cells.to(inputs.device), self._reach, boxes, kinds)
         if self._teacher is None or not torch.is_grad_enabled():  # statistics are settled: nobody learns
             return loss
-        return torch.lerp(loss, taught_loss(predictions, self._teacher(pixels)), self._teacher_share)
+        return torch.lerp(loss, distillation_loss(predictions, self._teacher(pixels)), self._teacher_share)

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
 from pipeline.detectors.exported import ExportedDetector, yolox_cells
+from pipeline.errors import UserError
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings
 
 _PERSON = 0  # of COCO's 80 classes
 
@@ -25,7 +26,7 @@ class YoloxTeacher:
             cells: (N, 3) centre x, y and stride of each prediction of the network that learns.
 
         Raises:
-            ValueError: it is exported for another size of input, or the other network has other cells.
+            UserError: it is exported for another size of input, or the other network has other cells.
         """
         settings = DetectorSettings(name="yolox", weights=weights, batch=batch, input_size=side)
         self._detector = ExportedDetector.from_settings(settings, compute)
@@ -34,7 +35,7 @@ class YoloxTeacher:
         if len(own) == len(cells):
             order[np.lexsort(cells.T.numpy())] = np.lexsort(own.T.numpy())
         if len(own) != len(cells) or not torch.equal(own[order], cells):
-            raise ValueError(
+            raise UserError(
                 f"detector.teacher {weights} finds one person a cell at strides 8, 16 and 32, {len(own)} in all; "
                 f"detector.cfg has {len(cells)} predictions: its yolo layers need these strides and one anchor each"
             )

@@ -16,7 +16,7 @@ from pipeline.training.options import PoseAugmentation
 
 
 @dataclass(frozen=True)
-class View:
+class AugmentedCrop:
     """What the network is shown, and where the joints are in it.
 
     Attributes:
@@ -40,7 +40,7 @@ def view_of(
     upper_body: np.ndarray,
     settings: PoseAugmentation,
     random: np.random.Generator,
-) -> View:
+) -> AugmentedCrop:
     """A random view of one person.
 
     Args:
@@ -78,7 +78,7 @@ def view_of(
     if flip:
         points, known = points[mirror], labelled[mirror]
     inside = ((points >= 0) & (points < [width, height])).all(axis=1)
-    return View(_occlude(recolour(shown, settings.colour, random), settings, random), points, known & inside)
+    return AugmentedCrop(_occlude(recolour(shown, settings.colour, random), settings, random), points, known & inside)
 
 
 def _half_body(

@@ -12,9 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.skeletons import SKELETONS, WHOLE_BODY_COLUMNS
+from pipeline.coco.boxes import box_xyxy
+from pipeline.coco.categories import person_entries
+from pipeline.coco.errors import AnnotationError
+from pipeline.coco.keypoints import has_whole_body_columns, joined_keypoints
+from pipeline.skeletons import SKELETONS
 from pipeline.training import jpegs
-from pipeline.training.annotations import AnnotationError, box_of
 
 # Of the longer side of a box: what rotation by 45 degrees, scaling and jitter can bring into a crop.
 _MARGIN = 0.55
@@ -70,17 +73,15 @@ def in_joints(
     Raises:
         AnnotationError: an entry that is no keypoint annotation, named.
     """
-    entries = [entry for entry in annotations["annotations"] if entry.get("keypoints") is not None]
-    whole_body = any(column in entry for entry in entries for column in WHOLE_BODY_COLUMNS)
+    entries = [entry for entry in person_entries(annotations, name) if entry.get("keypoints") is not None]
+    whole_body = any(map(has_whole_body_columns, entries))
     if own is None:
         categories = [c["keypoints"] for c in annotations.get("categories", []) if c.get("keypoints")]
         own = SKELETONS["wholebody133"].joints if whole_body else categories[0] if categories else joints
     places = joint_map(list(own), list(joints), name)
     found = []
     for entry in entries:
-        values = list(entry["keypoints"])
-        if whole_body and len(values) < 3 * len(own):
-            values += [value for column in WHOLE_BODY_COLUMNS for value in entry.get(column) or ()]
+        values = joined_keypoints(entry, len(own))
         try:
             array = np.asarray(values, np.float32)
         except (TypeError, ValueError):
@@ -119,7 +120,7 @@ def people_of(
             continue
         values = entry["keypoints"]
         labelled = values[:, 2] > 0
-        box = box_of(entry, name)
+        box = box_xyxy(entry, name)
         if box is None or labelled.sum() < least_joints:
             continue
         if not isinstance(entry.get("id"), int) or not isinstance(entry.get("image_id"), int):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.detectors.letterbox import letterbox
 from pipeline.training.detector.augment import mosaic_view, single_view
-from pipeline.training.detector.data import People
+from pipeline.training.detector.data import BoxLabels
 from pipeline.training.options import NO_BOX_AUGMENTATION as NONE
 from pipeline.training.options import BoxAugmentation
 
@@ -16,11 +16,11 @@ EVERYTHING = BoxAugmentation(flip=0.5, mosaic=1.0, scale=0.5, shift=0.2, colour=
 NOBODY = np.zeros((0, 4), np.float32)
 
 
-def picture(width: int, height: int, box: tuple[int, int, int, int]) -> tuple[np.ndarray, People]:
+def picture(width: int, height: int, box: tuple[int, int, int, int]) -> tuple[np.ndarray, BoxLabels]:
     pixels = np.zeros((height, width, 3), np.uint8)
     x1, y1, x2, y2 = box
     pixels[y1:y2, x1:x2] = 255
-    return pixels, People(np.float32([box]), NOBODY)
+    return pixels, BoxLabels(np.float32([box]), NOBODY)
 
 
 def bright(view: np.ndarray) -> list[float]:
@@ -51,7 +51,7 @@ def test_the_box_goes_with_its_pixels(seed: int, width: int, height: int) -> Non
 @given(seed=st.integers(0, 10_000), which=st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_in_a_mosaic_too(seed: int, which: int) -> None:
-    empty = (np.zeros((120, 90, 3), np.uint8), People(NOBODY, NOBODY))
+    empty = (np.zeros((120, 90, 3), np.uint8), BoxLabels(NOBODY, NOBODY))
     images = [empty] * 4
     images[which] = picture(140, 120, (40, 30, 100, 90))
     view, seen = mosaic_view(images, 160, EVERYTHING, np.random.default_rng(seed))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from conftest import gradient
+from support.images import gradient
 
-from pipeline.training.annotations import AnnotationError
-from pipeline.training.detector.data import ImageSet, People, boxes_of, shrink_images
+from pipeline.coco.annotations import AnnotationError
+from pipeline.training.detector.data import BoxLabels, ImageSet, boxes_of, shrink_images
 
 
 def file_of(*annotations: dict, **image: object) -> dict:
@@ -46,8 +46,8 @@ def test_images_are_shrunk_stored_and_joined() -> None:
     boxes = np.float32([[100, 100, 300, 500]])
     images = shrink_images(
         [
-            (gradient(600, 800), People(boxes, boxes[:0]), 2.0),
-            (gradient(100, 90), People(boxes[:0], np.float32([[1, 2, 3, 4]])), 1.0),
+            (gradient(600, 800), BoxLabels(boxes, boxes[:0]), 2.0),
+            (gradient(100, 90), BoxLabels(boxes[:0], np.float32([[1, 2, 3, 4]])), 1.0),
         ],
         400,
     )

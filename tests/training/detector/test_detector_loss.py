@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.training.detector.loss import assign, detection_loss, taught_loss
+from pipeline.training.detector.loss import assign, detection_loss, distillation_loss
 
 # Four cells in a row, 10 pixels each, one prediction a cell; a person over the second and third.
 CELLS = torch.tensor([[5.0, 5, 10], [15, 5, 10], [25, 5, 10], [35, 5, 10]])
@@ -77,8 +77,8 @@ def test_the_loss_beside_a_teacher_by_hand() -> None:
     hardly = -(0.04 * math.log(0.3) + 0.96 * math.log(0.7)) * 0.26**2
     # The second is scored too little for its box to be learnt, and both scores together count for less than one person.
     expected = seen + hardly + 0.8 * (5 * box - 0.5 * math.log(0.7))
-    assert taught_loss(p, taught).item() == pytest.approx(expected, rel=1e-4)
-    twice = taught_loss(p.repeat(2, 1, 1), taught.repeat(2, 1, 1))
+    assert distillation_loss(p, taught).item() == pytest.approx(expected, rel=1e-4)
+    twice = distillation_loss(p.repeat(2, 1, 1), taught.repeat(2, 1, 1))
     assert twice.item() == pytest.approx(2 * expected / 1.68, rel=1e-4)
 
 

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_DETECTOR
+from support.descriptions import TINY_DETECTOR
 
 from pipeline.detectors.darknet import Darknet
-from pipeline.training.detector.data import People, shrink_images
+from pipeline.training.detector.data import BoxLabels, shrink_images
 from pipeline.training.detector.task import DetectorTask
 from pipeline.training.loop import Trainer, TrainingDiverged
 from pipeline.training.options import NO_BOX_AUGMENTATION, BoxAugmentation, Optimisation
 
 SIDE = 64
-PEOPLE = People(np.float32([[10, 10, 50, 60]]), np.zeros((0, 4), np.float32))
+PEOPLE = BoxLabels(np.float32([[10, 10, 50, 60]]), np.zeros((0, 4), np.float32))
 
 
 def task(augmentation: BoxAugmentation, *weights: float) -> DetectorTask:

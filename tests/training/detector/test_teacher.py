@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import encode
+from support.images import encode
 from torch import Tensor, nn
 
 from jobs.train import main
-from pipeline.compute import Compute
-from pipeline.config import DetectorSettings
 from pipeline.detectors import build_detector
 from pipeline.detectors.darknet import Darknet
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings
 from pipeline.training.detector.teacher import YoloxTeacher
 
 CPU = Compute.resolve("cpu", "float32")

@@ -9,7 +9,7 @@ from pipeline.pose.crop import crop_boxes, cut_crops
 from pipeline.skeletons import SKELETONS
 from pipeline.training.options import NO_POSE_AUGMENTATION as NONE
 from pipeline.training.options import PoseAugmentation
-from pipeline.training.pose.augment import View, view_of
+from pipeline.training.pose.augment import AugmentedCrop, view_of
 
 SKELETON = SKELETONS["coco17"]
 UPPER = np.array([i < 11 for i in range(17)])
@@ -26,7 +26,7 @@ def dotted(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pixels, joints, np.array([110, 70, 290, 330], np.float32)
 
 
-def view(seed: int, augmentation: PoseAugmentation, labelled: np.ndarray | None = None) -> View:
+def view(seed: int, augmentation: PoseAugmentation, labelled: np.ndarray | None = None) -> AugmentedCrop:
     pixels, joints, box = dotted(seed)
     labelled = np.ones(17, bool) if labelled is None else labelled
     random = np.random.default_rng(seed)

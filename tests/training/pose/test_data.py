@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from conftest import gradient
+from support.images import gradient
 
+from pipeline.coco.annotations import AnnotationError
 from pipeline.skeletons import SKELETONS
-from pipeline.training.annotations import AnnotationError
 from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, joint_map, people_of
 
 JOINTS = SKELETONS["coco17"].joints

@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from conftest import gradient
+from support.images import gradient
 
 from pipeline.pose import build_pose_model
 from pipeline.skeletons import SKELETONS

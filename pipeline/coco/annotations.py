@@ -1,0 +1,248 @@
+"""COCO annotation files: as plain content, or streamed into columns."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ijson
+import numpy as np
+
+from pipeline import storage
+from pipeline.coco.categories import PersonCategory
+from pipeline.coco.columns import GroundTruth
+from pipeline.coco.errors import AnnotationError
+from pipeline.coco.ids import CocoIds
+from pipeline.coco.keypoints import WHOLE_BODY_JOINTS, joined_keypoints
+from pipeline.skeletons import Skeleton
+
+# Different in every image, long, and of no use as a group of images.
+_DROPPED_IMAGE_FIELDS = ("coco_url", "flickr_url", "date_captured")
+_HEAD_LENGTH = 0.6  # of the diagonal of the head's box (PCKh: Andriluka et al., CVPR 2014)
+
+
+def load_annotations(uri: str) -> dict[str, Any]:
+    """The content of a COCO annotation file, with every image checked for `id` and `file_name`.
+
+    Raises:
+        AnnotationError: it is not an annotation file.
+        storage.MissingObject: there is no such file.
+    """
+    content = load_json(uri)
+    if not isinstance(content, dict) or "images" not in content:
+        raise AnnotationError(f"{uri}: not a COCO annotation file; it has no `images`")
+    for index, image in enumerate(content["images"]):
+        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
+            raise AnnotationError(f"{uri}: images[{index}] lacks id or file_name")
+    return content
+
+
+def load_json(uri: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        AnnotationError: it is not JSON.
+    """
+    try:
+        return json.loads(storage.read_bytes(uri))
+    except storage.MissingObject:
+        raise
+    except ValueError as error:
+        raise AnnotationError(f"{uri}: not valid JSON ({error})") from None
+
+
+def person_category(source: str | Mapping[str, Any]) -> PersonCategory:
+    """Which category of a file is a person; streams.
+
+    Args:
+        source: URI of a COCO annotation file, or its content.
+
+    Raises:
+        AnnotationError: no category is a person, see `PersonCategory`.
+    """
+    return PersonCategory(entries(source, "categories"), source if isinstance(source, str) else "the annotations")
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The images of an annotation file, by ascending id, and the people annotated in them.
+
+    Attributes:
+        ids: (I,) image ids.
+        images: scalar fields of the file's images, one list of I values each, `file_name` among them; None where an
+            image lacks the field.
+        people: of all images, image after image.
+        starts: (I + 1,) where the people of each image start.
+        with_keypoints: whether any annotation has keypoints.
+        person_id: the category id of people; None if the file has neither categories nor annotations.
+    """
+
+    ids: np.ndarray
+    images: Mapping[str, list[Any]]
+    people: GroundTruth
+    starts: np.ndarray
+    with_keypoints: bool
+    person_id: int | None
+
+    def slice(self, first: int, end: int) -> Annotations:
+        """Images `first` up to, not including, `end`."""
+        starts = self.starts[first : end + 1]
+        people = self.people.rows(slice(starts[0], starts[-1]))
+        images = {key: values[first:end] for key, values in self.images.items()}
+        return Annotations(self.ids[first:end], images, people, starts - starts[0], self.with_keypoints, self.person_id)
+
+    def coco_ids(self) -> CocoIds:
+        """The images' ids by their names."""
+        return CocoIds(zip(self.images["file_name"], self.ids.tolist(), strict=True))
+
+
+def read_annotations(source: str | Mapping[str, Any], skeleton: Skeleton | None) -> Annotations:
+    """Read an annotation file into columns; streams.
+
+    Args:
+        source: URI of a COCO annotation file, or its content.
+        skeleton: of the keypoints to compare; None to compare boxes.
+
+    Raises:
+        AnnotationError: it is not an annotation file, or an entry cannot be used; the message has its number.
+    """
+    name = source if isinstance(source, str) else "the annotations"
+    category = person_category(source)
+    ids, images = _images(entries(source, "images"), name)
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    if (repeated := np.flatnonzero(ids[1:] == ids[:-1])).size:
+        raise AnnotationError(f"{name}: two images have the id {ids[repeated[0]]}")
+    people = _PeopleColumns(name, skeleton)
+    for number, entry in enumerate(entries(source, "annotations")):
+        try:
+            if category.accepts(entry):
+                people.add(number, entry)
+        except (TypeError, AttributeError, OverflowError) as error:
+            raise AnnotationError(f"{name}: annotations[{number}] has a value of the wrong type ({error})") from None
+    ground_truth, image_ids = people.finish()
+    rows, starts = group_by_image(ids, image_ids)
+    ordered = {key: [values[i] for i in order] for key, values in images.items()}
+    return Annotations(ids, ordered, ground_truth.rows(rows), starts, people.with_keypoints, category.id)
+
+
+def entries(source: str | Mapping[str, Any], key: str) -> Iterator[Any]:
+    """The entries of a list in a JSON object, one at a time.
+
+    Args:
+        source: URI of the file, or its content.
+        key: of the list; "" if the file itself is the list.
+
+    Raises:
+        AnnotationError: it is not JSON.
+    """
+    if not isinstance(source, str):
+        yield from source.get(key) or ()
+        return
+    with storage.open_read(source) as stream:
+        try:
+            yield from ijson.items(stream, f"{key}.item" if key else "item", use_float=True)
+        except ijson.JSONError as error:
+            raise AnnotationError(f"{source}: not valid JSON ({str(error).splitlines()[0]})") from None
+
+
+def group_by_image(
+    ids: np.ndarray, image_ids: np.ndarray, order: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers grouped by image.
+
+    Args:
+        ids: (I,) of the images, ascending.
+        image_ids: (N,) of the rows; rows of other images are left out.
+        order: (N,) sort keys of the rows within an image, ascending; equal ones, and by default all, keep their order.
+
+    Returns:
+        Row numbers, and (I + 1,) where those of each image start.
+    """
+    rank = np.searchsorted(ids, image_ids)
+    known = rank < len(ids)
+    known[known] = ids[rank[known]] == image_ids[known]
+    rank = np.where(known, rank, len(ids))
+    rows = np.argsort(rank, kind="stable") if order is None else np.lexsort((order, rank))
+    starts = np.searchsorted(rank[rows], np.arange(len(ids) + 1))
+    return rows[: starts[-1]], starts
+
+
+def _images(listed: Iterable[Any], name: str) -> tuple[np.ndarray, dict[str, list[Any]]]:
+    ids = array("q")
+    columns: dict[str, list[Any]] = {}
+    shared: dict[str, str] = {}
+    for number, image in enumerate(listed):
+        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
+            raise AnnotationError(f"{name}: images[{number}] lacks id or file_name")
+        if not isinstance(image["id"], int):
+            raise AnnotationError(f"{name}: images[{number}] has the id {image['id']!r}; expected a whole number")
+        ids.append(image["id"])
+        for key, value in image.items():
+            if isinstance(value, str | int | float) and key not in _DROPPED_IMAGE_FIELDS:
+                column = columns.setdefault(key, [])
+                column += [None] * (number - len(column))
+                # Sources and licences repeat: one copy of each text is enough for a million images.
+                column.append(shared.setdefault(value, value) if isinstance(value, str) else value)
+    if not ids:
+        raise AnnotationError(f"{name}: not a COCO annotation file, or an empty one; it has no `images`")
+    for column in columns.values():
+        column += [None] * (len(ids) - len(column))
+    return np.array(ids), columns
+
+
+class _PeopleColumns:
+    """Collects annotations into columns."""
+
+    def __init__(self, name: str, skeleton: Skeleton | None) -> None:
+        self.with_keypoints = False
+        self._name = name
+        self._skeleton = skeleton
+        self._num_joints = len(skeleton) if skeleton else 0
+        self._image_ids = array("q")
+        self._numbers = array("d")  # box, area, head length
+        self._flags = bytearray()  # crowd, ignored
+        self._keypoints = array("d")
+
+    def add(self, number: int, entry: Mapping[str, Any]) -> None:
+        where = f"{self._name}: annotations[{number}]"
+        for key in ("image_id", "bbox", "area"):
+            if key not in entry:
+                raise AnnotationError(f"{where} lacks {key}")
+        keypoints = joined_keypoints(entry, self._num_joints)
+        self.with_keypoints |= bool(entry.get("keypoints"))
+        labelled = entry.get("num_keypoints")
+        # COCO-WholeBody's `num_keypoints` counts the body's joints alone.
+        if labelled is None or self._num_joints == WHOLE_BODY_JOINTS:
+            labelled = sum(v > 0 for v in keypoints[2::3])
+        if len(entry["bbox"]) != 4:
+            raise AnnotationError(f"{where} has {len(entry['bbox'])} values in 'bbox', expected 4")
+        if self._skeleton and keypoints and len(keypoints) != 3 * self._num_joints:
+            raise AnnotationError(
+                f"{where} (image_id {entry['image_id']}) has {len(keypoints)} values in 'keypoints', expected "
+                f"{3 * self._num_joints} ({self._skeleton.name})"
+            )
+        crowd = bool(entry.get("iscrowd"))
+        self._image_ids.append(entry["image_id"])
+        self._numbers.extend(entry["bbox"])
+        self._numbers.append(entry["area"])
+        self._numbers.append(_head_length(entry.get("head_box")))
+        self._flags += bytes((crowd, crowd or (self._num_joints > 0 and labelled == 0)))
+        if self._num_joints:
+            # Annotations with boxes alone have no keypoints; they are ignored when poses are compared.
+            self._keypoints.extend(keypoints or [0.0] * (3 * self._num_joints))
+
+    def finish(self) -> tuple[GroundTruth, np.ndarray]:
+        """The people, and (N,) the ids of their images."""
+        numbers = np.array(self._numbers).reshape(-1, 6)
+        flags = np.frombuffer(bytes(self._flags), bool).reshape(-1, 2)
+        keypoints = np.array(self._keypoints).reshape(len(numbers), self._num_joints, 3)
+        people = GroundTruth(numbers[:, :4], numbers[:, 4], flags[:, 0], flags[:, 1], keypoints, numbers[:, 5])
+        return people, np.array(self._image_ids)
+
+
+def _head_length(box: Any) -> float:
+    return _HEAD_LENGTH * float(np.hypot(box[2], box[3])) if box else float("nan")

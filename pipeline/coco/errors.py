@@ -1,0 +1,9 @@
+"""The error of annotation files. No other imports: training uses it where only torch, numpy and OpenCV are installed."""
+
+from __future__ import annotations
+
+from pipeline.errors import UserError
+
+
+class AnnotationError(UserError):
+    """A COCO file that cannot be used; the message names the file, the entry and what was expected."""

@@ -1,0 +1,42 @@
+"""A function over many things in Ray tasks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+_AHEAD_PER_CPU = 2  # things that are in memory at a time
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@ray.remote(num_cpus=1)
+def _apply(function: Callable[[_In], _Out], thing: _In) -> _Out:
+    return function(thing)
+
+
+def map_on_ray(function: Callable[[_In], _Out], things: Iterable[_In]) -> Iterator[_Out]:
+    """As `map`, in tasks of the Ray session; results come in the order of the things.
+
+    Raises:
+        OSError: a task could not be finished; whatever the function raises is raised as it is.
+    """
+    shared = ray.put(function)
+    ahead = max(1, int(ray.cluster_resources().get("CPU", 1)) * _AHEAD_PER_CPU)
+    running: deque[ray.ObjectRef] = deque()
+    try:
+        for thing in things:
+            running.append(_apply.remote(shared, thing))
+            if len(running) >= ahead:
+                yield ray.get(running.popleft())
+        while running:
+            yield ray.get(running.popleft())
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise OSError(f"a task could not be finished ({error}); run the command again") from None

@@ -1,0 +1,36 @@
+"""AlphaPose's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.coco.categories import USUAL_PERSON_ID
+from pipeline.formats.common import export_path, extra_values, images_with_people, rounded, write_json_list, xywh
+from pipeline.run import Run
+
+
+def write_alphapose(run: Run) -> str:
+    """A list with an entry per person: COCO's keypoints and score, the image's name, `box` x y w h, and `idx`."""
+
+    def entries() -> Iterator[dict[str, Any]]:
+        for image, people in images_with_people(run):
+            for i in range(len(people)):
+                values = np.column_stack([people.keypoints[i], people.keypoint_scores[i]]).ravel()
+                yield {
+                    **extra_values(people, i),
+                    "image_id": image["image_id"],
+                    "category_id": USUAL_PERSON_ID,
+                    "keypoints": rounded(values),
+                    "score": float(people.pose_scores[i]),
+                    "box": xywh(people.boxes[i]),
+                    "idx": [i],
+                }
+
+    uri = export_path(run, "alphapose-results.json")
+    with storage.open_write(uri) as stream:
+        write_json_list(stream, entries())
+    return uri

@@ -1,0 +1,57 @@
+"""CVAT: COCO keypoint annotations with the skeleton, to import and correct."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline import storage
+from pipeline.coco.categories import PERSON, USUAL_PERSON_ID
+from pipeline.formats.common import export_path, images_with_people, rounded, visible_joints, write_json_list, xywh
+from pipeline.run import Run
+from pipeline.run.tables import table_skeleton
+
+
+def write_cvat(run: Run) -> str:
+    """COCO keypoint annotations as CVAT imports them (`COCO Keypoints 1.0`)."""
+    skeleton = table_skeleton(run.uri)
+    category = {
+        "id": USUAL_PERSON_ID,
+        "name": PERSON,
+        "supercategory": "",
+        "keypoints": list(skeleton.joints),
+        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
+    }
+
+    def images() -> Iterator[dict[str, Any]]:
+        for number, (image, _) in enumerate(images_with_people(run), 1):
+            size = {"width": image["width"], "height": image["height"]}
+            yield {"id": number, "file_name": image["image_id"], **size}
+
+    def annotations() -> Iterator[dict[str, Any]]:
+        count = 0
+        for number, (_, people) in enumerate(images_with_people(run), 1):
+            for i in range(len(people)):
+                count += 1
+                joints, box = visible_joints(people, i), xywh(people.boxes[i])
+                yield {
+                    "id": count,
+                    "image_id": number,
+                    "category_id": USUAL_PERSON_ID,
+                    "iscrowd": 0,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "keypoints": rounded(joints.ravel()),
+                    "num_keypoints": int((joints[:, 2] > 0).sum()),
+                    "score": float(people.pose_scores[i]),
+                }
+
+    uri = export_path(run, "cvat-person_keypoints.json")
+    with storage.open_write(uri) as stream:
+        for start, entries in ((b'{"images": ', images()), (b',\n"annotations": ', annotations())):
+            stream.write(start)
+            write_json_list(stream, entries)
+        stream.write(b',\n"categories": ')
+        write_json_list(stream, [category])
+        stream.write(b"}\n")
+    return uri

@@ -1,0 +1,162 @@
+"""Which network a checkpoint belongs to, from its parameters' names and shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.pose.networks import POSE_MODELS, build_pose_model
+from pipeline.weights.checkpoints import differences
+
+Shapes = Mapping[str, torch.Size]
+
+_MODULATED_OFFSETS = 27
+_OUTPUT_LAYERS = ("conv_out.weight", "conv_out_dense.weight", "final_layer.weight", "heatmap.weight", "offset.weight")
+_PARALLEL = "module."  # what DataParallel puts before every name
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network, ready to be built.
+
+    Attributes:
+        name: a key of `POSE_MODELS`.
+        num_joints: its heatmaps.
+        options: of its class.
+    """
+
+    name: str
+    num_joints: int = 17
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        return build_pose_model(self.name, self.num_joints, **self.options)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parameters and buffers, without memory."""
+        with torch.device("meta"):
+            return self.build().state_dict()
+
+    def shapes(self) -> dict[str, torch.Size]:
+        return _shapes(self.tensors())
+
+    def __str__(self) -> str:
+        options = "".join(f", {key}={value}" for key, value in self.options.items())
+        return f"{self.name} with {self.num_joints} joints{options}"
+
+
+def recognise(state: Mapping[str, Tensor]) -> Architecture | None:
+    """The network whose parameters have just these names and shapes; None where there is none."""
+    shapes = _shapes(state)
+    return next((candidate for candidate in _candidates(shapes) if candidate.shapes() == shapes), None)
+
+
+def nearest(state: Mapping[str, Tensor]) -> Architecture | None:
+    """The network that shares the most parameters; None where none shares even half of the names."""
+    shapes = _shapes(state)
+    candidates = list(_candidates(shapes)) or [Architecture(name) for name in POSE_MODELS]
+
+    def likeness(candidate: Architecture) -> tuple[int, int]:
+        own = candidate.shapes()
+        return len(own.keys() & shapes.keys()) - len(own.keys() ^ shapes.keys()), len(own.items() & shapes.items())
+
+    best = max(candidates, key=likeness)
+    return best if likeness(best)[0] > 0 else None
+
+
+def load_pose_network(
+    state: Mapping[str, Tensor], source: str, name: str | None = None
+) -> tuple[nn.Module, Architecture]:
+    """The network that a checkpoint belongs to, with its weights. Half precision is widened.
+
+    Args:
+        state: the checkpoint.
+        source: where it comes from, for the error text.
+        name: what it is expected to be; by default whatever it is.
+
+    Raises:
+        UserError: it is another network, or none of those known; the text says what it looks like, which keys differ
+            and what to pass instead.
+    """
+    if state and all(key.startswith(_PARALLEL) for key in state):
+        state = {key.removeprefix(_PARALLEL): tensor for key, tensor in state.items()}
+    shapes = _shapes(state)
+    architecture = recognise(state)
+    if architecture is None:
+        likely = nearest(state)
+        if likely is None:
+            raise UserError(
+                f"{source}: its {len(state)} keys look like no pose network; known: {', '.join(POSE_MODELS)}"
+            )
+        raise UserError(
+            f"{source} looks like {likely} but does not fit it: {differences(likely.shapes(), shapes)}; pass a "
+            "checkpoint of one of the networks that `python -m pipeline.weights list` shows"
+        )
+    if name is not None and name != architecture.name:
+        architecture = _as_named(architecture, shapes, source, name)
+    broken = [k for k, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    whole = [k for k, t in architecture.tensors().items() if t.is_floating_point() != state[k].is_floating_point()]
+    if broken or whole:
+        raise UserError(f"{source}: {(broken or whole)[0]} is {'not finite' if broken else 'of whole numbers'}")
+    network = architecture.build()
+    network.load_state_dict(dict(state))
+    return network, architecture
+
+
+def _as_named(architecture: Architecture, shapes: Shapes, source: str, name: str) -> Architecture:
+    """The network of that name, where a checkpoint fits it as well as the one that it was recognised as."""
+    if name not in POSE_MODELS:
+        build_pose_model(name)  # raises, with the nearest name
+    try:
+        named = Architecture(name, architecture.num_joints)
+        problems = differences(named.shapes(), shapes)
+    except ValueError as error:  # it cannot have so many joints
+        problems = str(error)
+    if problems:
+        raise UserError(
+            f"{source} is {architecture}, not pose.name {name}: {problems}; pass weights of {name}, or pose.name "
+            f"{architecture.name}"
+        )
+    return named
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in state.items()}
+
+
+def _candidates(shapes: Shapes) -> Iterator[Architecture]:
+    """Networks with such an output layer, most specific first."""
+    shapes = {key: shape for key, shape in shapes.items() if len(shape) == 4 or not key.endswith(_OUTPUT_LAYERS)}
+    if "conv_out.weight" in shapes:
+        joints, conv_dim = shapes["conv_out.weight"][:2]
+        options = {} if conv_dim == 128 else {"conv_dim": conv_dim}
+        moves = {shape[0] for key, shape in shapes.items() if key.endswith("conv2_offset.bias")}
+        if "conv_out_dense.weight" in shapes:
+            yield Architecture("fastpose_duc_dense", joints + shapes["conv_out_dense.weight"][0])
+        if joints == 33:
+            yield Architecture("fastpose_classic", joints)
+        for name in ("fastpose_r50", "fastpose_r101", "fastpose_r152"):
+            yield Architecture(name, joints, options)
+        modulated = {"modulated": True} if moves == {_MODULATED_OFFSETS} else {}
+        yield Architecture("fastpose_r50_dcn", joints, {**options, **modulated})
+        for name in ("fastpose_mobile_small", "fastpose_mobile_large", "fastpose_lite0"):
+            yield Architecture(name, joints, options)
+        for name in ("fastpose_duc_r50", "fastpose_duc_r152"):
+            yield Architecture(name, joints)
+    elif "final_layer.weight" in shapes:
+        joints = shapes["final_layer.weight"][0]
+        for name in ("simplepose_r50", "simplepose_r101", "simplepose_r152", "hrnet_w32"):
+            yield Architecture(name, joints)
+    elif "heatmaps.0.weight" in shapes:
+        joints, width = shapes["heatmaps.0.weight"][:2]
+        stacks = sum(key.startswith("heatmaps.") and key.endswith(".weight") for key in shapes)
+        depth = max(key.split(".").count("inner") for key in shapes)
+        yield Architecture("hourglass", joints, {"stacks": stacks, "depth": depth, "width": width})
+    elif "heatmap.weight" in shapes and "offset.weight" in shapes:
+        joints, width = shapes["heatmap.weight"][:2]
+        yield Architecture("fpn_offset_r50", joints, {} if width == 256 else {"width": width})

@@ -1,0 +1,1 @@
+"""One process's own machinery: queue, stopwatch, deadline, memory, watchdog. Nothing of images or people."""

@@ -1,0 +1,285 @@
+"""Arrow schemas of parts and tables, and the folding of parts into tables.
+
+A part holds one row per image with its people inside. The tables hold one row per image and one row per person. Boxes
+and keypoints are pixels of the upright original image; joints are in the order that the `skeleton` in the metadata
+names.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.people import People
+from pipeline.run.columns import people_from_arrow, people_to_arrow
+from pipeline.skeletons import Skeleton
+
+METADATA_KEY = b"posemill"
+
+_IMAGE_FIELDS = [
+    ("image_id", pa.string()),
+    ("uri", pa.string()),
+    ("coco_id", pa.int64()),
+    ("sha256", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("orientation", pa.int8()),
+    ("status", pa.string()),
+    ("error", pa.string()),
+]
+
+
+@dataclass
+class ImageRow:
+    """What a part says of one image beside its people; width and height are those of the upright image."""
+
+    image_id: str
+    uri: str
+    coco_id: int | None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    orientation: int | None = None
+    status: str = "ok"
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a table file, or a whole run, holds; totals of parts add up with `+`."""
+
+    shards: int = 0
+    images: int = 0
+    people: int = 0
+    with_coco_id: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.shards + other.shards,
+            self.images + other.images,
+            self.people + other.people,
+            self.with_coco_id + other.with_coco_id,
+            self.statuses + other.statuses,
+        )
+
+
+def skeleton_metadata(skeleton: Skeleton) -> dict[str, Any]:
+    """The skeleton as a reader of a table finds it: names, limbs, mirror pairs, sigmas."""
+    return asdict(skeleton)
+
+
+def _people_column(people: Sequence[People], empty: People) -> pa.Array:
+    """list<struct> with the people of each image."""
+    offsets = np.concatenate([[0], np.cumsum([len(p) for p in people])]).astype(np.int32)
+    struct = people_to_arrow(People.concatenate([empty, *people])).to_struct_array().combine_chunks()
+    return pa.ListArray.from_arrays(pa.array(offsets), struct)
+
+
+def encode_part(
+    rows: Sequence[ImageRow],
+    people: Sequence[People],
+    candidates: Sequence[People] | None,
+    empty: People,
+    metadata: Mapping[str, Any],
+) -> bytes:
+    """A part's Parquet file.
+
+    Args:
+        rows: the images in the shard's order.
+        people: of each image.
+        candidates: of each image before suppression, or None to leave them out.
+        empty: no people, with the joints and extra columns of all others, for a part without people.
+        metadata: goes into the footer as JSON.
+    """
+    columns = [pa.array([getattr(row, name) for row in rows], kind) for name, kind in _IMAGE_FIELDS]
+    names = [name for name, _ in _IMAGE_FIELDS]
+    columns.append(_people_column(people, empty))
+    names.append("people")
+    if candidates is not None:
+        columns.append(_people_column(candidates, empty))
+        names.append("candidates")
+    table = pa.table(columns, names=names).replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_footer(schema: pa.Schema) -> dict[str, Any]:
+    """The footer that `encode_part` and `fold_parts` write."""
+    return json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parts that become one file of each table.
+
+    Attributes:
+        name: of the two files.
+        parts: shard id to the rows that its part must have.
+    """
+
+    name: str
+    parts: dict[str, int]
+
+
+def plan_folds(sizes: Mapping[str, int], counts: Mapping[str, int], megabytes: int) -> list[Fold]:
+    """Group parts, in the order of the manifest, into files of about so many megabytes.
+
+    Args:
+        sizes: shard id to bytes of its part, for the parts that are there.
+        counts: shard id to number of images, for all shards of the manifest.
+    """
+    groups: list[dict[str, int]] = []
+    filled = 0
+    for shard, count in counts.items():
+        if shard in sizes:
+            if not groups or filled + sizes[shard] > megabytes << 20:
+                groups.append({})
+                filled = 0
+            groups[-1][shard] = count
+            filled += sizes[shard]
+    return [Fold(f"{i:05d}-of-{len(groups):05d}.parquet", group) for i, group in enumerate(groups)]
+
+
+def fold_parts(run_uri: str, fold: Fold, fingerprint: str) -> Totals:
+    """Fold parts into one file of tables/images and one of tables/people; a part at a time in memory.
+
+    Raises:
+        UserError: a part that is damaged, of another run, or of another length than the manifest says.
+    """
+    totals = Totals()
+    images_uri = storage.join(run_uri, "tables", "images", fold.name)
+    people_uri = storage.join(run_uri, "tables", "people", fold.name)
+    with storage.open_write(images_uri) as images_file, storage.open_write(people_uri) as people_file:
+        writers: list[pq.ParquetWriter] = []
+        for shard, count in fold.parts.items():
+            part = _read_part(run_uri, shard, count, fingerprint)
+            images, people = _image_table(part, shard), _people_table(part)
+            if not writers:
+                writers = [
+                    pq.ParquetWriter(file, table.schema, compression="zstd")
+                    for file, table in ((images_file, images), (people_file, people))
+                ]
+            writers[0].write_table(images)
+            writers[1].write_table(people)
+            totals += Totals(
+                shards=1,
+                images=images.num_rows,
+                people=people.num_rows,
+                with_coco_id=images.num_rows - images["coco_id"].null_count,
+                statuses=Counter(images["status"].to_pylist()),
+            )
+        for writer in writers:
+            writer.close()
+    return totals
+
+
+def _read_part(run_uri: str, shard: str, count: int, fingerprint: str) -> pa.Table:
+    uri = storage.join(run_uri, "parts", f"{shard}.parquet")
+    try:
+        part = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{uri} is damaged ({error}); delete it and run the job again") from None
+    metadata = read_footer(part.schema)
+    if metadata.get("fingerprint") != fingerprint or metadata.get("shard") != shard:
+        raise UserError(f"{uri} belongs to another run; delete it and run the job again")
+    if part.num_rows != count:
+        raise UserError(
+            f"{uri} holds {part.num_rows} images, the manifest says {count}; delete it and run the job again"
+        )
+    return part
+
+
+def _table_metadata(part: pa.Table) -> dict[bytes, bytes]:
+    metadata = read_footer(part.schema)
+    kept = {key: metadata[key] for key in ("fingerprint", "skeleton", "networks", "head") if key in metadata}
+    return {METADATA_KEY: json.dumps(kept).encode()}
+
+
+def _image_table(part: pa.Table, shard: str) -> pa.Table:
+    table = part.select([name for name, _ in _IMAGE_FIELDS])
+    table = table.append_column("num_people", pc.list_value_length(part["people"]))
+    table = table.append_column("shard", pa.array([shard] * part.num_rows, pa.string()))
+    return table.replace_schema_metadata(_table_metadata(part))
+
+
+def read_candidates(run_uri: str, shard: str, count: int, fingerprint: str) -> tuple[list[str], np.ndarray, People]:
+    """The people of a part before suppression.
+
+    Returns:
+        The images' ids, (I,) how many people each has, and all of them, image after image.
+
+    Raises:
+        UserError: a part that is damaged or of another run, or that was made without candidates.
+    """
+    part = _read_part(run_uri, shard, count, fingerprint)
+    if "candidates" not in part.column_names:
+        raise UserError(f"{run_uri} holds no candidates; make a run with --output.candidates")
+    candidates = part["candidates"].combine_chunks()
+    flat = pc.list_flatten(candidates)
+    table = pa.table({f.name: flat.field(i) for i, f in enumerate(flat.type)})
+    return part["image_id"].to_pylist(), pc.list_value_length(candidates).to_numpy(), people_from_arrow(table)
+
+
+def _people_table(part: pa.Table) -> pa.Table:
+    people = part["people"].combine_chunks()
+    image = pc.list_parent_indices(people)
+    flat = pc.list_flatten(people)
+    lengths = pc.list_value_length(people).to_numpy()
+    person = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else np.zeros(0)
+    table = pa.table(
+        {
+            "image_id": part["image_id"].take(image),
+            "coco_id": part["coco_id"].take(image),
+            "person": pa.array(person, pa.int32()),
+            **{f.name: flat.field(i) for i, f in enumerate(flat.type)},
+        }
+    )
+    return table.replace_schema_metadata(_table_metadata(part))
+
+
+def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The row groups of `tables/<name>`, in the order of the manifest; one in memory at a time."""
+    for uri in _table_files(run_uri, name):
+        with storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=list(columns) if columns else None)
+
+
+def table_metadata(run_uri: str) -> dict[str, Any]:
+    """What all parts of a reduced run share: fingerprint, skeleton and networks; empty where there is no table."""
+    for uri in _table_files(run_uri, "images"):
+        with storage.open_read(uri) as stream:
+            return read_footer(pq.read_schema(stream))
+    return {}
+
+
+def _table_files(run_uri: str, name: str) -> Iterator[str]:
+    for entry in storage.list_files(storage.join(run_uri, "tables", name)):
+        if not storage.basename(entry.uri).startswith("."):  # another driver may be writing it
+            yield entry.uri
+
+
+def table_skeleton(run_uri: str) -> Skeleton:
+    """The skeleton of a reduced run's people.
+
+    Raises:
+        UserError: there is no table.
+    """
+    described = table_metadata(run_uri).get("skeleton")
+    if described is None:
+        raise UserError(f"{run_uri} has no tables yet; jobs/reduce.py makes them")
+    pairs = {key: tuple(map(tuple, described[key])) for key in ("limbs", "mirror_pairs")}
+    return Skeleton(described["name"], tuple(described["joints"]), oks_sigmas=tuple(described["oks_sigmas"]), **pairs)

@@ -1,0 +1,1 @@
+"""What networks run on: the device with its precision, and one `Network` interface for every file format."""

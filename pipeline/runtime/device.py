@@ -1,0 +1,104 @@
+"""On what, and how precisely, the networks run."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
+
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of the networks on it; resolved once per process."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def resolve(
+        cls, device: Literal["auto", "cuda", "cpu"] = "auto", precision: Literal["auto", "bf16", "float32"] = "auto"
+    ) -> Compute:
+        """The best that the machine has, or just what is asked for.
+
+        Raises:
+            UserError: a GPU is asked for where there is none.
+        """
+        has_gpu = torch.cuda.is_available()
+        if device == "cuda" and not has_gpu:
+            raise UserError("compute.device is cuda, but no GPU is visible to this process; use auto or cpu")
+        chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+        if chosen.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # by default float32 has ten bits of mantissa in convolutions
+        if precision == "auto":
+            precision = "bf16" if computes_in_bf16(chosen) else "float32"
+        return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    def describe(self) -> dict[str, str]:
+        """What goes into a part's footer."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {"device": name, "precision": str(self.dtype).removeprefix("torch.")}
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """A network ready to run: evaluation mode, BatchNorm folded, channels last, in place and precision.
+
+        Its last convolutions compute in float32 whatever the rest does: bf16 would make equal the neighbouring values
+        whose order says where a joint is.
+        """
+        model = model.eval().requires_grad_(False)
+        prepared = fuse(model)
+        exact: dict[nn.Module, dict[str, Tensor]] = {}
+        if self.dtype != torch.float32 and isinstance(prepared, fx.GraphModule):
+            exact = {layer: copy.deepcopy(layer.state_dict()) for layer in _last_convolutions(prepared)}
+        prepared = prepared.to(self.device, self.dtype)
+        for layer, state in exact.items():
+            layer.float().load_state_dict(state)
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+        return prepared.to(memory_format=torch.channels_last)
+
+    def peak_megabytes(self) -> float:
+        """Most memory of the GPU that this process has held, megabytes; 0 without one."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
+
+    def to_input(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 to (B, 3, H, W) in 0..1, channels last, on the device."""
+        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32) / 255
+
+
+def _last_convolutions(traced: fx.GraphModule) -> list[nn.Module]:
+    """The convolutions between which and the output nothing is learnt."""
+    modules = dict(traced.named_modules())
+    found: dict[str, nn.Module] = {}
+    seen: set[fx.Node] = set()
+    waiting = [node for node in traced.graph.nodes if node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        module = modules[str(node.target)] if node.op == "call_module" else None
+        if isinstance(module, nn.Conv2d):
+            found[str(node.target)] = module
+        elif module is None or isinstance(module, nn.Identity):
+            waiting += node.all_input_nodes
+    return list(found.values())
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for it, and does not emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def pin_threads(count: int) -> None:
+    """Let torch and OpenCV use `count` threads each in this process, so that workers on one machine don't fight."""
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)

@@ -1,0 +1,1 @@
+"""Settings: typed trees, filled by a YAML file and by command-line flags."""

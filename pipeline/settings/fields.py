@@ -1,0 +1,11 @@
+"""Dataclass fields with a description, for settings sections that are plain dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+
+def described(default: Any, description: str) -> Any:
+    """A field with a default, and a description that `--help` shows."""
+    return field(default=default, metadata={"description": description})

@@ -1,0 +1,55 @@
+"""Paths in settings: made absolute once, so that they hold in every process and directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, overload
+
+from pipeline import storage
+from pipeline.settings.tree import Settings
+from pipeline.weights.catalogue import catalogue
+
+_PATHS = {
+    "input": ("uri", "image_root"),
+    "detector": ("cfg", "weights", "boxes"),
+    "pose": ("weights",),
+}
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+@overload
+def absolute_path(path: str) -> str: ...
+@overload
+def absolute_path(path: None) -> None: ...
+def absolute_path(path: str | None) -> str | None:
+    """A local path made absolute; URIs and names in the catalogue of weights stay as they are.
+
+    A relative path that does not exist below the current directory is looked up in the project (its weights and demo).
+    """
+    if path is None or not storage.is_local(path):
+        return path
+    path = path.removeprefix("file://")
+    here = os.path.abspath(os.path.expanduser(path))
+    in_project = str(_PROJECT / path)
+    if path in catalogue() and not os.path.isfile(here):
+        return path
+    return in_project if not os.path.exists(here) and os.path.exists(in_project) else here
+
+
+def absolute_paths(settings: Settings) -> Settings:
+    """The same settings with every path made absolute."""
+    changed: dict[str, Any] = {
+        section: getattr(settings, section).model_copy(
+            update={name: absolute_path(getattr(getattr(settings, section), name)) for name in names}
+        )
+        for section, names in _PATHS.items()
+    }
+    ensemble = [n.model_copy(update={"weights": absolute_path(n.weights)}) for n in settings.pose.ensemble]
+    changed["pose"] = changed["pose"].model_copy(update={"ensemble": tuple(ensemble)})
+    changed["annotations"] = absolute_path(settings.annotations)
+    output = settings.output.uri
+    if storage.is_local(output):
+        output = os.path.abspath(os.path.expanduser(output.removeprefix("file://")))
+    changed["output"] = settings.output.model_copy(update={"uri": output})
+    return settings.model_copy(update=changed)

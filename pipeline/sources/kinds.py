@@ -1,0 +1,43 @@
+"""The kinds of shards: one table of how each is recognised, planned and read.
+
+A new kind of collection is a module with a plan and a read function, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from pipeline.images import DecodeLimits
+from pipeline.settings.tree import InputSettings
+from pipeline.sources.files import plan_files, read_files
+from pipeline.sources.parquet import PARQUET_SUFFIXES, plan_parquet, read_parquet
+from pipeline.sources.shard import Item, PlannedShard, Shard
+from pipeline.sources.tar import TAR_SUFFIXES, plan_tar, read_tar
+from pipeline.storage import Entry
+
+
+class Kind(NamedTuple):
+    """One kind of shard.
+
+    Attributes:
+        suffixes: of the names of containers of this kind; empty for loose files.
+        plan: the shards of one container, or of a group of loose files, from (key, entry) pairs.
+        read: the items of a shard.
+    """
+
+    suffixes: tuple[str, ...]
+    plan: Callable[[Iterable[tuple[str, Entry]], InputSettings], Iterator[PlannedShard]]
+    read: Callable[[Shard, DecodeLimits], Iterator[Item]]
+
+
+KINDS: dict[str, Kind] = {
+    "files": Kind((), plan_files, read_files),
+    "tar": Kind(TAR_SUFFIXES, plan_tar, read_tar),
+    "parquet": Kind(PARQUET_SUFFIXES, plan_parquet, read_parquet),
+}
+
+
+def container_kind(key: str) -> Kind | None:
+    """The kind of the container with this name; None if it is a loose file."""
+    return next((kind for kind in KINDS.values() if kind.suffixes and key.lower().endswith(kind.suffixes)), None)

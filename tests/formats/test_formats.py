@@ -1,0 +1,159 @@
+"""Every format is written from one small run and read back, by the format's own reader where one is installed."""
+
+import contextlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pycocotools.coco import COCO
+
+from pipeline import storage
+from pipeline.formats import FORMATS, export
+from pipeline.formats.common import images_with_people, member_name
+from pipeline.formats.openpose import openpose_joints
+from pipeline.people import People
+from pipeline.run import Run
+from pipeline.run.tables import Fold, ImageRow, encode_part, fold_parts, skeleton_metadata
+from pipeline.settings.tree import Settings
+from pipeline.skeletons import SKELETONS
+
+SKELETON = SKELETONS["coco17"]
+COUNTS = {"s0": [2, 0, 3], "s1": [0], "s2": [1, 2]}
+
+
+def people(count: int, seed: int) -> People:
+    r = np.random.default_rng(seed)
+    corner = r.uniform(0, 200, (count, 2))
+    boxes = np.concatenate([corner, corner + r.uniform(20, 200, (count, 2))], axis=1)
+    keypoints, scores = r.uniform(0, 400, (count, 17, 2)), r.uniform(0, 1, (count, 17))
+    return People(boxes, r.random(count), keypoints, scores, r.random(count))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Run, dict[str, People]]:
+    run = Run.create(Settings(output={"uri": str(tmp_path / "run")}, detector={"name": "whole_image"}))
+    expected = {}
+    for shard, counts in COUNTS.items():
+        found = [people(count, seed) for seed, count in enumerate(counts)]
+        rows = [ImageRow(f"{shard}/{i}.jpg", f"/x/{i}.jpg", i + 1, "ab", 640, 480, 1) for i in range(len(counts))]
+        expected |= {row.image_id: p for row, p in zip(rows, found, strict=True)}
+        rows.append(ImageRow(f"{shard}/gone.jpg", "/x/gone.jpg", None, status="missing", error="no such file"))
+        metadata = {"shard": shard, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
+        data = encode_part(rows, [*found, People.empty(17)], None, 17, metadata)
+        storage.write_bytes(run.part_uri(shard), data)
+    for name, shards in (("t0", ("s0", "s1")), ("t1", ("s2",))):
+        counts = {shard: len(COUNTS[shard]) + 1 for shard in shards}
+        fold_parts(run.uri, Fold(f"{name}.parquet", counts), run.fingerprint)
+    return run, expected
+
+
+def test_every_image_comes_with_its_own_people(run) -> None:
+    told = {image["image_id"]: found for image, found in images_with_people(run[0])}
+    assert list(told) == list(run[1])  # without those that could not be read
+    for image_id, expected in run[1].items():
+        assert len(told[image_id]) == len(expected)
+        if len(expected):
+            np.testing.assert_array_equal(told[image_id].keypoints, expected.keypoints)
+
+
+def test_alphapose(run) -> None:
+    entries = json.loads(storage.read_bytes(export(run[0], "alphapose")))
+    assert [entry["image_id"] for entry in entries] == [name for name, p in run[1].items() for _ in range(len(p))]
+    first, expected = entries[0], run[1]["s0/0.jpg"]
+    x1, y1, x2, y2 = expected.boxes[0]
+    np.testing.assert_allclose(first["box"], [x1, y1, x2 - x1, y2 - y1], atol=1e-3)
+    np.testing.assert_allclose(np.reshape(first["keypoints"], (17, 3))[:, 2], expected.keypoint_scores[0], atol=1e-3)
+    assert (first["category_id"], first["idx"]) == (1, [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "people_key", "key"), [("openpose", "people", "pose_keypoints_2d"), ("cmu", "bodies", "joints")]
+)
+def test_openpose_and_cmu(name: str, people_key: str, key: str, run) -> None:
+    with zipfile.ZipFile(export(run[0], name)) as archive:
+        assert archive.namelist() == [f"{image[:-4]}_keypoints.json" for image in run[1]]
+        told = {n: json.loads(archive.read(n))[people_key] for n in archive.namelist()}
+    assert told["s0/1_keypoints.json"] == []
+    joints = np.reshape(told["s0/0_keypoints.json"][1][key], (18, 3))
+    expected = run[1]["s0/0.jpg"]
+    np.testing.assert_allclose(joints[0, :2], expected.keypoints[1, 0], atol=1e-3)
+    np.testing.assert_allclose(joints[1, :2], expected.keypoints[1, 5:7].mean(axis=0), atol=1e-3)
+    np.testing.assert_allclose(joints[2, :2], expected.keypoints[1, 6], atol=1e-3)  # the right shoulder
+    np.testing.assert_allclose(joints[1, 2], expected.keypoint_scores[1, 5:7].min(), atol=1e-3)
+
+
+def test_openpose_needs_a_body_and_takes_every_skeleton_that_has_one() -> None:
+    for name, skeleton in SKELETONS.items():
+        k = len(skeleton)
+        one = People(np.zeros((1, 4)), np.ones(1), np.ones((1, k, 2)), np.ones((1, k)), np.ones(1))
+        if name in ("hand21", "mpii16"):
+            with pytest.raises(ValueError, match=f"which {name} has not"):
+                openpose_joints(one, skeleton)
+        else:
+            assert openpose_joints(one, skeleton).shape == (1, 18, 3)
+
+
+def test_yolo(run) -> None:
+    with zipfile.ZipFile(export(run[0], "yolo")) as archive:
+        assert yaml.safe_load(archive.read("data.yaml"))["kpt_shape"] == [17, 3]
+        assert archive.read("labels/s0/1.txt") == b""
+        lines = archive.read("labels/s0/2.txt").decode().splitlines()
+    expected = run[1]["s0/2.jpg"]
+    values = np.array([line.split() for line in lines], float)
+    assert values.shape == (3, 5 + 51)
+    centre, size = values[:, 1:3] * [640, 480], values[:, 3:5] * [640, 480]
+    np.testing.assert_allclose(
+        np.concatenate([centre - size / 2, centre + size / 2], axis=1), expected.boxes, atol=0.01
+    )
+    joints = values[:, 5:].reshape(3, 17, 3)
+    clear = expected.keypoint_scores >= 0.2
+    np.testing.assert_array_equal(joints[..., 2], 2 * clear)
+    np.testing.assert_allclose(joints[clear][:, :2] * [640, 480], expected.keypoints[clear], atol=0.01)
+    assert not joints[~clear].any()
+
+
+def test_cvat_is_coco_with_a_skeleton(run) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(export(run[0], "cvat"))
+    assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == list(run[1])
+    (category,) = coco.loadCats(coco.getCatIds())
+    assert category["keypoints"] == list(SKELETON.joints)
+    assert min(min(limb) for limb in category["skeleton"]) == 1
+    last = coco.loadAnns(coco.getAnnIds(imgIds=[6]))
+    assert len(last) == len(run[1]["s2/1.jpg"]) == 2
+    joints = np.reshape(last[0]["keypoints"], (17, 3))
+    clear = run[1]["s2/1.jpg"].keypoint_scores[0] >= 0.2
+    assert last[0]["num_keypoints"] == clear.sum()
+    np.testing.assert_allclose(joints[clear, :2], run[1]["s2/1.jpg"].keypoints[0][clear], atol=1e-3)
+
+
+def test_label_studio(run) -> None:
+    tasks = json.loads(storage.read_bytes(export(run[0], "label_studio")))
+    assert [task["data"]["image"] for task in tasks] == list(run[1])
+    assert tasks[1]["predictions"][0]["result"] == []
+    box, *joints = tasks[0]["predictions"][0]["result"]
+    expected = run[1]["s0/0.jpg"]
+    assert box["value"]["x"] / 100 * 640 == pytest.approx(expected.boxes[0, 0], abs=0.01)
+    assert box["value"]["height"] / 100 * 480 == pytest.approx(expected.boxes[0, 3] - expected.boxes[0, 1], abs=0.01)
+    of_first = [j for j in joints if j.get("parentID") == "person0"]
+    assert len(of_first) == (expected.keypoint_scores[0] >= 0.2).sum()
+    ids = [entry["id"] for entry in tasks[0]["predictions"][0]["result"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_coco_results_and_unknown_names(run) -> None:
+    entries = json.loads(storage.read_bytes(export(run[0], "coco")))
+    assert len(entries) == sum(len(p) for p in run[1].values())
+    with pytest.raises(ValueError, match="--export is 'vott'; known: coco, alphapose"):
+        export(run[0], "vott")
+    assert set(FORMATS) == {"coco", "alphapose", "openpose", "cmu", "yolo", "label_studio", "cvat"}
+
+
+def test_names_do_not_leave_the_archive() -> None:
+    assert member_name("../../etc/passwd.jpg", ".txt") == "etc/passwd.txt"
+    assert member_name("/abs//x.png", ".txt") == "abs/x.txt"
+    assert member_name("a/./b.c/d", ".txt") == "a/b.c/d.txt"

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from support.images import encode, gradient
+
+from pipeline import storage
+from pipeline.run import Run, RunRefused
+from pipeline.settings.tree import Settings
+from pipeline.sources import plan_collection, write_manifest
+
+
+def settings(folder: str, **changes: object) -> Settings:
+    tree: dict[str, object] = {
+        "input": "photos",
+        "output": storage.join(folder, "run"),
+        "detector": {"name": "whole_image"},
+    }
+    return Settings.model_validate({**tree, **changes})
+
+
+def test_a_run_is_created_once_and_found_again(folder: str) -> None:
+    run = Run.create(settings(folder))
+    again = Run.create(settings(folder, fleet={"workers": 3}, draw=5))
+    assert again.fingerprint == run.fingerprint, "what cannot change a row does not count"
+    opened = Run.open(run.uri)
+    assert opened.fingerprint == run.fingerprint
+    assert opened.settings == run.settings
+    described = json.loads(storage.read_bytes(run.path("run.json")))
+    assert described["versions"]["torch"]
+    assert len(described["results"]["digests"]["pose.weights"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"suppression": {"gamma": 20}}, "suppression.gamma was None, now 20"),
+        ({"input": "others"}, "input.uri was 'photos', now 'others'"),
+        ({"output": {"uri": "{run}", "candidates": True}}, "output.candidates was False, now True"),
+        ({"compute": {"precision": "float32"}}, "compute.precision was 'auto', now 'float32'"),
+    ],
+)
+def test_other_settings_are_refused_with_the_difference(folder: str, change: dict, named: str) -> None:
+    run = Run.create(settings(folder))
+    if "output" in change:
+        change = {"output": {**change["output"], "uri": run.uri}}
+    with pytest.raises(RunRefused, match=named):
+        Run.create(settings(folder, **change))
+
+
+def test_other_weights_are_refused_though_their_name_is_the_same(tmp_path) -> None:
+    weights = tmp_path / "w.bin"
+    weights.write_bytes(b"1")
+    told = {"pose": {"weights": str(weights)}}
+    run = Run.create(settings(str(tmp_path), **told))
+    weights.write_bytes(b"2")
+    with pytest.raises(RunRefused, match=r"digests\.pose\.weights was"):
+        Run.create(settings(str(tmp_path), **told))
+    weights.write_bytes(b"1")
+    moved = tmp_path / "elsewhere.bin"
+    moved.write_bytes(b"1")
+    assert Run.create(settings(str(tmp_path), pose={"weights": str(moved)})).fingerprint == run.fingerprint
+
+
+def test_what_is_no_run_directory_is_refused(folder: str) -> None:
+    with pytest.raises(RunRefused, match=r"has no run\.json"):
+        Run.open(folder)
+    run = Run.create(settings(folder))
+    with pytest.raises(RunRefused, match="planning was interrupted"):
+        run.manifest()
+    storage.write_bytes(run.path("run.json"), b"{")
+    with pytest.raises(RunRefused, match="not valid JSON"):
+        Run.open(run.uri)
+
+
+def test_what_is_done_is_one_listing(folder: str) -> None:
+    for i in range(3):
+        storage.write_bytes(storage.join(folder, "photos", f"{i}.jpg"), encode(gradient()))
+    told = settings(folder, input={"uri": storage.join(folder, "photos"), "shard_size": 1})
+    run = Run.create(told)
+    write_manifest(run.manifest_uri, plan_collection(told.input))
+    first, second, _ = run.manifest().counts
+    assert run.parts() == {}
+    storage.write_bytes(run.part_uri(first), b"12345")
+    assert run.parts() == {first: 5}
+    for shard in (first, second):
+        storage.write_bytes(run.quarantine_uri(shard), b'{"reason": "why"}')
+    assert run.quarantined() == {second: "why"}, "a shard that has a part by now is not quarantined"
+    assert [s.id for s in run.manifest().shards(without=run.parts())] == list(run.manifest().counts)[1:]

@@ -1,0 +1,1 @@
+"""What several tests share: paths, images, runs, servers, clusters, descriptions of networks."""

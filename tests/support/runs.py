@@ -1,0 +1,88 @@
+"""Runs made up here: tables without networks, and annotations that fit them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.people import People
+from pipeline.run import Run
+from pipeline.run.tables import ImageRow, encode_part, fold_parts, plan_folds, skeleton_metadata
+from pipeline.settings.tree import Settings
+from pipeline.skeletons import SKELETONS
+from pipeline.sources import read_shard
+
+SKELETON = SKELETONS["coco17"]
+_BODY = np.random.default_rng(1).random((17, 2)) * (40, 90)
+
+
+def make_truth(folder: Path, names: list[str], people: int = 2) -> Path:
+    """Annotations of so many people in each image; every seventh has nobody."""
+    r = np.random.default_rng(0)
+    images, annotations = [], []
+    for number, name in enumerate(names, 1):
+        images.append({"id": number, "file_name": name, "source": "odd" if number % 2 else "even"})
+        for n in range(people if number % 7 else 0):
+            joints = np.column_stack([_BODY + np.array([60.0 * n, 5.0]) + r.normal(0, 3, 2), np.full(17, 2)])
+            box = [60.0 * n, 0.0, 50.0, 100.0]
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": number,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "bbox": box,
+                    "area": 4000.0,
+                    "keypoints": joints.ravel().tolist(),
+                    "num_keypoints": 17,
+                }
+            )
+    path = folder / "truth.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+def make_run(folder: Path, truth: Path, photos: Path, off: float = 4.0, shard_size: int = 1000) -> Run:
+    """A reduced run on the images of the annotations, whose joints are off by so many pixels."""
+    content = json.loads(truth.read_text())
+    settings = Settings.model_validate(
+        {
+            "input": {"uri": str(truth), "image_root": str(photos), "shard_size": shard_size},
+            "output": str(folder),
+            "annotations": str(truth),
+            "detector": {"name": "given"},
+            "pose": {"weights": None},
+        }
+    )
+    run = Run.create(settings)
+    group_by_image: dict[int, list[np.ndarray]] = {}
+    for annotation in content["annotations"]:
+        joints = np.array(annotation["keypoints"]).reshape(17, 3)[:, :2]
+        group_by_image.setdefault(annotation["image_id"], []).append(joints)
+    ids = {image["file_name"]: image["id"] for image in content["images"]}
+    r = np.random.default_rng(2)
+    for shard in run.plan().shards():
+        rows, everybody = [], []
+        for image in read_shard(shard, 1):  # the bytes are not needed, only the names
+            poses = np.array(group_by_image.get(ids[image.key], np.zeros((0, 17, 2)))).reshape(-1, 17, 2)
+            poses = poses + r.normal(0, off * (1 + ids[image.key] % 3), poses.shape)
+            status = "unreadable" if ids[image.key] % 50 == 3 else "ok"
+            poses = poses[:0] if status != "ok" else poses
+            rows.append(
+                ImageRow(
+                    image.key, image.uri, ids[image.key], status=status, error=None if status == "ok" else "cut short"
+                )
+            )
+            boxes = np.concatenate([poses.min(axis=1), poses.max(axis=1)], axis=1) if len(poses) else np.zeros((0, 4))
+            scores = np.clip(r.normal(0.6, 0.2, (len(poses), 17)), 0, 1)
+            everybody.append(People(boxes, np.ones(len(poses)), poses, scores, scores.sum(axis=1)))
+        metadata = {"shard": shard.id, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
+        storage.write_bytes(run.part_uri(shard.id), encode_part(rows, everybody, None, 17, metadata))
+    counts = run.manifest().counts
+    for fold in plan_folds(run.parts(), counts, 64):
+        fold_parts(run.uri, fold, run.fingerprint)
+    storage.write_bytes(run.path("totals.json"), json.dumps({"complete": True}).encode())
+    return run

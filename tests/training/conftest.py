@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.training import make_collection
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> dict:
+    """The content of train.json in the test's folder."""
+    return make_collection(tmp_path)

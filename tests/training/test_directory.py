@@ -1,0 +1,274 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.descriptions import TINY_DETECTOR
+from support.paths import PROJECT
+from support.training import arguments, run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pipeline.detectors import build_detector
+from pipeline.detectors.darknet import DarknetError
+from pipeline.pose.estimator import PoseEstimator
+from pipeline.pose.networks.recognition import recognise
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings, PoseSettings
+from pipeline.weights.checkpoints import read_safetensors_metadata, read_state_dict
+
+
+def history(tmp_path: Path) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+
+
+def test_from_annotations_to_weights_that_load(collection, tmp_path: Path) -> None:
+    output = run(tmp_path, cache=tmp_path / "people.npz")
+    assert "fastpose_mobile_small with 17 joints, 10 people, 2 steps an epoch, on cpu" in output
+    lines = history(tmp_path)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert "ap" not in lines[0]
+    assert {"ap", "pck_body", "pck/left_knee"} <= set(lines[1]) & set(lines[2])
+    for name in ("best", "last"):
+        architecture = recognise(read_state_dict(tmp_path / "run" / f"{name}.safetensors"))
+        assert architecture is not None
+        assert architecture.name == "fastpose_mobile_small"
+    assert "holds a training run; --resume goes on with it" in run(tmp_path, code=1)
+    other = run(tmp_path, code=1, resume="true", cache=tmp_path / "people.npz", **{"optimisation.seed": 5})
+    assert "was started with other settings of: optimisation" in other
+    # From the cut-out people alone, without the photographs; and once more does nothing.
+    for photograph in (tmp_path / "images").iterdir():
+        photograph.unlink()
+    again = run(tmp_path, cache=tmp_path / "people.npz", output=tmp_path / "other", validation="none")
+    assert "epoch 3: loss" in again
+
+
+def test_a_cache_of_something_else_is_refused(collection, tmp_path: Path) -> None:
+    run(tmp_path, cache=tmp_path / "people.npz", validation="none")
+    flags = {"cache": tmp_path / "people.npz", "output": tmp_path / "other", "validation": "none"}
+    larger = run(tmp_path, code=1, **flags, **{"pose.input_size": "128x96"})
+    assert "people.npz was made with input_size [64, 64], and this run has [128, 96]; name another" in larger
+    weighed = f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, weight: 2}}]"
+    assert "people.npz was made with sets [{'annotations': 'train.json'" in run(tmp_path, code=1, **flags, sets=weighed)
+    collection["annotations"].pop()
+    (tmp_path / "train.json").write_text(json.dumps(collection))
+    assert "people.npz was made with sets" in run(tmp_path, code=1, **flags)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_of_an_earlier_version_goes_on(collection, tmp_path: Path) -> None:
+    """What it could not be told has its default."""
+    run(tmp_path, validation="none")
+    path = tmp_path / "run" / "train.json"
+    told = json.loads(path.read_text())
+    del told["optimisation"]["clip"], told["about"]
+    path.write_text(json.dumps(told))
+    run(tmp_path, validation="none", resume="true")
+    assert "other settings of: optimisation" in run(
+        tmp_path, code=1, validation="none", resume="true", **{"optimisation.clip": 0.5}
+    )
+
+
+def test_killed_in_mid_epoch_and_resumed_the_losses_are_the_same(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none")
+    expected = [line["loss"] for line in history(tmp_path)]
+    killed = tmp_path / "killed"
+    job = subprocess.Popen(
+        [sys.executable, "jobs/train.py", *arguments(tmp_path, validation="none", output=killed)],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 200
+    while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    run(tmp_path, validation="none", output=killed, resume="true")
+    lines = [json.loads(line) for line in (killed / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["loss"] for line in lines] == expected
+    steps = [event.step for event in EventAccumulator(str(killed / "tensorboard")).Reload().Scalars("loss")]
+    assert steps == list(range(1, 7)), "each step is shown once"
+    whole, resumed = (read_state_dict(folder / "last.safetensors") for folder in (tmp_path / "run", killed))
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][3]["keypoints"].pop(), r"annotation 3 has 50 keypoint values; 17 joints need 51"),
+        (lambda c: c["images"][2].update(file_name="none.jpg"), "image 3, "),
+    ],
+)
+def test_bad_input_is_named(change, message: str, collection, tmp_path: Path) -> None:
+    change(collection)
+    (tmp_path / "train.json").write_text(json.dumps(collection))
+    output = run(tmp_path, code=1)
+    assert output.startswith("train: ")
+    assert message in output
+    assert "train.json" in output
+
+
+def test_what_is_wrong_with_settings_is_told_before_anything_is_learnt(collection, tmp_path: Path) -> None:
+    nowhere = f"{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'nowhere'}}}"
+    for flags, message in (
+        ({"validation": nowhere}, "nowhere"),
+        ({"pose.decode": "combined"}, "pose.decode is combined, which skeletons of 68, 133, 136 joints have"),
+        ({"pose.decode": "offset"}, "fpn_offset_r50, and no other network, is trained with offset"),
+        ({"pose.name": "hourglass", "pose.conv_dim": 64}, "pose.conv_dim is 64; hourglass has no such choice"),
+    ):
+        assert message in run(tmp_path, code=1, **flags)
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_measured_on_may_be_another_in_each_start(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none")
+    run(tmp_path, resume="true", validate_every=1)
+
+
+def test_joints_are_measured_by_name(collection, tmp_path: Path) -> None:
+    """A network of 26 joints learns from, and is measured on, a file of 17."""
+    run(tmp_path, **{"pose.skeleton": "halpe26", "optimisation.epochs": 2})
+    assert 0 <= history(tmp_path)[-1]["pck_body"] <= 1
+    assert "pck/left_big_toe" not in history(tmp_path)[-1] or history(tmp_path)[-1]["pck/left_big_toe"] is None
+    teacher = tmp_path / "run" / "last.safetensors"
+    flags = {"pose.teachers": teacher, "output": tmp_path / "other"}
+    run(tmp_path, validation="none", **flags)  # its first 17 joints are those
+    refused = run(tmp_path, code=1, **{**flags, "output": tmp_path / "third", "pose.skeleton": "mpii16"})
+    assert "whose first joints are not those of mpii16" in refused
+
+
+def test_weights_tell_the_annotator_how_to_use_them(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none", **{"pose.decode": "integral", "pose.norm": "softmax"})
+    weights = str(tmp_path / "run" / "last.safetensors")
+    poses = PoseEstimator.from_settings(PoseSettings(weights=weights), Compute.resolve("cpu", "float32"))
+    assert poses.describe() == ["fastpose_mobile_small with 17 joints at 64x64, integral (softmax)"]
+    told = PoseSettings(weights=weights, decode="argmax", input_size=(96, 64))
+    assert "at 96x64, argmax" in PoseEstimator.from_settings(told, Compute.resolve("cpu", "float32")).describe()[0]
+
+
+@pytest.mark.parametrize("task", ["pose", "detector"])
+def test_a_run_that_a_plain_machine_went_on_with(task: str, collection, tmp_path: Path) -> None:
+    """With torch, numpy and OpenCV alone the loop makes the same weights; --resume then measures and keeps them."""
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(TINY_DETECTOR)
+    of_detector = {"task": "detector", "detector.cfg": cfg, "detector.input_size": 64}
+    cache = tmp_path / "samples.npz"
+    flags = {"cache": cache} | (of_detector if task == "detector" else {})
+    run(tmp_path, **flags)
+    there = tmp_path / "there"
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.run.TrainRun.note", lambda *_: _interrupt())
+        run(tmp_path, output=there, **flags)
+    assert torch.load(there / "checkpoint.pt", weights_only=True)["step"] == 2
+    code = (
+        "import sys\n"
+        "for name in ('ray', 'pydantic', 'fsspec', 'pyarrow', 'safetensors', 'yaml', 'simplejpeg', 'tensorboard'):\n"
+        "    sys.modules[name] = None\n"
+        "import pathlib, runpy\n"
+        "runpy.run_path('infra/train_plain.py')['main'](*map(pathlib.Path, sys.argv[1:]))\n"
+    )
+    plain = subprocess.run(
+        [sys.executable, "-c", code, str(there), str(cache), *([str(cfg)] if task == "detector" else [])],
+        cwd=PROJECT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "epoch 3: loss" in plain.stdout
+    assert "epoch 3: loss" in run(tmp_path, output=there, resume="true", **flags)
+    whole, other = (read_state_dict(folder / "last.safetensors") for folder in (tmp_path / "run", there))
+    assert all(torch.equal(tensor, other[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.parametrize(
+    "told", [{"task": "pose", "pose": {"teachers": ["a"]}}, {"task": "detector", "detector": {"teacher": "a"}}]
+)
+def test_a_plain_machine_does_not_leave_out_the_teacher(told: dict, tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text(json.dumps(told))
+    (tmp_path / "cache.npz").write_bytes(b"")
+    command = [sys.executable, "infra/train_plain.py", str(tmp_path), str(tmp_path / "cache.npz")]
+    plain = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert plain.returncode == 1
+    assert "learns from a teacher, who cannot be asked here" in plain.stderr
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_mistakes_in_flags_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "jobs/train.py", "--optimisation.lerning_rate", "1"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean --optimisation.learning_rate?" in done.stderr
+    done = subprocess.run([sys.executable, "jobs/train.py"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "sets is empty" in done.stderr
+
+
+def test_a_detector_is_trained_and_its_file_is_enough_to_use_it(collection, tmp_path: Path) -> None:
+    (tmp_path / "tiny.cfg").write_text(TINY_DETECTOR)
+    flags = {"task": "detector", "detector.cfg": tmp_path / "tiny.cfg", "detector.input_size": 64}
+    output = run(tmp_path, cache=tmp_path / "images.npz", about="dots of our own", **flags)
+    assert "tiny.cfg, 10 images, 2 steps an epoch, on cpu" in output
+    assert {"ap", "ap50", "ar"} <= set(history(tmp_path)[-1])
+    weights = tmp_path / "run" / "last.safetensors"
+    told = read_safetensors_metadata(weights)
+    assert told["cfg"] == TINY_DETECTOR
+    assert told["about"] == "dots of our own"
+    assert told["epoch"] == "3 of 3"
+    assert json.loads(told["detector"])["cfg"] == "tiny.cfg", "by name, wherever it lay"
+    settings = DetectorSettings(name="darknet", weights=str(weights), confidence=0.0)
+    (found,) = build_detector(settings, Compute.resolve("cpu", "float32")).detect([np.zeros((90, 120, 3), np.uint8)])
+    assert found.xyxy.shape[1] == 4
+    with pytest.raises(DarknetError, match=r"last\.safetensors does not fit .*yolov3|does not fit"):
+        build_detector(settings.model_copy(update={"cfg": str(_other_cfg(tmp_path))}), Compute.resolve("cpu"))
+    assert "80 classes; a person detector has classes=1" in run(
+        tmp_path, code=1, output=tmp_path / "many", **(flags | {"detector.cfg": _other_cfg(tmp_path)})
+    )
+
+
+def _other_cfg(tmp_path: Path) -> Path:
+    path = tmp_path / "other.cfg"
+    path.write_text(TINY_DETECTOR.replace("classes=1", "classes=80").replace("filters=6", "filters=85"))
+    return path
+
+
+def test_what_a_run_shows_on_the_way(collection, tmp_path: Path) -> None:
+    run(tmp_path)
+    picture = cv2.imread(str(tmp_path / "run" / "predictions.jpg"))
+    assert picture.shape == (3 * 320, 4 * 320, 3)  # ten photographs, four in a row
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 7))
+    assert [event.step for event in events.Scalars("epoch/ap")] == [4, 6]
+    assert [event.step for event in events.Images("predictions")] == [4, 6]
+
+
+def test_teachers_and_pseudo_labels(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none")
+    teacher = tmp_path / "run" / "last.safetensors"
+    run(tmp_path, validation="none", output=tmp_path / "taught", **{"pose.teachers": f"{teacher},{teacher}"})
+    plain = history(tmp_path)[0]["loss"]
+    taught = json.loads((tmp_path / "taught" / "history.jsonl").read_text().splitlines()[0])["loss"]
+    assert taught != plain
+    # Of ten people, five keep their labels and five have boxes alone.
+    for annotation in collection["annotations"][:5]:
+        annotation.update(keypoints=[0] * 51, num_keypoints=0)
+    (tmp_path / "train.json").write_text(json.dumps(collection))
+    assert "17 joints, 5 people" in run(tmp_path, validation="none", output=tmp_path / "half")
+    for sure, people in ((0.4, 5), (0.6, 10)):
+        state = read_state_dict(teacher)
+        state["conv_out.weight"].zero_()
+        state["conv_out.bias"].fill_(sure)
+        save_file(state, tmp_path / "sure.safetensors")
+        sets = (
+            f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, "
+            f"pseudo_labels: {{weights: {tmp_path / 'sure.safetensors'}, least_score: 0.5}}}}]"
+        )
+        output = run(tmp_path, validation="none", output=tmp_path / f"sure{sure}", sets=sets)
+        assert f"17 joints, {people} people" in output
