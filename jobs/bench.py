@@ -110,9 +110,9 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
     decoders = torch.get_num_threads() if compute.device.type == "cuda" else 1  # as in a worker
     writer = PartWriter(run, annotator, decoders=decoders)
 
-    detector_batches = sum(-(-shard.num_images // settings.detector.batch) for shard in shards)
+    detector_batches = sum(-(-shard.num_images // detector.batch) for shard in shards)
     pose_batches = sum(-(-shard.num_images * arguments.people // settings.pose.batch) for shard in shards)
-    squares = torch.rand(settings.detector.batch, 3, 608, 608).to(compute.device, compute.dtype)
+    squares = torch.rand(detector.batch, 3, 608, 608).to(compute.device, compute.dtype)
     squares = squares.contiguous(memory_format=torch.channels_last)
     crops = torch.rand(settings.pose.batch, 3, *poses.rules[0].input_size).to(compute.device, compute.dtype)
     crops = crops.contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ examples:
 
 Settings that apply after the networks (suppression.*, detector.confidence) are evaluated on stored candidates, without
 running a network. Others need a run of their own, which is reused: rerun the same command to resume.
-exit code: 0 all trials done, 1 something is missing, 2 wrong settings, 130 or 143 stopped by a signal
+exit code: 0 all trials done, 1 a run or evaluation failed, 2 wrong settings, 130 or 143 stopped by a signal
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Encoded bytes to pixels, by one stated policy.
+"""Image decoding: JPEG, PNG, WebP, BMP, TIFF and GIF to upright 8-bit RGB.
 
-JPEG, PNG, WebP, BMP, TIFF and GIF become 8-bit RGB in their upright orientation:
-
-- the EXIF orientation is applied, and recorded;
-- grey and palette images become RGB; transparency is laid over white; CMYK is converted without a colour profile;
-- 16-bit samples are scaled by 255 / 65535 and rounded;
-- of an animation or a multi-page file, the first frame counts;
-- a file that is damaged anywhere, by its decoder's own word, is refused whole: no half-grey pixels.
+- The EXIF orientation is applied and recorded.
+- Grey and palette images are converted to RGB, transparent pixels are blended with white, and CMYK is converted without
+  a colour profile.
+- 16-bit samples are scaled by 255 / 65535 and rounded.
+- Only the first frame of an animation or of a multi-page file is decoded.
+- A file with any damage that its decoder reports is refused: partly grey images are never returned.
 """
 
 from __future__ import annotations
@@ -22,21 +21,20 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
-# Formats that people keep images in and that are not decoded here.
+# Common image formats that are not decoded here.
 OTHER_IMAGE_SUFFIXES = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".j2k", ".jxl", ".ppm", ".tga", ".img")
 
-Image.init()  # else a format is unknown until the first file of it has been met
-# The header is checked against our own limit before any pixel is decoded; Pillow's would fire first, with its own
-# rules.
+Image.init()  # else Pillow registers some formats only when the first file of them is opened
+# `DecodeLimits` replaces Pillow's limit, which would apply first.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class ImageRefused(Exception):
-    """An image that gets a row without people.
+    """The image cannot be decoded; it gets a row without people.
 
     Attributes:
         status: `unreadable`, `too_large` or `missing`.
-        width, height: pixels as the header tells them, None where it couldn't be read.
+        width, height: in pixels by the header, before the EXIF orientation is applied; None if it cannot be read.
     """
 
     def __init__(self, status: str, reason: str, width: int | None = None, height: int | None = None) -> None:
@@ -48,11 +46,11 @@ class ImageRefused(Exception):
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What is checked before an image is decoded.
+    """Limits that are checked before an image is decoded.
 
     Attributes:
         max_megapixels: images with more pixels by their header are not decoded.
-        max_megabytes: files with more bytes are not read.
+        max_megabytes: larger files are not read.
     """
 
     max_megapixels: float = 100.0
@@ -65,7 +63,12 @@ class DecodeLimits:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Pixels (H, W, 3) uint8 RGB, upright, and the EXIF orientation 1..8 that the file asked for."""
+    """A decoded image.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, upright.
+        orientation: the EXIF orientation 1..8 of the file, already applied to the pixels.
+    """
 
     pixels: np.ndarray
     orientation: int
@@ -75,11 +78,11 @@ def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedI
     """Decode one encoded image.
 
     Args:
-        data: the file's bytes.
-        limits: on the number of pixels, checked before decoding.
+        data: the content of the file.
+        limits: the number of pixels is checked before decoding; the number of bytes is not checked here.
 
     Raises:
-        ImageRefused: with the status and the reason that go into the image's row.
+        ImageRefused: the image exceeds the limits or is damaged; holds the status and the error of its row.
     """
     if not data:
         raise ImageRefused("unreadable", "the file is empty")
@@ -94,7 +97,7 @@ def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedI
         reason = f"{width} x {height} pixels are more than {limits.max_megapixels:g} megapixels"
         raise ImageRefused("too_large", reason, width, height)
     try:
-        orientation = _orientation(image)  # decodes a PNG, so only now
+        orientation = _orientation(image)  # after the check of the size: decodes a PNG
         if image.format in ("JPEG", "MPO"):
             pixels = _upright(_decode_jpeg(data, image), orientation)
         elif _bits_per_sample(data, image) == 16:
@@ -104,7 +107,7 @@ def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedI
         else:
             pixels = _upright(_decode_8_bit(data, image), orientation)
     except MemoryError:
-        raise  # the machine's matter, not the image's
+        raise  # a failure of the machine, not of the image
     except Exception as error:
         raise ImageRefused("unreadable", _reason(error), width, height) from None
     return DecodedImage(np.ascontiguousarray(pixels), orientation)
@@ -120,7 +123,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _decode_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
-    # `strict` turns libjpeg's warnings (data cut short, damaged code) into errors; Pillow and OpenCV fill in grey.
+    # `strict` turns libjpeg's warnings (truncated or corrupt data) into errors; Pillow and OpenCV fill with grey.
     if image.mode == "CMYK":
         simplejpeg.decode_jpeg(data, "CMYK", strict=True)
         return np.asarray(image.convert("RGB"))
@@ -141,14 +144,14 @@ def _decode_8_bit(data: bytes, image: Image.Image) -> np.ndarray:
     image.seek(0)
     image.load()
     if image.mode in ("I", "F"):
-        raise ValueError("32-bit samples have no stated 8-bit range")
+        raise ValueError("32-bit samples have no defined 8-bit range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         return _over_white(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
 
 
 def _decode_16_bit(data: bytes) -> np.ndarray:
-    # OpenCV keeps all 16 bits; Pillow would cut the lower eight off.
+    # OpenCV decodes all 16 bits; Pillow drops the lower eight bits of RGB samples.
     if data.startswith(b"\x89PNG"):
         _check_png(data)
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -169,7 +172,7 @@ def _over_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def _check_png(data: bytes) -> None:
-    """Check the chunks' CRCs and that the file reaches its end chunk (Pillow does neither for pixel data)."""
+    """Check the CRC of each chunk and that the file has an end chunk; Pillow does neither for pixel data."""
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")

@@ -41,7 +41,7 @@ def s3_under_fire(s3: S3Server) -> Iterator[S3Server]:
     """The same server; whatever harm a test does ends with it."""
     yield s3
     s3.faults.share = 0.0
-    s3.faults.faults = FAULTS
+    s3.faults.kinds = FAULTS
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageOps
 from support.images import encode, gradient
 
-from pipeline.images import ImageRefused, decode_image
+from pipeline.images import DecodeLimits, ImageRefused, decode_image
 
 
 def opencv(data: bytes, flag: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
-    """The independent decoder."""
+    """Pixels by OpenCV, as an independent reference."""
     return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
 
 
@@ -33,7 +33,7 @@ def test_jpeg_equals_opencv(options: dict) -> None:
     np.testing.assert_array_equal(decode_image(data).pixels, opencv(data))
 
 
-def test_grey_and_palette() -> None:
+def test_grey_and_palette_images_equal_opencv() -> None:
     grey = gradient()[:, :, 0]
     for form in ("PNG", "JPEG", "TIFF"):
         data = encode(grey, form)
@@ -47,16 +47,16 @@ def test_grey_and_palette() -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_transparency_lies_over_white(form: str) -> None:
+def test_transparent_pixels_are_blended_with_white(form: str) -> None:
     rgba = np.dstack([gradient(), np.arange(48 * 64).reshape(48, 64) % 256]).astype(np.uint8)
     data = encode(rgba, form, **({"lossless": True, "exact": True} if form == "WEBP" else {}))
-    seen = cv2.cvtColor(opencv(data, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA).astype(np.float64)
-    alpha = seen[:, :, 3:] / 255
-    expected = np.rint(seen[:, :, :3] * alpha + 255 * (1 - alpha))
+    rgba_by_opencv = cv2.cvtColor(opencv(data, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA).astype(np.float64)
+    alpha = rgba_by_opencv[:, :, 3:] / 255
+    expected = np.rint(rgba_by_opencv[:, :, :3] * alpha + 255 * (1 - alpha))
     assert np.abs(decode_image(data).pixels - expected).max() <= 1
 
 
-def test_transparent_palette_and_grey_alpha() -> None:
+def test_transparent_palette_and_grey_images_are_blended_with_white() -> None:
     image = Image.fromarray(gradient()).quantize(8)
     sink = io.BytesIO()
     image.save(sink, "PNG", transparency=0)
@@ -70,17 +70,17 @@ def test_transparent_palette_and_grey_alpha() -> None:
     assert np.abs(decode_image(sink.getvalue()).pixels - expected[:, :, None]).max() <= 1
 
 
-def test_cmyk_is_near_opencv() -> None:
+def test_cmyk_is_close_to_opencv() -> None:
     sink = io.BytesIO()
     Image.fromarray(gradient()).convert("CMYK").save(sink, "JPEG", quality=95)
     ours, theirs = decode_image(sink.getvalue()).pixels.astype(int), opencv(sink.getvalue()).astype(int)
     assert np.abs(ours - theirs).mean() < 2
-    assert np.abs(ours - gradient().astype(int)).mean() < 6  # and not its negative
+    assert np.abs(ours - gradient().astype(int)).mean() < 6  # not inverted
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_16_bit_is_scaled(suffix: str, channels: int) -> None:
+def test_16_bit_samples_are_scaled_to_8_bit(suffix: str, channels: int) -> None:
     deep = (gradient().astype(np.uint16) * 257 + 90)[:, :, :channels].squeeze()
     _, encoded = cv2.imencode(suffix, deep if channels == 1 else deep[:, :, ::-1])
     expected = np.rint(deep / 257.0)
@@ -102,7 +102,7 @@ def test_orientation_is_applied_and_recorded(form: str, orientation: int) -> Non
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_first_frame_of_many(form: str) -> None:
+def test_the_first_frame_is_decoded(form: str) -> None:
     frames = [Image.fromarray(gradient(seed=i)).quantize(64).convert("RGB") for i in range(3)]
     sink = io.BytesIO()
     options = {"lossless": True} if form == "WEBP" else {}
@@ -139,13 +139,13 @@ def test_truncated_cmyk_is_unreadable() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"just some text\n" * 50, b"%PDF-1.4", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-def test_what_is_no_image_is_unreadable(data: bytes) -> None:
+def test_data_that_is_not_an_image_is_unreadable(data: bytes) -> None:
     with pytest.raises(ImageRefused) as refused:
         decode_image(data)
     assert refused.value.status == "unreadable"
 
 
-def test_a_huge_header_is_refused_before_decoding() -> None:
+def test_an_image_with_too_many_pixels_is_refused_before_decoding() -> None:
     bomb = bytearray(encode(gradient(), "PNG"))
     bomb[16:24] = struct.pack(">II", 60_000, 50_000)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
@@ -155,13 +155,13 @@ def test_a_huge_header_is_refused_before_decoding() -> None:
     assert (refused.value.width, refused.value.height) == (60_000, 50_000)
     assert "100 megapixels" in str(refused.value)
     small = encode(gradient(40, 50), "PNG")
-    assert decode_image(small, max_megapixels=0.002).pixels.shape == (40, 50, 3)
+    assert decode_image(small, DecodeLimits(max_megapixels=0.002)).pixels.shape == (40, 50, 3)
     with pytest.raises(ImageRefused, match=r"0\.0019"):
-        decode_image(small, max_megapixels=0.0019)
+        decode_image(small, DecodeLimits(max_megapixels=0.0019))
 
 
-def test_every_format_is_known_to_a_fresh_process() -> None:
-    # Pillow registers formats as it meets them; the first file of a process may be of any.
+def test_a_new_process_decodes_its_first_image() -> None:
+    # Pillow registers some formats only when the first file of them is opened.
     data = encode(gradient(), "PNG")
     code = "import sys; from pipeline.images import decode_image; decode_image(sys.stdin.buffer.read())"
     subprocess.run([sys.executable, "-c", code], input=data, check=True)

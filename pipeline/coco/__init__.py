@@ -1,1 +1,1 @@
-"""COCO files: annotations, results, image ids, and which category is a person. The only place that parses them."""
+"""COCO files: annotations, results, image ids, and the person category. The only place that parses them."""

@@ -19,7 +19,7 @@ from pipeline.coco.ids import CocoIds
 from pipeline.coco.keypoints import WHOLE_BODY_JOINTS, joined_keypoints
 from pipeline.skeletons import Skeleton
 
-# Different in every image, long, and of no use as a group of images.
+# Unique in every image and long: useless to group images by.
 _DROPPED_IMAGE_FIELDS = ("coco_url", "flickr_url", "date_captured")
 _HEAD_LENGTH = 0.6  # of the diagonal of the head's box (PCKh: Andriluka et al., CVPR 2014)
 
@@ -55,7 +55,7 @@ def load_json(uri: str) -> Any:
 
 
 def person_category(source: str | Mapping[str, Any]) -> PersonCategory:
-    """Which category of a file is a person; streams.
+    """The person category of a file; streams.
 
     Args:
         source: URI of a COCO annotation file, or its content.

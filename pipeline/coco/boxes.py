@@ -41,10 +41,10 @@ def boxes_by_image(source: str, content: Any, category: PersonCategory | None = 
     Args:
         source: the file, for error messages.
         content: a list of results, or a dict with `annotations`.
-        category: which category is a person; by default the rule applied to the file's own `categories`.
+        category: the person category of detection results; by default all of them must have the same one.
 
     Raises:
-        AnnotationError: neither, an entry without image_id or bbox, or no entry at all is of a person.
+        AnnotationError: the content is neither, an entry lacks image_id or bbox, or no result is of a person.
     """
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list):
@@ -68,7 +68,7 @@ def boxes_by_image(source: str, content: Any, category: PersonCategory | None = 
             raise AnnotationError(f"{source}: entry {number} lacks image_id or a bbox of four numbers") from None
     if others and not grouped and not isinstance(content, dict):
         raise AnnotationError(
-            f"{source}: no box is of a person: category_id is {', '.join(map(str, sorted(others)))} where the "
+            f"{source}: no box is of a person: category_id of the boxes is {', '.join(map(str, sorted(others)))}, the "
             f"annotations' person is {category.id}"
         )
     stacked = {image: np.array(rows, np.float32) for image, rows in grouped.items()}

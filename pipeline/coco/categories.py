@@ -1,4 +1,4 @@
-"""Which category of a COCO file is a person: one rule for evaluation, given boxes, training and sweeps."""
+"""The person category of a COCO file: one rule for evaluation, given boxes, training and sweeps."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class PersonCategory:
             return True
         if not self._named:
             raise AnnotationError(
-                f"{self._source}: uses category_id {self.id} and {category} but has no `categories` that say which one "
-                "is a person; add them"
+                f"{self._source}: uses category_id {self.id} and {category}, but has no `categories` to identify the "
+                "person category; add them"
             )
         return False
 

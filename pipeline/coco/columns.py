@@ -14,7 +14,7 @@ class GroundTruth(NamedTuple):
         boxes_xywh: (G, 4) pixels.
         areas: (G,) square pixels.
         crowd: (G,) bool, regions with several people, which any number of detections may match.
-        ignored: (G,) bool, people that count neither as found nor as missed.
+        ignored: (G,) bool, people that count neither as detected nor as missed.
         keypoints: (G, K, 3) x y v; K is 0 for boxes.
         head_lengths: (G,) length of the head segment in pixels, NaN where it is not annotated.
     """

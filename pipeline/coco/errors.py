@@ -1,4 +1,7 @@
-"""The error of annotation files. No other imports: training uses it where only torch, numpy and OpenCV are installed."""
+"""The error of annotation files.
+
+It imports nothing else: training uses it where only torch, numpy and OpenCV are installed.
+"""
 
 from __future__ import annotations
 

@@ -43,12 +43,12 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
     from pipeline.detectors.exported import OUTPUT_FORMATS, ExportedDetector
     from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
     from pipeline.detectors.whole_image import WholeImage
-    from pipeline.settings.tree import GIVEN
+    from pipeline.settings.tree import GIVEN, detector_batch
 
     if settings.name == GIVEN:
         return None
     if settings.name == "whole_image":
-        return WholeImage(settings.batch)
+        return WholeImage(detector_batch(settings, compute.device.type))
     if settings.name == "darknet":
         return DarknetDetector.from_settings(settings, compute)
     if settings.name in OUTPUT_FORMATS:

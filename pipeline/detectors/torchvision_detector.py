@@ -14,7 +14,7 @@ from torchvision import models
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
-from pipeline.settings.tree import OWN_DETECTORS, DetectorSettings
+from pipeline.settings.tree import OWN_DETECTORS, DetectorSettings, detector_batch
 from pipeline.weights.checkpoints import load_weights
 
 _PERSON = 1  # in torchvision's COCO classes
@@ -54,7 +54,7 @@ class TorchvisionDetector:
     """
 
     def __init__(self, model: nn.Module, settings: DetectorSettings, compute: Compute) -> None:
-        self.batch = settings.batch
+        self.batch = detector_batch(settings, compute.device.type)
         self._confidence = settings.confidence
         self._device = compute.device
         self._model = model.eval().requires_grad_(False).to(compute.device)

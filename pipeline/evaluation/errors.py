@@ -1,4 +1,4 @@
-"""Error analysis: what is wrong with each joint and each person, and the AP that repairing it would gain.
+"""Error analysis: the errors of joints and people, and the AP gained by repairing each kind of error.
 
 Ronchi and Perona, Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation, ICCV 2017.
 """
@@ -24,7 +24,7 @@ from pipeline.skeletons import Skeleton
 MIN_SIMILARITY = 0.1  # OKS from which a detection is taken to be an annotated person
 GOOD, NEAR = 0.85, 0.5  # similarity of a single joint
 JOINT_ERRORS = ("miss", "swap", "inversion", "jitter")
-PERSON_ERRORS = ("score", "background", "missed")  # in the paper: scoring, background false positives, false negatives
+PERSON_ERRORS = ("score", "background", "missed")  # the paper: scoring, background false positives, false negatives
 ERRORS = (*JOINT_ERRORS, *PERSON_ERRORS)  # in the order in which they are repaired cumulatively
 
 _GOOD, _UNKNOWN = -1, -2
@@ -180,7 +180,7 @@ def analyse(counts: ErrorCounts) -> ErrorAnalysis:
     """The analysis of the joined counts of all images."""
     ap = {kinds: _average_precision(matches) for kinds, matches in zip(REPAIRS, counts.matches, strict=True)}
     if ap[()] >= 0:
-        # If all people are missed, no person is left after repairing that: then nothing is wrong.
+        # If all people are missed, repairing that ignores all people: AP is undefined, and no error is left.
         ap = {kinds: 1.0 if value < 0 else value for kinds, value in ap.items()}
     return ErrorAnalysis(
         joints={"good": counts.joints[_GOOD], **{kind: counts.joints[i] for i, kind in enumerate(JOINT_ERRORS)}},
@@ -246,9 +246,9 @@ def _pck(truth: GroundTruth, poses: np.ndarray, skeleton: Skeleton) -> dict[str,
 
 
 def diagnose(image: EvalImage, skeleton: Skeleton) -> Diagnosis:
-    """Match the detections of an image loosely, and find what is wrong with their joints.
+    """Match the detections of an image at a low OKS, and classify the errors of their joints.
 
-    Detections choose by descending score, each the most similar free person that is not ignored.
+    In order of descending score, each detection is matched to the most similar person that is free and not ignored.
     """
     truth, detections = image
     sigmas = np.array(skeleton.oks_sigmas)
@@ -319,10 +319,10 @@ def repaired(image: EvalImage, diagnosis: Diagnosis, kinds: Sequence[str]) -> Ev
     kept = np.flatnonzero(diagnosis.person >= 0) if "background" in kinds else np.arange(len(scores))
     order = kept[np.argsort(-scores[kept], kind="stable")]
     if "missed" in kinds:
-        found = np.zeros(len(truth.ignored), bool)
-        found[diagnosis.person[diagnosis.person >= 0]] = True
-        truth = truth._replace(ignored=truth.ignored | ~found)
-    # Areas of detections stay: they matter only where sizes are told apart, and here all sizes count.
+        is_detected = np.zeros(len(truth.ignored), bool)
+        is_detected[diagnosis.person[diagnosis.person >= 0]] = True
+        truth = truth._replace(ignored=truth.ignored | ~is_detected)
+    # The areas of detections stay unchanged: they do not matter, because people of all sizes count.
     return EvalImage(truth, detections._replace(scores=scores, keypoints=keypoints).rows(order))
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from pipeline.coco.columns import Detections, GroundTruth
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-# A similarity of exactly 1 has to meet a threshold of 1.
+# A similarity of exactly 1 must meet a threshold of 1.
 _MEETS = np.minimum(THRESHOLDS, 1 - 1e-10)
 _BITS = (1 << np.arange(len(THRESHOLDS))).astype(np.uint16)
 
 
 class Rules(NamedTuple):
-    """What counts.
+    """The people and detections that count.
 
     Attributes:
         areas: limits in square pixels by name of the range of people's areas.
@@ -37,10 +37,10 @@ BOX_RULES = Rules({"all": (0, _ANY), "small": (0, _MEDIUM), "medium": (_MEDIUM, 
 
 
 class SubsetMasks(NamedTuple):
-    """Which people of an image belong to each of S subsets that are evaluated.
+    """The people of an image that belong to each of S evaluated subsets.
 
     Attributes:
-        ignored: (S, G) bool, ground truth that counts neither as found nor as missed.
+        ignored: (S, G) bool, ground truth that counts neither as detected nor as missed.
         ignored_unmatched: (S, D) bool, detections that do not count as false positives.
     """
 
@@ -55,7 +55,7 @@ class Matches(NamedTuple):
         scores: (N,).
         matched: (S, N) uint16; bit t is set if the detection matches at threshold t.
         ignored: (S, N) uint16; bit t is set if the detection counts neither as right nor as wrong.
-        people: (S,) number of people to find.
+        people: (S,) number of people that count.
     """
 
     scores: np.ndarray
@@ -116,7 +116,7 @@ def subsets_by_area(ground_truth: GroundTruth, detections: Detections, rules: Ru
 
 
 def match(crowd: np.ndarray, scores: np.ndarray, similarity: np.ndarray, subsets: SubsetMasks) -> Matches:
-    """Match the detections of an image; those of higher score choose first.
+    """Match the detections of an image, in order of descending score.
 
     Args:
         crowd: (G,) of the ground truth.

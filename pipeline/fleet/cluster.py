@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, or starting one on this machine."""
+"""Connect to a Ray cluster, or start one on this machine; how many workers fit into it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from dataclasses import dataclass
 
 import ray
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.process.memory import bound_allocator
 from pipeline.settings.tree import ComputeSettings, FleetSettings
 
 _LOCAL_OBJECT_STORE_BYTES = 256 << 20  # only settings, ids and counts travel through it
 _DEFAULT_CPUS = 4
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 
 
 @contextlib.contextmanager
 def connect(settings: FleetSettings) -> Iterator[None]:
-    """A Ray session: the cluster that the settings or RAY_ADDRESS name, else one started here and stopped after.
+    """A Ray session on the cluster of the settings or of RAY_ADDRESS, else on one that is started here for the block.
 
     Raises:
-        ConnectionError: the named cluster isn't there, or is closed by a token that this process doesn't have.
+        ConnectionError: the named cluster does not answer, or requires a token that this process does not have.
     """
     bound_allocator()
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if address:
-        _knock(address)
+        _check_reachable(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ray.exceptions.AuthenticationError) as error:
             raise ConnectionError(
-                f"no way into a Ray cluster at {address}: {str(error).splitlines()[0]} If it is closed by a token, set "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to it."
+                f"cannot connect to the Ray cluster at {address}: {first_line(error)} If it requires a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)."
             ) from None
     else:
         ray.init(
@@ -52,25 +52,25 @@ def connect(settings: FleetSettings) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Fail at once where nobody listens; Ray itself would try for minutes."""
+def _check_reachable(address: str) -> None:
+    """Fail at once if nothing listens there; Ray itself would retry for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or "/" in address or not port.isdigit():
         return  # "auto", ray://, ...
     try:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise ConnectionError(f"no Ray cluster at {address}: {error}") from None
 
 
 def may_grow(address: str | None) -> bool:
-    """Whether nodes can join: a cluster that was there before, not one started for this job."""
+    """Whether nodes can join: an existing cluster, not one that was started for this job."""
     return bool(address or os.environ.get("RAY_ADDRESS"))
 
 
 @dataclass(frozen=True)
 class WorkerShape:
-    """What the workers are given: how many at most, and the GPUs and CPU threads of each."""
+    """The maximum number of workers, and the GPUs and CPU threads of each."""
 
     workers: int
     gpus: float
@@ -78,10 +78,10 @@ class WorkerShape:
 
 
 def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: int) -> WorkerShape:
-    """Fit workers into the cluster as it is, where the settings leave it open; never more workers than shards.
+    """Fit workers into the cluster as it is, where the settings are None; never more workers than shards.
 
     Raises:
-        UserError: a cluster of this machine alone will never hold such a worker.
+        UserError: a worker needs more than this machine has, and no other node can join.
     """
     resources = ray.cluster_resources()
     total_gpus = 0.0 if compute.device == "cpu" else resources.get("GPU", 0.0)
@@ -99,8 +99,8 @@ def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: 
         cpus = max(1, min([_DEFAULT_CPUS, *(per_gpu or [largest_node])]))
     if len(nodes) == 1 and not may_grow(settings.address) and (not fitting or cpus > largest_node):
         raise UserError(
-            f"a worker asks for {cpus} CPUs and {gpus:g} GPUs, this machine has {total_cpus} and {total_gpus:g}: "
-            "set fleet.cpus_per_worker, fleet.gpus_per_worker or compute.device"
+            f"a worker needs {cpus} CPUs and {gpus:g} GPUs, but this machine has {total_cpus} and {total_gpus:g}: "
+            "change --fleet.cpus_per_worker, --fleet.gpus_per_worker or --compute.device"
         )
     workers = settings.workers or on_gpus or max(1, total_cpus // cpus)
     return WorkerShape(max(1, min(workers, num_shards)), gpus, cpus)

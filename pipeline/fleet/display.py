@@ -1,10 +1,10 @@
-"""Progress for people: a bar on a terminal, a line now and then elsewhere; and counters for dashboards."""
+"""Progress: a bar on a terminal, periodic lines elsewhere, and counters for dashboards."""
 
 from __future__ import annotations
 
+import collections
 import sys
 import time
-from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
@@ -22,7 +22,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """Counts of the run so far; images in flight count as they are reported, and again if their worker dies."""
+    """Counts of the run so far. Images in flight count when they are reported, and again if their worker dies."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -34,8 +34,8 @@ class Display:
         self._images_at_start = 0
         self._started = self._last_line = time.monotonic()
         self._seconds: dict[str, float] = defaultdict(float)
-        self._told_retries: set[str] = set()
-        self._told_replaced = False
+        self._noted_retries: set[str] = set()
+        self._noted_replaced = False
         self._metrics = _Metrics()
 
     def __enter__(self) -> Display:
@@ -60,48 +60,48 @@ class Display:
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def begin(self, images: int, images_done: int, shards: int, shards_done: int) -> None:
-        """What the collection holds, and what earlier runs have done of it."""
+        """Set the size of the collection, and how much of it earlier runs have finished."""
         self._total, self._before = images, images_done
         self._shards, self._shards_done = shards, shards_done
         self._started = time.monotonic()
         self._metrics.left.set(shards - shards_done)
         if shards_done:
-            self.note(f"{shards_done} of {shards} shards are already done ({images_done} images)")
+            self.note(f"resuming: {shards_done} of {shards} shards ({images_done} images) are already done")
         self._show()
 
     def in_flight(self, progress: Sequence[Progress]) -> None:
-        """What the shards in work report."""
+        """Set the last reports of the shards in flight."""
         self._flying = _sum(progress)
-        if not self._images_at_start:  # workers that load their networks don't count as slow images
+        if not self._images_at_start:  # the time in which workers load their networks does not count
             self._started = time.monotonic()
             self._images_at_start = self._done.images + self._flying.images
         self._show()
 
     def finish(self, progress: Progress) -> None:
-        """A shard's part is committed."""
+        """Count a shard whose part is committed."""
         self._done = _sum([self._done, progress])
         self._shards_done += 1
         self._metrics.finish(progress)
         self._metrics.left.set(self._shards - self._shards_done)
 
-    def hear(self, progress: Progress) -> None:
-        """What a worker tells once."""
+    def report(self, progress: Progress) -> None:
+        """Count what a worker reports once: stage times and retries."""
         for stage, seconds in progress.seconds.items():
             self._seconds[stage] += seconds
-        self._metrics.hear(progress)
-        for kind in progress.retries.keys() - self._told_retries:
-            self._told_retries.add(kind)
-            self.note(f"storage had trouble, and was tried again: {kind} (told once)")
+        self._metrics.report(progress)
+        for kind in progress.retries.keys() - self._noted_retries:
+            self._noted_retries.add(kind)
+            self.note(f"storage: retrying after {kind} (logged once)")
 
     @property
     def images_per_second(self) -> float | None:
-        """Since the first report of images, whose own time isn't known; None where little has been done since."""
+        """Since the first report of images; None if the time since then is too short."""
         seconds, images = time.monotonic() - self._started, _sum([self._done, self._flying]).images
         return (images - self._images_at_start) / seconds if self._images_at_start and seconds > 1 else None
 
     @property
     def peak_megabytes(self) -> float:
-        """Most memory that a worker has held."""
+        """Peak memory of a worker."""
         return _sum([self._done, self._flying]).peak_megabytes
 
     def worker_died(self) -> None:
@@ -109,17 +109,17 @@ class Display:
         self._metrics.deaths.inc()
 
     def worker_replaced(self) -> None:
-        """It held almost all the memory it may."""
+        """Count a worker that was replaced because it held almost as much memory as it may."""
         self._metrics.replaced.inc()
-        if not self._told_replaced:
-            self._told_replaced = True
-            self.note("a worker had grown to its limit of memory, and was replaced (told once)")
+        if not self._noted_replaced:
+            self._noted_replaced = True
+            self.note("a worker reached its memory limit and was replaced (logged once)")
 
     def profile(self) -> Table:
-        """Where the workers' time went, stage by stage; of the networks' thread, whose time is the workers' time."""
+        """The time of all workers by stage. The time of the networks' thread is the time of the worker."""
         whole = sum(self._seconds[stage] for stage in STAGES["networks"]) or 1.0
-        table = Table(title="where the time went, all workers", box=None, pad_edge=False)
-        for column in ("thread", "stage", "seconds", "ms per image", "of the networks' time"):
+        table = Table(title="time by stage, all workers", box=None, pad_edge=False)
+        for column in ("thread", "stage", "seconds", "ms per image", "share of the networks' thread"):
             table.add_column(column, justify="left" if column in ("thread", "stage") else "right")
         for thread, stages in STAGES.items():
             for stage in stages:
@@ -129,7 +129,7 @@ class Display:
         return table
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line above the bar."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
@@ -162,20 +162,20 @@ class Display:
 
 
 class _Metrics:
-    """The run for dashboards; Ray exports each with the prefix `ray_`."""
+    """Counters for dashboards; Ray exports each one with the prefix `ray_`."""
 
     def __init__(self) -> None:
-        self._images = Counter("posemill_images", "images of committed parts", ("status",))
-        self._people = Counter("posemill_people", "people found in them, before suppression")
+        self._images = Counter("posemill_images", "images in committed parts", ("status",))
+        self._people = Counter("posemill_people", "people in these images, before suppression")
         self._shards = Counter("posemill_shards", "parts committed")
         self.left = Gauge("posemill_shards_left", "shards without a part")
-        self._seconds = Counter("posemill_stage_seconds", "seconds that workers spent in a stage", ("stage",))
-        self._retries = Counter("posemill_retries", "operations on storage that were tried again", ("kind",))
-        self._memory = Gauge("posemill_worker_megabytes", "most memory that a worker has held")
-        self._gpu_memory = Gauge("posemill_gpu_megabytes", "most memory of its GPU that a worker has held")
+        self._seconds = Counter("posemill_stage_seconds", "seconds that workers spent in each stage", ("stage",))
+        self._retries = Counter("posemill_retries", "storage operations that were retried", ("kind",))
+        self._memory = Gauge("posemill_worker_megabytes", "peak memory of a worker")
+        self._gpu_memory = Gauge("posemill_gpu_megabytes", "peak GPU memory of a worker")
         self.deaths = Counter("posemill_worker_deaths", "worker processes that died")
-        self.replaced = Counter("posemill_workers_replaced", "workers that had grown to their limit of memory")
-        self._most = (0.0, 0.0)
+        self.replaced = Counter("posemill_workers_replaced", "workers replaced at their memory limit")
+        self._peaks = (0.0, 0.0)
 
     def finish(self, progress: Progress) -> None:
         for status, count in progress.statuses.items():
@@ -184,22 +184,22 @@ class _Metrics:
             self._people.inc(progress.people)
         self._shards.inc()
 
-    def hear(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         for stage, seconds in progress.seconds.items():
             if seconds > 0:
                 self._seconds.inc(seconds, {"stage": stage})
         for kind, count in progress.retries.items():
             self._retries.inc(count, {"kind": kind})
-        self._most = (max(self._most[0], progress.peak_megabytes), max(self._most[1], progress.gpu_megabytes))
-        self._memory.set(self._most[0])
-        self._gpu_memory.set(self._most[1])
+        self._peaks = (max(self._peaks[0], progress.peak_megabytes), max(self._peaks[1], progress.gpu_megabytes))
+        self._memory.set(self._peaks[0])
+        self._gpu_memory.set(self._peaks[1])
 
 
 def _sum(progress: Sequence[Progress]) -> Progress:
     return Progress(
         sum(p.images for p in progress),
         sum(p.people for p in progress),
-        sum((Tally(p.statuses) for p in progress), Tally()),
+        sum((collections.Counter(p.statuses) for p in progress), collections.Counter()),
         peak_megabytes=max((p.peak_megabytes for p in progress), default=0.0),
     )
 

@@ -1,11 +1,7 @@
-"""Who gets which shard, and what happens when a worker dies over one.
+"""Assigns shards to workers on a Ray cluster, and handles the failure of workers.
 
-A worker holds two shards, so that reading and writing hide behind the networks. A part that exists is done, so
-nothing here has to be remembered: whatever dies, the next run takes up what has no part.
-
-A shard whose worker died is tried again alone on a worker and carefully: each image is announced before it is
-touched. An image in hand at two such deaths is poison: it gets a row that says so, and is not touched again. One
-death is not enough; machines die for their own reasons, and no image may be lost to that.
+A worker holds two shards, so that reading and writing overlap with the networks. An existing part is a finished shard:
+nothing needs to be remembered here, and the next run takes the shards without a part.
 """
 
 from __future__ import annotations
@@ -13,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import random
 import signal
 import time
-from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
@@ -27,7 +21,8 @@ from ray import ObjectRef, ObjectRefGenerator
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
+from pipeline.fleet.attempts import Backlog, ShardAttempt, StartPolicy
 from pipeline.fleet.cluster import WorkerShape, worker_shape
 from pipeline.fleet.display import Display
 from pipeline.fleet.worker import SHARDS_AT_A_TIME, WorkerActor
@@ -36,24 +31,22 @@ from pipeline.run.precomputed import Precomputed
 from pipeline.run.progress import Progress
 from pipeline.sources import Manifest, Shard
 
-_DEATHS_OF_POISON = 2
-_FAILED_STARTS = 3  # for each worker that the job asks for
+# Errors after which a worker process is unusable: its device or its memory is gone.
 _LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError", "NetworksError")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _POLL_SECONDS = 0.5
-_PATIENCE_SECONDS = 60.0
-_LONGEST_WAIT_SECONDS = 60.0
+_NOTE_WAITING_SECONDS = 60.0
 
 
 class FleetError(UserError):
-    """No worker can start; the text says why."""
+    """No worker can start, or nothing can be written; the message has the reason."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and has; what is done is done.
+    """The run was stopped by a signal; finished shards are kept.
 
     Attributes:
-        exit_code: by which a shell knows the signal.
+        exit_code: of the signal, by the convention of shells.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -62,14 +55,14 @@ class Stopped(Exception):
 
 
 class Stop:
-    """SIGINT and SIGTERM as a request: the first lets shards in flight finish, the second does not wait."""
+    """SIGINT and SIGTERM as a request: the first lets shards in flight finish, the second stops at once."""
 
     def __init__(self) -> None:
         self.signals: list[int] = []
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the two signals meanwhile; after ray.init, which takes SIGTERM for itself."""
+        """Handle both signals inside the block. Call it after ray.init, which takes SIGTERM for itself."""
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -86,7 +79,7 @@ def annotate_run(
     manifest: Manifest,
     display: Display,
     stop: Stop,
-    given: Precomputed = Precomputed(),
+    precomputed: Precomputed = Precomputed(),
 ) -> None:
     """Annotate every shard of a run that has no part yet. Needs a Ray session.
 
@@ -100,7 +93,7 @@ def annotate_run(
     if left == 0:
         return
     shape = worker_shape(run.settings.fleet, run.settings.compute, left)
-    arguments = (run, shape.cpus, ray.put(given))
+    arguments = (run, shape.cpus, ray.put(precomputed))
     scheduler = _Scheduler(run, manifest.shards(without=done), shape, arguments, display, stop)
     try:
         scheduler.run_all()
@@ -109,28 +102,23 @@ def annotate_run(
 
 
 @dataclass(eq=False)
-class _Attempt:
-    """A shard and what has been learnt about it."""
-
-    shard: Shard
-    attempts: int = 0
-    poison: set[int] = field(default_factory=set)
-    suspects: Counter[int] = field(default_factory=Counter)
-    isolated: bool = False
-    not_before: float = 0.0
-    progress: Progress = Progress()
-
-
-@dataclass(eq=False)
 class _WorkerState:
+    """A worker as the scheduler sees it.
+
+    Attributes:
+        handle: of the Ray actor.
+        starting: result of its start; None once it has started.
+        attempts: shards that it holds.
+        full: whether it holds almost as much memory as it may, and takes no more shards.
+    """
+
     handle: Any
     starting: ObjectRef | None
-    attempts: list[_Attempt] = field(default_factory=list)
+    attempts: list[ShardAttempt] = field(default_factory=list)
     full: bool = False
 
     @property
     def takes_shards(self) -> bool:
-        """Whether it has loaded its networks, and has memory left."""
         return self.starting is None and not self.full
 
 
@@ -145,27 +133,23 @@ class _Scheduler:
         stop: Stop,
     ) -> None:
         self._run = run
-        self._shards = shards
         self._shape = shape
         self._start_arguments = start_arguments
         self._display = display
         self._stop = stop
         self._stopping_since: float | None = None
         self._workers: list[_WorkerState] = []
-        self._streams: dict[ObjectRefGenerator, tuple[_WorkerState, _Attempt]] = {}
-        self._retries: deque[_Attempt] = deque()
-        self._next: Shard | None = next(shards, None)
-        self._wanted = 0
-        self._failed_starts = 0  # in a row
-        self._fruitless_starts = 0  # in a row, while no worker ran
-        self._no_start_before = 0.0
-        self._told: set[str] = set()
+        self._streams: dict[ObjectRefGenerator, tuple[_WorkerState, ShardAttempt]] = {}
+        self._backlog = Backlog(shards, run.settings.fleet.max_attempts)
+        self._starts = StartPolicy()
+        self._wanted_workers = 0
+        self._noted: set[str] = set()
         self._waiting_since: float | None = time.monotonic()
 
     def run_all(self) -> None:
         while not self._is_over():
-            self._keep_workers()
-            self._hand_out()
+            self._start_workers()
+            self._assign_shards()
             waited_for = [*self._streams, *(w.starting for w in self._workers if w.starting is not None)]
             self._note_waiting()
             if not waited_for:
@@ -176,7 +160,7 @@ class _Scheduler:
                 if item in self._streams:
                     self._advance(item)
                 else:
-                    self._started(next(w for w in self._workers if w.starting == item))
+                    self._on_start(next(w for w in self._workers if w.starting == item))
             self._display.in_flight([attempt.progress for _, attempt in self._streams.values()])
         if self._stop.signals:
             raise Stopped(self._stop.signals[0])
@@ -184,12 +168,13 @@ class _Scheduler:
     def _note_waiting(self) -> None:
         if self._waiting_since is None or any(w.starting is None for w in self._workers):
             self._waiting_since = None
-        elif time.monotonic() - self._waiting_since > _PATIENCE_SECONDS:
+        elif time.monotonic() - self._waiting_since > _NOTE_WAITING_SECONDS:
             self._waiting_since = None
+            resources = ray.cluster_resources()
             self._display.note(
-                f"no worker yet: each asks for {self._shape.cpus} CPUs and {self._shape.gpus:g} GPUs; the cluster has "
-                f"{ray.cluster_resources().get('CPU', 0):g} and {ray.cluster_resources().get('GPU', 0):g} in all. "
-                "Waiting for nodes to come; fleet.cpus_per_worker and fleet.gpus_per_worker ask for less"
+                f"no worker has started yet: each needs {self._shape.cpus} CPUs and {self._shape.gpus:g} GPUs; the "
+                f"cluster has {resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}. Waiting for nodes; "
+                "--fleet.cpus_per_worker and --fleet.gpus_per_worker change what a worker needs"
             )
 
     def kill_workers(self) -> None:
@@ -202,109 +187,92 @@ class _Scheduler:
                 self._stopping_since = time.monotonic()
                 self._display.note(
                     f"stopping: waiting up to {self._run.settings.fleet.grace_seconds:g} s for {len(self._streams)} "
-                    "shards in flight; once more to stop now"
+                    "shards in flight; a second signal stops at once"
                 )
             waited = time.monotonic() - self._stopping_since
-            patient = len(self._stop.signals) == 1 and waited < self._run.settings.fleet.grace_seconds
-            return not (self._streams and patient)
-        return self._next is None and not self._retries and not self._streams
+            wait_on = len(self._stop.signals) == 1 and waited < self._run.settings.fleet.grace_seconds
+            return not (self._streams and wait_on)
+        return self._backlog.empty and not self._streams
 
-    def _keep_workers(self) -> None:
-        """Ask for workers up to the maximum, but no more than there are shards to hold."""
-        if self._stop.signals or time.monotonic() < self._no_start_before:
+    def _start_workers(self) -> None:
+        """Ask for workers up to the maximum, but not for more than there are shards."""
+        if self._stop.signals or time.monotonic() < self._starts.not_before:
             return
-        held = len(self._streams) + len(self._retries)
-        self._wanted = self._shape.workers if self._next is not None else min(self._shape.workers, held)
-        while len(self._workers) < self._wanted:
+        shards = len(self._streams) + len(self._backlog.retries)
+        most = self._shape.workers
+        self._wanted_workers = most if self._backlog.has_first_attempts else min(most, shards)
+        while len(self._workers) < self._wanted_workers:
             handle = WorkerActor.options(num_cpus=self._shape.cpus, num_gpus=self._shape.gpus).remote()
             self._workers.append(_WorkerState(handle, handle.start.remote(*self._start_arguments)))
 
-    def _hand_out(self) -> None:
+    def _assign_shards(self) -> None:
         if self._stop.signals:
             return
-        # Idle workers first: a retry needs one for itself, and the last shards should spread out.
-        for worker in sorted((w for w in self._workers if w.takes_shards), key=lambda w: len(w.attempts)):
-            if not worker.attempts:
-                retry = self._due_retry()
-                if retry is not None:
-                    self._give(worker, retry)
-                    continue
+        # Idle workers first: a retry runs alone on its worker, and the last shards should be spread out.
+        for worker in [w for w in self._workers if w.takes_shards and not w.attempts]:
+            retry = self._backlog.take_retry(time.monotonic())
+            if retry is not None:
+                self._assign(worker, retry)
         for level in range(SHARDS_AT_A_TIME):
             for worker in self._workers:
                 alone = any(a.isolated for a in worker.attempts)
-                if worker.takes_shards and len(worker.attempts) == level and not alone and self._next is not None:
-                    if level > 0 and self._reserved(worker):
-                        continue
-                    self._give(worker, _Attempt(self._next))
-                    self._next = next(self._shards, None)
-
-    def _due_retry(self) -> _Attempt | None:
-        now = time.monotonic()
-        for attempt in self._retries:
-            if attempt.not_before <= now:
-                self._retries.remove(attempt)
-                return attempt
-        return None
+                if not worker.takes_shards or len(worker.attempts) != level or alone:
+                    continue
+                if self._backlog.has_first_attempts and not (level > 0 and self._reserved(worker)):
+                    self._assign(worker, self._backlog.take_first_attempt())
 
     def _reserved(self, worker: _WorkerState) -> bool:
-        """Whether a worker should run empty because retries wait for one: as many as there are retries."""
-        return worker in self._workers[: len(self._retries)]
+        """Whether a worker should run empty for a waiting retry: as many workers as there are retries."""
+        return worker in self._workers[: len(self._backlog.retries)]
 
-    def _give(self, worker: _WorkerState, attempt: _Attempt) -> None:
+    def _assign(self, worker: _WorkerState, attempt: ShardAttempt) -> None:
         attempt.progress = Progress()
         worker.attempts.append(attempt)
-        # Backpressure of one: a isolated worker goes on only once its announcement has arrived here.
+        # Backpressure of one: an isolated worker continues only after its announcement has arrived here.
         stream = worker.handle.annotate.options(
             num_returns="streaming", _generator_backpressure_num_objects=1 if attempt.isolated else -1
         ).remote(attempt.shard, frozenset(attempt.poison), attempt.isolated)
         self._streams[stream] = (worker, attempt)
 
-    def _started(self, worker: _WorkerState) -> None:
+    def _on_start(self, worker: _WorkerState) -> None:
         try:
             ray.get(worker.starting)
             worker.starting = None
-            self._failed_starts = self._fruitless_starts = 0
+            self._starts.on_success()
         except RayError as error:
             self._retire(worker)
-            self._failed_starts += 1
-            self._no_start_before = time.monotonic() + _wait_seconds(self._failed_starts)
-            if isinstance(error, RayTaskError):
-                reason = error.cause
-            else:
-                reason = error
+            reason: BaseException = error.cause if isinstance(error, RayTaskError) else error
+            if not isinstance(error, RayTaskError):
                 self._display.worker_died()
-            # Settings that no worker can use end the job; one machine's trouble ends that worker. The others may still
-            # be loading: a broken GPU, which says so at once, comes back to the next worker that is asked for.
-            nobody_works = all(other.starting is not None for other in self._workers)
-            self._fruitless_starts = self._fruitless_starts + 1 if nobody_works else 0
-            if isinstance(reason, ValueError) or self._fruitless_starts >= _FAILED_STARTS * self._wanted:
+            # Settings that no worker can use end the job; the failure of one machine ends that worker. Others may still
+            # be loading: a broken GPU, which fails at once, is given to the next worker that is asked for.
+            any_running = any(other.starting is None for other in self._workers)
+            give_up = self._starts.on_failure(time.monotonic(), any_running, self._wanted_workers)
+            if give_up or isinstance(reason, UserError):
                 raise FleetError(f"a worker could not start: {reason}") from None
-            first_line = next(iter(str(reason).splitlines()), type(reason).__name__)
-            if first_line not in self._told:
-                self._told.add(first_line)
-                self._display.note(f"a worker could not start, asking for another: {first_line} (told once per kind)")
+            self._note_once(first_line(reason), f"a worker could not start, starting another: {first_line(reason)}")
 
     def _advance(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams[stream]
         try:
             attempt.progress = ray.get(next(stream))
-            self._display.hear(attempt.progress)
+            self._display.report(attempt.progress)
             worker.full = attempt.progress.full
         except StopIteration:
             self._release(stream)
             self._finish(attempt)
         except RayTaskError as error:
             reason = f"{type(error.cause).__name__}: {error.cause}"
-            if isinstance(error.cause, OSError) and error.cause.errno in _NO_ROOM:
-                raise FleetError(f"nothing more can be written to {self._run.uri}: {error.cause}") from None
+            if isinstance(error.cause, OSError) and error.cause.errno in _NO_SPACE:
+                raise FleetError(f"no space left to write to {self._run.uri}: {error.cause}") from None
             if type(error.cause).__name__ in _LOST_WORKER_ERRORS:
-                # A process whose device or memory is gone fails everything at once, and would eat shard after shard.
-                self._bury(worker, error, reason)
+                # Such a process fails on every image: replace it before it takes another shard.
+                self._on_worker_death(worker, error, reason)
                 return
             self._release(stream)
-            self._try_again(attempt, reason)
+            self._on_failure(attempt, reason)
         except RayError as error:
-            self._bury(worker, error, "its worker process died")
+            self._on_worker_death(worker, error, "its worker process died")
 
     def _release(self, stream: ObjectRefGenerator) -> None:
         worker, attempt = self._streams.pop(stream)
@@ -313,53 +281,43 @@ class _Scheduler:
             self._retire(worker)
             self._display.worker_replaced()
 
-    def _finish(self, attempt: _Attempt) -> None:
+    def _finish(self, attempt: ShardAttempt) -> None:
         self._display.finish(attempt.progress)
-        if attempt.attempts:
+        if attempt.failures:
             storage.delete(self._run.quarantine_uri(attempt.shard.id))
 
-    def _bury(self, worker: _WorkerState, error: RayError, reason: str) -> None:
-        """Every shard of a dead worker is tried again; what it had announced is under suspicion."""
+    def _on_worker_death(self, worker: _WorkerState, error: RayError, reason: str) -> None:
+        """Retry every shard of a dead worker; the image in progress becomes a suspect."""
         self._retire(worker)
         self._display.worker_died()
         for stream in [s for s, (w, _) in self._streams.items() if w is worker]:
             _, attempt = self._streams.pop(stream)
-            number = attempt.progress.in_progress
-            # A process that had filled up by and by says nothing against the image that it met last.
-            if number is not None and _process_died(error) and not attempt.progress.full:
-                attempt.suspects[number] += 1
-                if attempt.suspects[number] == _DEATHS_OF_POISON:
-                    attempt.poison.add(number)
-                    attempt.attempts = 0
-                    self._display.note(f"image {number} of shard {attempt.shard.id} ends its worker: marked as poison")
-            self._try_again(attempt, reason)
+            poison = attempt.blame_image() if _process_died(error) else None
+            if poison is not None:
+                self._display.note(
+                    f"image {poison} of shard {attempt.shard.id} has ended its worker twice: marked as poison"
+                )
+            self._on_failure(attempt, reason)
 
     def _retire(self, worker: _WorkerState) -> None:
         self._workers.remove(worker)
         ray.kill(worker.handle)  # it may be unreachable rather than dead
 
-    def _try_again(self, attempt: _Attempt, reason: str) -> None:
-        attempt.attempts += 1
-        attempt.isolated = True
-        if attempt.attempts < self._run.settings.fleet.max_attempts:
-            attempt.not_before = time.monotonic() + _wait_seconds(attempt.attempts)
-            self._retries.append(attempt)
-            kind = reason.partition(":")[0]
-            if kind not in self._told:
-                self._told.add(kind)
-                self._display.note(f"shard {attempt.shard.id} is tried again: {reason} (told once per kind)")
+    def _on_failure(self, attempt: ShardAttempt, reason: str) -> None:
+        if self._backlog.add_failure(attempt, time.monotonic()):
+            self._note_once(reason.partition(":")[0], f"retrying shard {attempt.shard.id}: {reason}")
             return
-        reason = f"given up after {attempt.attempts} attempts: {reason}"
+        reason = f"failed {attempt.failures} times: {reason}"
         record = {"shard": attempt.shard.id, "uris": attempt.shard.uris[:3], "reason": reason}
         storage.write_bytes(self._run.quarantine_uri(attempt.shard.id), json.dumps(record, indent=2).encode())
         self._display.note(f"shard {attempt.shard.id} quarantined: {reason}")
 
-
-def _wait_seconds(failures: int) -> float:
-    """Before something that has failed so often in a row is tried again."""
-    return min(_LONGEST_WAIT_SECONDS, 0.5 * 2 ** min(failures, 16)) * random.uniform(0.5, 1.0)
+    def _note_once(self, kind: str, text: str) -> None:
+        if kind not in self._noted:
+            self._noted.add(kind)
+            self._display.note(f"{text} (logged once)")
 
 
 def _process_died(error: RayError) -> bool:
-    """Whether a process ended by itself, which an image can cause, and not with its node or its connection."""
+    """Whether the process ended by itself, which an image can cause, and not with its node or its connection."""
     return isinstance(error, ActorDiedError) and not error.preempted and "its node has died" not in str(error)

@@ -1,4 +1,4 @@
-"""A worker: one process with its networks, pinned to its GPU or its CPU threads."""
+"""A worker: one process with its networks, pinned to a GPU or to CPU threads."""
 
 from __future__ import annotations
 
@@ -23,38 +23,40 @@ from pipeline.sources import Shard
 if TYPE_CHECKING:
     from pipeline.parts import PartWriter
 
-_FULL = 0.8  # of the limit: between two shards a worker is replaced without loss, so before it must be
-_SHARE = 0.75  # the rest is Ray's own and shared memory, which a container's limit counts, too
-_LEAST_LIMIT = 4 << 30  # networks need some; a node with less has Ray's own monitor
+# Of the memory limit: between two shards a worker is replaced without loss, so that happens before the limit.
+_FULL = 0.8
+_SHARE = 0.75  # of the node's memory; the rest is Ray's own and shared memory, which a container's limit counts, too
+_MIN_LIMIT = 4 << 30  # what networks need; on a node with less, Ray's own memory monitor applies
 
-SHARDS_AT_A_TIME = 2  # while one uses the networks, the next reads ahead or the last is written
+SHARDS_AT_A_TIME = 2  # while one uses the networks, another is read or written
 
 
 class Worker:
-    """Annotates shards with a PartWriter of its own. The actor never restarts itself: the scheduler counts deaths."""
+    """Annotates shards. The actor never restarts itself: the scheduler counts deaths."""
 
     _writer: PartWriter
     _limit: int
 
-    def start(self, run: Run, threads: int, given: Precomputed) -> None:
+    def start(self, run: Run, threads: int, precomputed: Precomputed) -> None:
         """Load the networks.
 
         Args:
             run: where parts go.
-            threads: of the CPU that the networks may use.
-            given: what is known of the images before.
+            threads: CPU threads of the networks.
+            precomputed: COCO ids and given boxes of the images.
 
         Raises:
-            UserError, OSError: a network cannot be loaded, or the run directory cannot be reached from here.
+            UserError: a network cannot be loaded.
+            OSError: the run directory, or a GPU, cannot be used from this node.
             NetworksError: the networks fail on this machine's GPU.
         """
         storage.RETRY_POLICY.seconds = run.settings.fleet.storage_retry_seconds
         if not storage.exists(run.manifest_uri):
             raise OSError(
-                f"{run.manifest_uri} cannot be seen from this node; --output must be reachable from every node"
+                f"{run.manifest_uri} does not exist on this node; --output must be a place that all nodes can reach"
             )
         run.check_files()
-        # Imported here: torch and torchvision take seconds and memory that a driver has no use for.
+        # Imported here: torch and torchvision take seconds and memory, and a driver does not need them.
         from pipeline.annotator import Annotator
         from pipeline.parts import PartWriter
         from pipeline.runtime.device import pin_threads
@@ -66,25 +68,25 @@ class Worker:
         deadline = Deadline(run.settings.fleet.image_seconds)
         annotator = Annotator.from_settings(run.settings)
         if on_gpu:
-            annotator.check()  # memory for a batch, and kernels for this GPU, are there now or never
-        # Beside a GPU the threads have nothing better to do; on a CPU the networks use them all.
-        self._writer = PartWriter(run, annotator, given, deadline, decoders=threads if on_gpu else 1)
+            annotator.check()  # fail now if there is no memory for a batch, or no kernels for this GPU
+        # Beside a GPU the CPU threads decode; on a CPU the networks use all of them.
+        self._writer = PartWriter(run, annotator, precomputed, deadline, decoders=threads if on_gpu else 1)
         if held_bytes() > _FULL * self._limit:
             raise UserError(
-                f"the networks alone take {held_bytes() / 1e9:.1f} GB; fleet.worker_gigabytes is "
-                f"{self._limit / 1e9:.1f}: give more"
+                f"--fleet.worker_gigabytes is {self._limit / 1e9:.1f}, but the networks alone take "
+                f"{held_bytes() / 1e9:.1f} GB; set it higher"
             )
         guard(self._limit)
 
     def annotate(self, shard: Shard, poison: Collection[int], isolated: bool) -> Iterator[Progress]:
-        """See PartWriter.annotate; streamed."""
+        """Stream the progress of `PartWriter.annotate`."""
         last = Progress()
         for last in self._writer.annotate(shard, poison, isolated):
-            yield self._with_own(last)
+            yield self._with_counters(last)
         give_back_memory()
-        yield self._with_own(last)
+        yield self._with_counters(last)
 
-    def _with_own(self, progress: Progress) -> Progress:
+    def _with_counters(self, progress: Progress) -> Progress:
         return replace(
             progress,
             peak_megabytes=peak_megabytes(),
@@ -96,35 +98,35 @@ class Worker:
 
 
 def _take_gpus(device: str) -> bool:
-    """Let this process see the GPUs that Ray gave it, and no others; whether the networks go there.
+    """Hide all GPUs but those that Ray assigned; returns whether the networks run on a GPU.
 
     Raises:
-        OSError: Ray, which asks the driver, counts a GPU that CUDA cannot use.
+        OSError: CUDA cannot use the assigned GPU. (Ray counts GPUs by asking the driver.)
     """
     import torch
 
     if not ray.get_runtime_context().get_accelerator_ids()["GPU"]:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing from a worker that asks for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a worker that asks for none
         return False
     if device == "cpu":
         return False
     if not torch.cuda.is_available():
         raise OSError(
-            f"Ray gave this worker a GPU that CUDA {torch.version.cuda} cannot use here; a newer driver helps, or "
+            f"CUDA {torch.version.cuda} cannot use the GPU that Ray assigned; install a newer driver, or set "
             "--compute.device cpu"
         )
     return True
 
 
 def _memory_limit(settings: FleetSettings, cpus: int) -> int:
-    """Bytes that a worker may hold: as it was told, else most of its share of what Ray counts as its node's memory."""
+    """Bytes that a worker may hold: the setting, else most of its share of the node's memory as Ray counts it."""
     if settings.worker_gigabytes is not None:
         return int(settings.worker_gigabytes * 1e9)
     here = ray.get_runtime_context().get_node_id()
-    has = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
     gpus = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
-    neighbours = has.get("GPU", 0) / gpus if gpus else has.get("CPU", 1) / cpus
-    return max(_LEAST_LIMIT, int(_SHARE * has.get("memory", 0) / max(1, neighbours)))
+    neighbours = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / cpus
+    return max(_MIN_LIMIT, int(_SHARE * resources.get("memory", 0) / max(1, neighbours)))
 
 
 WorkerActor = ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(Worker)

@@ -50,7 +50,9 @@ def _write_18(run: Run, name: str, people_key: Literal["people", "bodies"], join
 
 
 def openpose_joints(people: People, skeleton: Skeleton) -> np.ndarray:
-    """(N, 18, 3) x y score in OpenPose's order; the neck is the middle of the shoulders, with the lower of their scores.
+    """(N, 18, 3) x y score in OpenPose's order.
+
+    The neck is the middle of the shoulders, with the lower of their scores.
 
     Raises:
         UserError: the skeleton lacks one of COCO's body joints.

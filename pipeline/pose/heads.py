@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.decodings import Norm
 from pipeline.errors import UserError
 from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, decode_offset, flip_back
-
-Norm = Literal["softmax", "sigmoid", "divide_sum"]
 
 # How many of the last joints a combined network regresses: face and hands, or the hands alone.
 COMBINED_REGRESSED = {68: 42, 133: 110, 136: 110}

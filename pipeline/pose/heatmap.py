@@ -5,11 +5,11 @@ Shapes: N people, K joints, H x W heatmap cells. Keypoints are x y in the frame 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from pipeline.decodings import Norm
 
 Array = np.ndarray
 
@@ -77,9 +77,7 @@ def decode_offset(maps: Tensor | Array, cropped_boxes: Array) -> tuple[Array, Ar
     return _to_image(cells.cpu().numpy(), cropped_boxes, height, width), scores.cpu().numpy()
 
 
-def decode_integral(
-    heatmaps: Tensor | Array, cropped_boxes: Array, norm: Literal["sigmoid", "softmax", "divide_sum"] = "sigmoid"
-) -> tuple[Array, Array]:
+def decode_integral(heatmaps: Tensor | Array, cropped_boxes: Array, norm: Norm = "sigmoid") -> tuple[Array, Array]:
     """The expected cell of each normalised map (L1 joint regression; Sun et al., ECCV 2018, and TPAMI 2022).
 
     Args:
@@ -93,26 +91,33 @@ def decode_integral(
     maps = _as_tensor(heatmaps).float()
     n, k, height, width = maps.shape
     flat = maps.reshape(n, k, height * width)
-    if norm == "softmax":
-        weights = flat.softmax(dim=2)
-        scores = torch.ones_like(flat[:, :, 0])
-    elif norm == "sigmoid":
-        weights = flat.sigmoid()
-        scores = weights.amax(dim=2)
-    elif norm == "divide_sum":
-        weights = flat / flat.abs().amax(dim=2, keepdim=True).clamp(
-            min=torch.finfo(flat.dtype).tiny
-        )  # sums stay finite
-        scores = torch.ones_like(flat[:, :, 0])
-    else:
-        raise ValueError(f"norm is {norm!r}; expected softmax, sigmoid or divide_sum")
-    total = weights.sum(dim=2, keepdim=True)
-    weights = weights / torch.where(total == 0, torch.ones_like(total), total)
-    grid = weights.reshape(n, k, height, width)
+    scores = flat.sigmoid().amax(dim=2) if norm == "sigmoid" else torch.ones_like(flat[:, :, 0])
+    grid = normalise_heatmaps(flat, norm).reshape(n, k, height, width)
     x = (grid.sum(dim=2) * torch.arange(width, device=grid.device)).sum(dim=2)
     y = (grid.sum(dim=3) * torch.arange(height, device=grid.device)).sum(dim=2)
     cells = torch.stack([x, y], dim=2)
     return _to_image(cells.cpu().numpy(), cropped_boxes, height, width), scores.cpu().numpy()
+
+
+def normalise_heatmaps(flat: Tensor, norm: Norm) -> Tensor:
+    """Weights of the cells of each map, for its expected cell: they sum to 1, or are all 0 where their sum is 0.
+
+    Args:
+        flat: (B, K, H * W) float32.
+        norm: what is divided by its sum: the softmax or the sigmoid of a map, or (`divide_sum`) the map itself.
+    """
+    if norm == "softmax":
+        weights = flat.softmax(dim=2)
+    elif norm == "sigmoid":
+        weights = flat.sigmoid()
+    elif norm == "divide_sum":
+        # By the largest value first, so that sums stay finite. It cancels out: a constant to the gradient.
+        peak = flat.detach().abs().amax(dim=2, keepdim=True)
+        weights = flat / torch.where(peak == 0, torch.ones_like(peak), peak.clamp(min=torch.finfo(flat.dtype).tiny))
+    else:
+        raise ValueError(f"norm is {norm!r}; expected softmax, sigmoid or divide_sum")
+    total = weights.sum(dim=2, keepdim=True)
+    return weights / torch.where(total == 0, torch.ones_like(total), total)
 
 
 def flip_back(heatmaps: Tensor, mirror: list[int]) -> Tensor:

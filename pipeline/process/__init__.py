@@ -1,1 +1,1 @@
-"""One process's own machinery: queue, stopwatch, deadline, memory, watchdog. Nothing of images or people."""
+"""Utilities of one process, independent of images and people: queue, stopwatch, deadline, memory, watchdog."""

@@ -1,4 +1,4 @@
-"""An end for what would never end: a process that hangs in one image is lost anyway, so it had better die of it."""
+"""Kill this process if a block exceeds its time limit: a hung C decoder cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ import threading
 import time
 from collections.abc import Iterator
 
-_STDERR = 2  # its number: sys.stderr may be something without one
+_STDERR = 2  # the file descriptor: sys.stderr may be an object without one
 
 
 class Deadline:
-    """Ends this process when a block takes too long, whatever it does; the stack goes to stderr.
+    """Exits this process if a block exceeds its time limit, and prints the stacks of all threads to stderr.
 
-    faulthandler's timer is a thread of C, so it also ends C code that never gives the interpreter back. There is one
-    timer in a process; blocks of several threads share it.
+    The timer of faulthandler is a C thread, so it also ends C code that never releases the GIL. A process has one such
+    timer; the blocks of all threads share it.
 
     Args:
-        seconds: for each block.
+        seconds: time limit of each block.
+
+    >>> deadline = Deadline(60.0)
+    >>> with deadline():
+    ...     pass
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._ends: dict[int, float] = {}
+        self._ends: dict[int, float] = {}  # thread to the end of its block, seconds of time.monotonic
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """The block has to be over in time."""
+        """Limit the time of the block; one block per thread at a time."""
         thread = threading.get_ident()
         with self._lock:
             self._ends[thread] = time.monotonic() + self._seconds
             if len(self._ends) == 1:
-                self._set()
+                self._set_timer()
         try:
             yield
         finally:
             with self._lock:
-                first = min(self._ends, key=lambda other: self._ends[other]) == thread
+                was_next = min(self._ends, key=lambda other: self._ends[other]) == thread
                 del self._ends[thread]
-                if first:
-                    self._set()
+                if was_next:
+                    self._set_timer()
 
-    def _set(self) -> None:
+    def _set_timer(self) -> None:
         if self._ends:
-            left = max(0.001, min(self._ends.values()) - time.monotonic())
-            faulthandler.dump_traceback_later(left, exit=True, file=_STDERR)
+            seconds_left = max(0.001, min(self._ends.values()) - time.monotonic())
+            faulthandler.dump_traceback_later(seconds_left, exit=True, file=_STDERR)
         else:
             faulthandler.cancel_dump_traceback_later()

@@ -1,4 +1,4 @@
-"""Keep a long-lived process from growing by fragmentation."""
+"""Limit the heap fragmentation of a long-running process, and measure its memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import resource
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h of glibc
 _ARENAS = 2
-# The largest that glibc takes. It moves there by itself, but by way of fragmented heaps; a smaller one would hand each
-# layer's activations back to the system, and cost the networks a third of their speed.
+# The maximum that glibc accepts. Its dynamic threshold reaches this value too, but only after the heaps are fragmented.
+# With a smaller value, the activations of each layer are returned to the system, and the networks lose a third of their
+# speed.
 _LARGE_BYTES = 32 << 20
 
 
 def bound_allocator() -> None:
-    """Set up glibc's allocator for many short-lived threads and images; does nothing where it isn't glibc.
+    """Configure the allocator of glibc for many short-lived threads and images; does nothing on other C libraries.
 
-    By default each thread gets an arena of its own, and freed megabytes stay in it: a worker then grows by hundreds of
+    By default each thread gets its own arena, and freed memory stays in it: a worker then grows by hundreds of
     megabytes in its first ten thousand images.
     """
     with contextlib.suppress(AttributeError, OSError):
@@ -26,11 +27,11 @@ def bound_allocator() -> None:
 
 
 def give_back_memory() -> None:
-    """Return what is free inside the heaps to the system; milliseconds, meant for the end of a shard."""
+    """Return free heap memory to the system; takes milliseconds, called at the end of a shard."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_megabytes() -> float:
-    """Most memory that this process has held, megabytes."""
+    """Peak resident memory of this process, megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""A queue between two threads that bounds memory, not only items, and carries the writer's error to the reader."""
+"""A queue between two threads that limits items and bytes, and passes errors of the writer to the reader."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class _Closed(Exception):
 
 
 class BoundedQueue(Generic[T]):
-    """One thread puts within `filling()`, another iterates.
+    """A first-in, first-out queue: the writer thread calls `put` within `filling()`, the reader thread iterates.
 
     Args:
-        max_items: items that wait at most.
-        max_bytes: bytes that wait at most; one item alone may be larger.
+        max_items: maximum number of items in the queue.
+        max_bytes: maximum bytes in the queue; a larger item is accepted if the queue is empty.
     """
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
@@ -33,7 +33,7 @@ class BoundedQueue(Generic[T]):
 
     @contextlib.contextmanager
     def filling(self) -> Iterator[None]:
-        """What the putting thread does; its end ends the iteration, its error is raised there."""
+        """Context of the writer: its end ends the iteration, and its error is raised in the reader."""
         try:
             yield
         except _Closed:
@@ -46,7 +46,7 @@ class BoundedQueue(Generic[T]):
                 self._changed.notify_all()
 
     def put(self, item: T, size: int) -> None:
-        """Wait for room, then append."""
+        """Wait for room, then append an item of `size` bytes."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._items or self._has_room(size))
             if self._closed:
@@ -59,7 +59,7 @@ class BoundedQueue(Generic[T]):
         return len(self._items) < self._max_items and self._bytes + size <= self._max_bytes
 
     def close(self) -> None:
-        """The reader is gone: let the putting thread end."""
+        """Drop all items and end the writer at its next `put`; called when the reader stops early."""
         with self._changed:
             self._closed = True
             self._items.clear()

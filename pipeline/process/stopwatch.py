@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by stage, of all threads of a process."""
+"""Seconds by pipeline stage, summed over all threads of a process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
-# What a worker's threads do; the networks' should do nothing but detect and pose. Where the detector has a thread of
-# its own, what counts is how long the networks' thread waits for boxes.
+# The stages of each thread of a worker. Ideally the networks' thread spends its time only in "detect" and "poses". If
+# the detector has a separate thread, "detect" is the time that the networks' thread waits for boxes.
 STAGES = {
     "read": ("read", "decode", "wait for room"),
     "networks": ("wait for images", "detect", "crop", "poses"),
@@ -18,7 +18,7 @@ STAGES = {
 
 
 class Stopwatch:
-    """Adds up what it is told from any thread.
+    """Sums the seconds of timed blocks by stage; safe to use from several threads.
 
     >>> watch = Stopwatch()
     >>> with watch("read"):
@@ -33,17 +33,17 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Count the block's seconds for a stage."""
-        began = time.perf_counter()
+        """Add the seconds of the block to a stage."""
+        started = time.perf_counter()
         try:
             yield
         finally:
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - started
             with self._lock:
                 self._seconds[stage] += seconds
 
     def take(self) -> dict[str, float]:
-        """Seconds by stage since this was last asked."""
+        """Seconds by stage since the last call."""
         with self._lock:
-            taken, self._seconds = self._seconds, defaultdict(float)
-            return dict(taken)
+            seconds, self._seconds = self._seconds, defaultdict(float)
+            return dict(seconds)

@@ -1,7 +1,7 @@
-"""A limit for a worker's memory, held by a process beside it: a leak costs one worker, not the node.
+"""Kill a worker that exceeds its memory limit: a leak then costs one worker, not the node.
 
-The watcher stands outside, so that code which never gives the interpreter back cannot hold it up either. It needs
-/proc; elsewhere there is no limit.
+The watchdog is a separate process, so that code that never releases the GIL cannot block it. It runs this file as an
+isolated script: import nothing from the project here. It needs /proc; on other systems there is no limit.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 
 
 def held_bytes(process: int | str = "self") -> int:
-    """Memory that a process has for itself, without files that it has mapped; 0 where that is unknown."""
+    """Resident memory of a process without shared and file-backed pages, bytes; 0 if unknown."""
     try:
         _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
     except OSError:
@@ -27,20 +27,20 @@ def held_bytes(process: int | str = "self") -> int:
 
 
 def guard(limit: int) -> None:
-    """Have this process killed as soon as it holds more than `limit` bytes."""
+    """Start a watchdog that kills this process when it holds more than `limit` bytes."""
     if held_bytes():
-        told = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(limit)]
-        subprocess.Popen(told, stdin=subprocess.DEVNULL, start_new_session=True)
+        command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(limit)]
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def _watch(process: int, limit: int) -> None:
-    while os.getppid() == process:
+    while os.getppid() == process:  # ends with the process
         held = held_bytes(process)
         if held > limit:
-            os.kill(process, signal.SIGKILL)  # before anything that could fail
-            print(f"worker {process} held {held >> 20} MB, more than its {limit >> 20} MB: killed", file=sys.stderr)
+            os.kill(process, signal.SIGKILL)  # first: printing may fail
+            print(f"killed worker {process}: it used {held >> 20} MB, the limit is {limit >> 20} MB", file=sys.stderr)
             return
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a person looks at: pictures with boxes and skeletons."""
+"""Output for people: the page of a run, charts, pictures with boxes and skeletons, summary lines."""

@@ -10,24 +10,25 @@ import cv2
 import numpy as np
 
 from pipeline import storage
+from pipeline.jpeg import encode_jpeg
 from pipeline.people import People
 from pipeline.run import Run
-from pipeline.run.tables import people_from_arrow, read_table, table_skeleton
+from pipeline.run.columns import people_from_arrow
+from pipeline.run.tables import read_table, table_skeleton
 from pipeline.skeletons import Skeleton
 from pipeline.sources import read_shard
 
-# RGB, as people know them from the COCO pictures: left green, right orange, the middle and the face blue.
+# RGB, the usual colours of COCO pictures: left green, right orange, the middle and the face blue.
 _LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
 _FACE = ("nose", "eye", "ear")
-_FINE = ("face_", "_hand_")  # many and close together: drawn thin
+_FINE = ("face_", "_hand_")  # dense joints, drawn thin
 _TRUTH = (255, 255, 255)
-_LEAST_KEYPOINT_SCORE = 0.2
-_JPEG_QUALITY = 92
+_MIN_KEYPOINT_SCORE = 0.2
 _PAPER = 255
 
 
 def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.ndarray:
-    """A copy of an image with each person's box, limbs and joints; joints scored under 0.2 are left out.
+    """A copy of an image with each person's box, limbs and joints; joints with a score under 0.2 are left out.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -38,7 +39,7 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.nda
     for i in range(len(people)):
         thickness = _thickness(people.boxes[i])
         _draw_box(picture, people.boxes[i])
-        clear = people.keypoint_scores[i] >= _LEAST_KEYPOINT_SCORE
+        clear = people.keypoint_scores[i] >= _MIN_KEYPOINT_SCORE
         for a, b in skeleton.limbs:
             if clear[a] and clear[b]:
                 colour = _limb_colour(skeleton.joints[a], skeleton.joints[b])
@@ -55,7 +56,7 @@ def draw_truth(image: np.ndarray, keypoints: np.ndarray, boxes: np.ndarray, skel
     """A copy of an image with annotated people in thin white lines.
 
     Args:
-        keypoints: (N, K, 3) x y v; joints that aren't labelled are left out.
+        keypoints: (N, K, 3) x y v; unlabelled joints are left out.
         boxes: (N, 4) x1 y1 x2 y2.
     """
     picture = np.ascontiguousarray(image).copy()
@@ -78,25 +79,17 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 4, side: int = 320) -> np.ndarray:
-    """Pictures (H, W, 3) uint8 of any size beside and below each other, each in a square of `side` pixels."""
+    """A grid of pictures (H, W, 3) uint8 of any size, each scaled to a square of `side` pixels."""
     rows = max(1, math.ceil(len(pictures) / columns))
     sheet = np.full((rows * side, columns * side, 3), _PAPER, np.uint8)
-    for place, picture in enumerate(pictures):
+    for position, picture in enumerate(pictures):
         scale = side / max(picture.shape[:2])
         height, width = (max(1, int(length * scale)) for length in picture.shape[:2])
-        row, column = divmod(place, columns)
+        row, column = divmod(position, columns)
         top, left = row * side + (side - height) // 2, column * side + (side - width) // 2
         shrunk = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         sheet[top : top + height, left : left + width] = shrunk
     return sheet
-
-
-def encode_picture(picture: np.ndarray) -> bytes:
-    """A picture (H, W, 3) uint8 RGB as JPEG."""
-    _, encoded = cv2.imencode(
-        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    )
-    return encoded.tobytes()
 
 
 def _draw_box(picture: np.ndarray, box: np.ndarray) -> None:
@@ -105,7 +98,7 @@ def _draw_box(picture: np.ndarray, box: np.ndarray) -> None:
 
 
 def _thickness(box: np.ndarray) -> int:
-    """Of lines on a person of this size, pixels."""
+    """Line width for a person of this size, pixels."""
     return int(np.clip(max(box[2:] - box[:2]) / 120, 1, 8))
 
 
@@ -122,34 +115,38 @@ def _limb_colour(a: str, b: str) -> tuple[int, int, int]:
 
 
 def draw_run(run: Run, count: int) -> list[str]:
-    """Draw images of a reduced run into its `pictures/`, spread evenly over those with people; returns their URIs."""
+    """Draw images of a reduced run into its `pictures/`; returns the URIs of the pictures.
+
+    Args:
+        count: number of images, spread evenly over those with people.
+    """
     skeleton = table_skeleton(run.uri)
     uris: list[str] = []
     for image_id, pixels, people in images_of(run, _choose(run, count)):
         picture = draw_people(pixels, people, skeleton)
-        # Names come from the collection: only plain characters of them reach the file system.
+        # Names come from the collection: only plain characters of them may reach the file system.
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", image_id.removesuffix(storage.suffix(image_id)))[-100:]
         uri = run.path("pictures", f"{len(uris):04d}-{name}.jpg")
-        storage.write_bytes(uri, encode_picture(picture))
+        storage.write_bytes(uri, encode_jpeg(picture))
         uris.append(uri)
     return uris
 
 
 def _choose(run: Run, count: int) -> dict[str, str]:
-    """Image id to shard of `count` images with people; images without stand in where these are too few."""
-    peopled: dict[str, str] = {}
-    empty: dict[str, str] = {}
+    """Image id to shard of `count` images with people; images without people fill up if these are too few."""
+    with_people: dict[str, str] = {}
+    without_people: dict[str, str] = {}
     for table in read_table(run.uri, "images", ["image_id", "shard", "status", "num_people"]):
         for row in table.to_pylist():
             if row["status"] == "ok":
-                (peopled if row["num_people"] else empty)[row["image_id"]] = row["shard"]
-    ids = list(peopled) if len(peopled) >= count else [*peopled, *empty][:count]
+                (with_people if row["num_people"] else without_people)[row["image_id"]] = row["shard"]
+    ids = list(with_people) if len(with_people) >= count else [*with_people, *without_people][:count]
     picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))] if ids else []
-    return {image_id: peopled.get(image_id) or empty[image_id] for image_id in picked}
+    return {image_id: with_people.get(image_id) or without_people[image_id] for image_id in picked}
 
 
 def images_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray, People]]:
-    """Images of a reduced run, read anew, with their people.
+    """Read images of a reduced run again: (image id, (H, W, 3) uint8 RGB pixels, people) of each.
 
     Args:
         chosen: image id to shard.
@@ -160,13 +157,13 @@ def images_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarra
 
 
 def _people_of(run: Run, image_ids: set[str], num_joints: int) -> dict[str, People]:
-    found = {image_id: People.empty(num_joints) for image_id in image_ids}
+    people_by_id = {image_id: People.empty(num_joints) for image_id in image_ids}
     for table in read_table(run.uri, "people"):
         ids = np.array(table["image_id"].to_pylist(), dtype=object)
         people = people_from_arrow(table)
         for image_id in image_ids.intersection(ids):
-            found[image_id] = people[ids == image_id]
-    return found
+            people_by_id[image_id] = people[ids == image_id]
+    return people_by_id
 
 
 def _pixels_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:

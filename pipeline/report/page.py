@@ -1,4 +1,4 @@
-"""Pages: one self-contained file each, which opens without a network and escapes every name it shows."""
+"""HTML pages: one self-contained file each. A page loads nothing from the network; every name in it is escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **context: Any) -> bytes:
-    """A page of one of the templates; style and scripts come to lie inside it."""
+    """Render a template to a page, with style and script inlined.
+
+    Args:
+        template: file name in `templates/`.
+        context: every variable of the template; a missing one raises `jinja2.UndefinedError`.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -20,5 +25,9 @@ def render(template: str, **context: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    own = {name: Markup((_TEMPLATES / name).read_text()) for name in ("style.css", "table.js")}
-    return environment.get_template(template).render(style=own["style.css"], script=own["table.js"], **context).encode()
+    inlined = {name: Markup((_TEMPLATES / name).read_text()) for name in ("style.css", "table.js")}
+    return (
+        environment.get_template(template)
+        .render(style=inlined["style.css"], script=inlined["table.js"], **context)
+        .encode()
+    )

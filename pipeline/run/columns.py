@@ -42,7 +42,7 @@ def people_to_arrow(people: People) -> pa.Table:
 
 
 def people_from_arrow(table: pa.Table) -> People:
-    """The people of rows of tables/people, or of a part; columns that are not of a person are left out."""
+    """The people of rows of tables/people, or of a part; the columns `IMAGE_KEYS` are left out."""
     arrays = {column.array: _to_numpy(table[column.name]) for column in PERSON_COLUMNS}
     extra = {name: _to_numpy(table[name]) for name in table.column_names if name not in (*IMAGE_KEYS, *_NAMES)}
     return People(**arrays, extra=extra)

@@ -47,7 +47,7 @@ def people_by_coco_id(run: Run, ids: CocoIds | None = None) -> Iterator[tuple[np
     """COCO image ids (N,) and the N people of each table that has any.
 
     Args:
-        ids: by default those that the run itself was given.
+        ids: by default the ids in the tables.
     """
     for table in read_table(run.uri, "people"):
         if ids is None:
@@ -60,7 +60,7 @@ def people_by_coco_id(run: Run, ids: CocoIds | None = None) -> Iterator[tuple[np
 
 
 def coco_keypoints(people: People) -> np.ndarray:
-    """(N, K, 3) x y score, rounded as in COCO results: more decimals than a keypoint has would only fill disks."""
+    """(N, K, 3) x y score, rounded as in COCO results: further decimals would only fill disks."""
     values = np.concatenate([people.keypoints, people.keypoint_scores[..., None]], axis=2)
     return np.round(values.astype(np.float64), _DECIMALS)
 

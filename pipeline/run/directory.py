@@ -1,4 +1,4 @@
-"""A run directory: what belongs where, what the run was told, and which shards are done."""
+"""A run directory: its layout, the settings of the run, and which shards are done."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.settings.tree import GIVEN, OWN_DETECTORS, Settings
 from pipeline.sources import Manifest, plan_collection, write_manifest
 from pipeline.weights.catalogue import catalogued, local_file
 
-# Raised whenever the same settings and weights could give other rows.
+# Increased whenever the same settings and weights may give other rows.
 RESULTS_VERSION = 5
 
 _VERSIONS_OF = ("posemill", "torch", "torchvision", "opencv-python-headless", "numpy", "pillow", "simplejpeg", "ray")
 
 
 class RunRefused(UserError):
-    """A run directory that belongs to other settings, or to none; the text names the difference."""
+    """A directory that is not a run directory, or belongs to other settings; the message names the difference."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Run:
     """One run directory.
 
     Attributes:
-        uri: where it lies.
-        settings: what the run was told.
+        uri: of the directory.
+        settings: of the run.
         fingerprint: digest of everything that can change its rows.
     """
 
@@ -43,12 +43,12 @@ class Run:
 
     @classmethod
     def create(cls, settings: Settings) -> Run:
-        """Start a run directory, or come back to it with the same settings.
+        """Create a run directory, or reopen it with the same settings.
 
         Raises:
-            RunRefused: it belongs to other settings.
-            storage.MissingObject: a weights, boxes or annotations file isn't there.
-            UserError: a URI holds a password or a signature.
+            RunRefused: the directory belongs to other settings.
+            storage.MissingObject: a weights, boxes or annotations file does not exist.
+            UserError: a URI contains a password or a signature.
         """
         for text in _texts(settings.model_dump()):
             storage.refuse_secret(text)
@@ -61,43 +61,43 @@ class Run:
         if stored["fingerprint"] != described["fingerprint"]:
             differences = _differences(stored["results"], described["results"])
             raise RunRefused(
-                f"{uri} belongs to a run with other settings ({'; '.join(differences) or 'fingerprint'}): name another "
-                "--output, or give the same settings to go on with it"
+                f"{uri} belongs to a run with other settings ({'; '.join(differences) or 'fingerprint'}); set another "
+                "--output, or use the same settings to resume it"
             )
         return cls(uri, settings, described["fingerprint"])
 
     @staticmethod
     def fingerprint_of(settings: Settings) -> str:
-        """What a run with these settings would have, wherever it lies."""
+        """The fingerprint of a run with these settings; independent of its directory."""
         return _describe(settings)["fingerprint"]
 
     @classmethod
     def open(cls, uri: str) -> Run:
-        """A run directory as it was started.
+        """Open a run directory with the settings that it was created with.
 
         Raises:
-            RunRefused: it isn't one.
+            RunRefused: it is not a run directory.
         """
         path = storage.join(uri, "run.json")
         if not storage.exists(path):
-            raise RunRefused(f"{uri} is no run directory: it has no run.json")
+            raise RunRefused(f"{uri} is not a run directory: it has no run.json")
         stored = _load(path)
         settings = Settings.model_validate(_with_current_names(stored["settings"]))
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"uri": uri})})
         return cls(uri, settings, stored["fingerprint"])
 
     def check_files(self) -> None:
-        """Make sure that this machine's copies of weights and descriptions are those that the run was started with.
+        """Compare this machine's copies of weights and other files with those that the run was created with.
 
         Raises:
-            RunRefused: one differs.
+            RunRefused: a digest differs.
         """
-        started = _load(self.path("run.json"))["results"]["digests"]
+        expected = _load(self.path("run.json"))["results"]["digests"]
         for name, digest in _digests(self.settings).items():
-            if started.get(name) != digest:
+            if expected.get(name) != digest:
                 raise RunRefused(
-                    f"{name} on this machine has the digest {_short(digest)}, the run was started with "
-                    f"{_short(started.get(name))}: another file, or an old copy in {storage.cache_folder()}"
+                    f"{name} on this machine has the digest {_short(digest)}, the run was created with "
+                    f"{_short(expected.get(name))}: it is another file, or an old copy in {storage.cache_folder()}"
                 )
 
     def path(self, *parts: str) -> str:
@@ -108,7 +108,7 @@ class Run:
         return self.path("manifest.parquet")
 
     def plan(self) -> Manifest:
-        """The planned shards; planned by the first who asks.
+        """The planned shards; the first call plans them.
 
         Raises:
             UserError, OSError: the collection cannot be read, or is empty.
@@ -121,7 +121,7 @@ class Run:
         """The planned shards.
 
         Raises:
-            RunRefused: planning never finished.
+            RunRefused: planning has not finished.
         """
         if not storage.exists(self.manifest_uri):
             raise RunRefused(
@@ -133,18 +133,18 @@ class Run:
         return self.path("parts", f"{shard_id}.parquet")
 
     def parts(self) -> dict[str, int]:
-        """Bytes of each part that is there, by shard id: one listing tells what is done."""
+        """Size in bytes of each existing part, by shard id. Costs one listing."""
         return {id_: entry.size for id_, entry in self._listed("parts", ".parquet")}
 
     def part_times(self) -> dict[str, float]:
-        """When each part was written, seconds since 1970, by shard id; without those whose storage doesn't tell."""
+        """Modification time of each part, seconds since 1970, by shard id; empty if the storage has none."""
         return {id_: e.modified for id_, e in self._listed("parts", ".parquet") if e.modified is not None}
 
     def quarantine_uri(self, shard_id: str) -> str:
         return self.path("quarantine", f"{shard_id}.json")
 
     def quarantined(self) -> dict[str, str]:
-        """Why each shard without a part was given up, by shard id."""
+        """The reason for each quarantined shard that has no part, by shard id."""
         done = self.parts()
         return {
             id_: json.loads(storage.read_bytes(entry.uri))["reason"]
@@ -162,7 +162,7 @@ class Run:
 
 
 def _with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run of an earlier version, with renamed ones under their current name."""
+    """Settings of an earlier version, with renamed settings under their current name."""
     fleet = dict(settings["fleet"])
     if "storage_patience" in fleet:
         fleet["storage_retry_seconds"] = fleet.pop("storage_patience")
@@ -173,15 +173,15 @@ def _load(path: str) -> dict[str, Any]:
     try:
         return json.loads(storage.read_bytes(path))
     except ValueError as error:
-        raise RunRefused(f"{path} is not valid JSON ({error}); it is not a run directory of this job") from None
+        raise RunRefused(f"{path} is not valid JSON ({error}); it is not a run directory of Posemill") from None
 
 
-def _texts(told: Any) -> Iterator[str]:
-    """Every text in a tree of settings."""
-    if isinstance(told, str):
-        yield told
-    elif isinstance(told, dict | list | tuple):
-        for value in told.values() if isinstance(told, dict) else told:
+def _texts(tree: Any) -> Iterator[str]:
+    """All strings in a tree of settings."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for value in tree.values() if isinstance(tree, dict) else tree:
             yield from _texts(value)
 
 
@@ -190,14 +190,14 @@ def _describe(settings: Settings) -> dict[str, Any]:
     results: dict[str, Any] = {
         key: copy.deepcopy(tree[key]) for key in ("input", "images", "detector", "pose", "suppression", "compute")
     }
-    # Files count by their content, so that the same run may find them elsewhere.
+    # Files count by their content: the same file may be at another path.
     for section, name in (("detector", "cfg"), ("detector", "weights"), ("detector", "boxes"), ("pose", "weights")):
         del results[section][name]
     for network in results["pose"]["ensemble"]:
         del network["weights"]
     results["output"] = {"candidates": tree["output"]["candidates"]}
     results["digests"] = _digests(settings)
-    # An entry of the catalogue brings settings of its own.
+    # A catalogue entry implies further settings.
     entries = [catalogued(network.weights) for network in settings.pose.networks() if network.weights]
     results["catalogued"] = [entry.name if entry else None for entry in entries]
     results["results_version"] = RESULTS_VERSION
@@ -209,7 +209,7 @@ def _describe(settings: Settings) -> dict[str, Any]:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # the project itself, where it runs from its folder as a submitted job does
+    except PackageNotFoundError:  # the project itself, if it runs from its folder as a submitted job does
         return "not installed"
 
 
@@ -229,7 +229,7 @@ def _digests(settings: Settings) -> dict[str, str]:
     files |= {name: storage.local_copy(uri) for name, uri in others.items() if uri}
     digests = {name: storage.file_sha256(path) for name, path in files.items()}
     if "detector.weights" not in digests and settings.detector.name not in OWN_DETECTORS:
-        # Imported here: torchvision takes seconds, and a driver has no other use for it.
+        # Imported here: importing torchvision takes seconds, and a driver needs it for nothing else.
         from pipeline.detectors.torchvision_detector import default_weights
 
         digests["detector.weights"] = default_weights(settings.detector.name)
@@ -237,14 +237,14 @@ def _digests(settings: Settings) -> dict[str, str]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
+    differences = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
+            differences += _differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key} was {_short(before)}, now {_short(after)}")
-    return found
+            differences.append(f"{prefix}{key} was {_short(before)}, now {_short(after)}")
+    return differences
 
 
 def _short(value: Any) -> str:

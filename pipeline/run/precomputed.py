@@ -1,4 +1,4 @@
-"""What is known of the images before any network runs: COCO ids, and person boxes from annotations or a detector."""
+"""COCO ids of images, and person boxes from annotations or another detector; read before any network runs."""
 
 from __future__ import annotations
 

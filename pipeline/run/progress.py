@@ -1,4 +1,4 @@
-"""What a worker tells about the shard it is at, and about itself."""
+"""Progress of a shard, as a worker streams it to the driver."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a shard is; a streaming caller sees one now and then.
+    """Progress of one shard, and counters of the worker process.
 
     Attributes:
-        images: of the shard, done.
-        people: found in these before suppression.
-        statuses: of these images, how many have which.
-        in_progress: number of the image that is about to be touched, where a isolated run says so.
-        peak_megabytes, gpu_megabytes: most memory that the process has held, of its own and of its GPU's.
-        seconds: spent in each stage by the whole process since it last told (`pipeline.stopwatch`).
-        retries: what was tried again by the whole process since it last told, by kind (`pipeline.storage.patience`).
-        full: the process holds almost as much memory as it may, and should be replaced once its shards are done.
+        images: of the shard, finished.
+        people: in these, before suppression.
+        statuses: number of these images by status.
+        in_progress: number of the image that is about to be decoded; only in an isolated run.
+        peak_megabytes, gpu_megabytes: peak memory of the process and of its GPU.
+        seconds: by stage, of the whole process since its last report (`pipeline.process.stopwatch`).
+        retries: by kind of error, of the whole process since its last report (`pipeline.storage.retry`).
+        full: the process holds almost as much memory as it may; it should be replaced when its shards are finished.
     """
 
     images: int = 0

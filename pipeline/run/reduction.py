@@ -23,7 +23,7 @@ class IncompleteRun(UserError):
 
 @dataclass(frozen=True)
 class Reduction:
-    """What the tables of a run hold, and what is missing from them.
+    """The counts of a run's tables, and the shards that are missing from them.
 
     Attributes:
         totals: of the tables.
@@ -74,7 +74,7 @@ def reduce_run(run: Run, allow_partial: bool = False, fold_all: FoldAll = fold_h
 
 
 def stored_reduction(run: Run) -> Reduction | None:
-    """The reduction of a run that is complete and reduced, so that nothing is left to do; else None."""
+    """The stored reduction of a run that is complete; None if the run is incomplete or not reduced."""
     path = run.path("totals.json")
     if not storage.exists(path):
         return None

@@ -42,7 +42,7 @@ _IMAGE_FIELDS = [
 
 @dataclass
 class ImageRow:
-    """What a part says of one image beside its people; width and height are those of the upright image."""
+    """The columns of an image, without its people; width and height are those of the upright image."""
 
     image_id: str
     uri: str
@@ -57,7 +57,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a table file, or a whole run, holds; totals of parts add up with `+`."""
+    """Counts of a table file or of a whole run; they add up with `+`."""
 
     shards: int = 0
     images: int = 0
@@ -76,7 +76,7 @@ class Totals:
 
 
 def skeleton_metadata(skeleton: Skeleton) -> dict[str, Any]:
-    """The skeleton as a reader of a table finds it: names, limbs, mirror pairs, sigmas."""
+    """The skeleton as JSON-compatible values for the metadata: names, limbs, mirror pairs, sigmas."""
     return asdict(skeleton)
 
 
@@ -97,11 +97,11 @@ def encode_part(
     """A part's Parquet file.
 
     Args:
-        rows: the images in the shard's order.
+        rows: the images in the order of the shard.
         people: of each image.
-        candidates: of each image before suppression, or None to leave them out.
+        candidates: of each image before suppression; None to leave them out.
         empty: no people, with the joints and extra columns of all others, for a part without people.
-        metadata: goes into the footer as JSON.
+        metadata: stored in the footer as JSON.
     """
     columns = [pa.array([getattr(row, name) for row in rows], kind) for name, kind in _IMAGE_FIELDS]
     names = [name for name, _ in _IMAGE_FIELDS]
@@ -117,17 +117,17 @@ def encode_part(
 
 
 def read_footer(schema: pa.Schema) -> dict[str, Any]:
-    """The footer that `encode_part` and `fold_parts` write."""
+    """The metadata that `encode_part` and `fold_parts` store in the footer."""
     return json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that become one file of each table.
+    """The parts that become one file of each table.
 
     Attributes:
         name: of the two files.
-        parts: shard id to the rows that its part must have.
+        parts: number of images that the part of each shard must have, by shard id.
     """
 
     name: str
@@ -135,11 +135,12 @@ class Fold:
 
 
 def plan_folds(sizes: Mapping[str, int], counts: Mapping[str, int], megabytes: int) -> list[Fold]:
-    """Group parts, in the order of the manifest, into files of about so many megabytes.
+    """Group parts into files, in the order of the manifest.
 
     Args:
-        sizes: shard id to bytes of its part, for the parts that are there.
-        counts: shard id to number of images, for all shards of the manifest.
+        sizes: bytes of each existing part, by shard id.
+        counts: number of images of each shard of the manifest, by shard id.
+        megabytes: size of the parts of a file; a larger part has a file to itself.
     """
     groups: list[dict[str, int]] = []
     filled = 0
@@ -154,10 +155,10 @@ def plan_folds(sizes: Mapping[str, int], counts: Mapping[str, int], megabytes: i
 
 
 def fold_parts(run_uri: str, fold: Fold, fingerprint: str) -> Totals:
-    """Fold parts into one file of tables/images and one of tables/people; a part at a time in memory.
+    """Fold parts into one file of tables/images and one of tables/people; one part at a time is in memory.
 
     Raises:
-        UserError: a part that is damaged, of another run, or of another length than the manifest says.
+        UserError: a part is damaged, belongs to another run, or has another number of images than the manifest.
     """
     totals = Totals()
     images_uri = storage.join(run_uri, "tables", "images", fold.name)
@@ -191,13 +192,13 @@ def _read_part(run_uri: str, shard: str, count: int, fingerprint: str) -> pa.Tab
     try:
         part = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
     except pa.ArrowInvalid as error:
-        raise UserError(f"{uri} is damaged ({error}); delete it and run the job again") from None
+        raise UserError(f"{uri} is damaged ({error}); delete it and rerun jobs/annotate.py") from None
     metadata = read_footer(part.schema)
     if metadata.get("fingerprint") != fingerprint or metadata.get("shard") != shard:
-        raise UserError(f"{uri} belongs to another run; delete it and run the job again")
+        raise UserError(f"{uri} belongs to another run; delete it and rerun jobs/annotate.py")
     if part.num_rows != count:
         raise UserError(
-            f"{uri} holds {part.num_rows} images, the manifest says {count}; delete it and run the job again"
+            f"{uri} has {part.num_rows} images, the manifest has {count}; delete it and rerun jobs/annotate.py"
         )
     return part
 
@@ -216,17 +217,17 @@ def _image_table(part: pa.Table, shard: str) -> pa.Table:
 
 
 def read_candidates(run_uri: str, shard: str, count: int, fingerprint: str) -> tuple[list[str], np.ndarray, People]:
-    """The people of a part before suppression.
+    """The candidates of a part: its people before suppression.
 
     Returns:
-        The images' ids, (I,) how many people each has, and all of them, image after image.
+        The ids of the I images, (I,) number of candidates of each, and the candidates of all images, image after image.
 
     Raises:
-        UserError: a part that is damaged or of another run, or that was made without candidates.
+        UserError: the part is damaged, belongs to another run, or has no candidates.
     """
     part = _read_part(run_uri, shard, count, fingerprint)
     if "candidates" not in part.column_names:
-        raise UserError(f"{run_uri} holds no candidates; make a run with --output.candidates")
+        raise UserError(f"{run_uri} has no candidates; annotate with --output.candidates")
     candidates = part["candidates"].combine_chunks()
     flat = pc.list_flatten(candidates)
     table = pa.table({f.name: flat.field(i) for i, f in enumerate(flat.type)})
@@ -259,7 +260,7 @@ def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) ->
 
 
 def table_metadata(run_uri: str) -> dict[str, Any]:
-    """What all parts of a reduced run share: fingerprint, skeleton and networks; empty where there is no table."""
+    """The metadata of a reduced run: fingerprint, skeleton, networks and head; empty if the run has no tables."""
     for uri in _table_files(run_uri, "images"):
         with storage.open_read(uri) as stream:
             return read_footer(pq.read_schema(stream))
@@ -276,10 +277,10 @@ def table_skeleton(run_uri: str) -> Skeleton:
     """The skeleton of a reduced run's people.
 
     Raises:
-        UserError: there is no table.
+        UserError: the run has no tables.
     """
-    described = table_metadata(run_uri).get("skeleton")
-    if described is None:
-        raise UserError(f"{run_uri} has no tables yet; jobs/reduce.py makes them")
-    pairs = {key: tuple(map(tuple, described[key])) for key in ("limbs", "mirror_pairs")}
-    return Skeleton(described["name"], tuple(described["joints"]), oks_sigmas=tuple(described["oks_sigmas"]), **pairs)
+    stored = table_metadata(run_uri).get("skeleton")
+    if stored is None:
+        raise UserError(f"{run_uri} has no tables yet; build them with jobs/reduce.py {run_uri}")
+    pairs = {key: tuple(map(tuple, stored[key])) for key in ("limbs", "mirror_pairs")}
+    return Skeleton(stored["name"], tuple(stored["joints"]), oks_sigmas=tuple(stored["oks_sigmas"]), **pairs)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.decodings import Decode, Norm
 from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.suppression import PoseNMS
@@ -78,7 +79,7 @@ class DetectorSettings(Section):
     confidence: float = Field(0.3, ge=0, le=1, description="least objectness (darknet) or score, exclusive")
     nms_iou: float = Field(0.6, gt=0, le=1, description="overlap from which the weaker of two boxes goes")
     max_boxes: int = Field(100, ge=1, description="more boxes in an image tighten its NMS")
-    batch: int = Field(8, ge=1, description="images per batch")
+    batch: int | None = Field(None, ge=1, description="images per batch; by default 8 on a GPU and 1 on a CPU")
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +93,11 @@ class DetectorSettings(Section):
     def has_confidence(self) -> bool:
         """Whether boxes are chosen by their scores; those that are given are taken as they are."""
         return self.name not in (GIVEN, "whole_image")
+
+
+def detector_batch(settings: DetectorSettings, device: str) -> int:
+    """Images per batch of a detector on a `cuda` or `cpu` device."""
+    return settings.batch or (8 if device == "cuda" else 1)
 
 
 PoseName = Literal[
@@ -144,10 +150,10 @@ class PoseSettings(Section):
     input_size: InputSize = Field(None, description="height and width of a crop, pixels; by default the published")
     skeleton: SkeletonName | None = Field(None, description="joints of the output; by default by their number")
     crop: Literal["padded", "classic"] = Field("padded", description="crop rule; classic: the first PyTorch release's")
-    decode: Literal["argmax", "integral", "combined", "offset", "classic"] | None = Field(
+    decode: Decode | None = Field(
         None, description="how heatmaps become keypoints; by default as the catalogue or the file says, else argmax"
     )
-    norm: Literal["sigmoid", "softmax", "divide_sum"] | None = Field(
+    norm: Norm | None = Field(
         None, description="integral: how maps are normalised; by default as the weights say, else sigmoid"
     )
     flip_test: bool = Field(False, description="average with the mirrored crop: better, half as fast")

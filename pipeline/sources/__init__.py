@@ -1,4 +1,4 @@
-"""Collections: a collection is planned as shards, and a shard is read as items, one per image."""
+"""Image collections: a collection is planned as shards, and a shard is read as items, one per image."""
 
 from pipeline.sources.manifest import Manifest, write_manifest
 from pipeline.sources.plan import plan_collection

@@ -1,4 +1,4 @@
-"""Objects that are an image each: folders, prefixes, globs and lists of them."""
+"""Loose files, one image per object: folders, prefixes, globs and lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, too_large
 
 
 def plan_files(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
-    """Group (key, entry) pairs into shards of `shard_size`, in their order."""
+    """Group (key, entry) pairs into shards of `shard_size` images, in order."""
     iterator = iter(entries)
     for first in iterator:
         group = list(chain([first], islice(iterator, settings.shard_size - 1)))
@@ -27,28 +27,28 @@ def plan_files(entries: Iterable[tuple[str, storage.Entry]], settings: InputSett
 
 
 def read_files(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The shard's images in order, fetched concurrently.
+    """The images of a shard in order, fetched concurrently.
 
     Raises:
-        OSError: the storage failed, which says nothing about an image.
+        OSError: the storage failed; not attributed to an image.
     """
-    # A local file's tag is its time, which copying a collection changes; only another size makes it another file.
+    # The tag of a local file is its modification time, which changes when the collection is copied: compare sizes only.
     entries = [e._replace(etag="") if storage.is_local(e.uri) else e for e in shard.entries]
     fetched = storage.read_many([e for e in entries if e.size <= limits.max_bytes], limits.max_bytes + 1)
     for key, (uri, size, *_) in zip(shard.keys, shard.entries, strict=True):
         data = b"" if size > limits.max_bytes else next(fetched)
         if isinstance(data, storage.MissingObject):
             yield EncodedImage(key, uri, None, "missing", "no such file or object")
-        elif isinstance(data, storage.ChangedObject):  # what was planned isn't there any more
+        elif isinstance(data, storage.ChangedObject):  # the planned image no longer exists
             yield EncodedImage(key, uri, None, "missing", str(data)[:200])
         elif isinstance(data, PermissionError):
             yield EncodedImage(key, uri, None, "unreadable", "permission denied")
-        elif isinstance(data, ValueError):  # no storage can be asked for such a URI
+        elif isinstance(data, ValueError):  # no storage accepts this URI
             yield EncodedImage(key, uri, None, "unreadable", str(data)[:200])
         elif isinstance(data, Exception):
             if not uri.startswith(("http://", "https://")):
                 raise data
-            # A web list is full of other people's servers; one that answers badly is that image's own matter.
+            # A web list names many servers; an error of one concerns its images only.
             yield EncodedImage(key, uri, None, "missing", f"{type(data).__name__}: {data}"[:200])
         elif size > limits.max_bytes or len(data) > limits.max_bytes:
             yield too_large(key, uri, limits)

@@ -1,6 +1,6 @@
-"""The kinds of shards: one table of how each is recognised, planned and read.
+"""The table of the kinds of shards: file suffixes, and the functions that plan and read each kind.
 
-A new kind of collection is a module with a plan and a read function, and a line here.
+To add a kind of collection, write a module with a plan and a read function, and add a line to `KINDS`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Kind(NamedTuple):
     """One kind of shard.
 
     Attributes:
-        suffixes: of the names of containers of this kind; empty for loose files.
-        plan: the shards of one container, or of a group of loose files, from (key, entry) pairs.
-        read: the items of a shard.
+        suffixes: file name suffixes of the containers of this kind, lower case; empty for loose files.
+        plan: makes the shards of a container, or of a group of loose files, from (key, entry) pairs.
+        read: yields the items of a shard.
     """
 
     suffixes: tuple[str, ...]

@@ -12,14 +12,19 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import UserError
 
-_NAMED_LIKE_URIS = ("uri", "url", "path", "file_path", "image", "image_path", "file_name", "filename", "image_url")
+_DEFAULT_COLUMNS = ("uri", "url", "path", "file_path", "image", "image_path", "file_name", "filename", "image_url")
 
 
 def read_list(uri: str, column: str | None) -> Iterator[str]:
-    """The names in a list file, in its order, each once.
+    """The image names in a list file, in its order, without duplicates.
+
+    Args:
+        uri: a .txt, .csv or .parquet file.
+        column: the column of a .csv or .parquet that holds the names; None chooses the only column, or the first of
+            `uri`, `url`, `path`, ... that exists.
 
     Raises:
-        UserError: the column isn't there, or cannot be guessed.
+        UserError: the column does not exist, or cannot be chosen.
     """
     if uri.lower().endswith(".parquet"):
         names = _parquet_names(uri, column)
@@ -27,11 +32,11 @@ def read_list(uri: str, column: str | None) -> Iterator[str]:
         names = _csv_names(uri, column)
     else:
         names = (line.strip() for line in storage.read_bytes(uri).decode("utf-8-sig").splitlines())
-    return _once(name for name in names if name)
+    return _unique(name for name in names if name)
 
 
-def _once(names: Iterable[str]) -> Iterator[str]:
-    # Digests, not names: a list of a million URIs must stay small here.
+def _unique(names: Iterable[str]) -> Iterator[str]:
+    # Stores hashes instead of names, to save memory with a list of millions of URIs.
     seen: set[int] = set()
     for name in names:
         digest = hash(name)
@@ -60,8 +65,10 @@ def _choose(uri: str, columns: list[str], wanted: str | None) -> str:
     if wanted is None:
         if len(columns) == 1:
             return columns[0]
-        for name in _NAMED_LIKE_URIS:
+        for name in _DEFAULT_COLUMNS:
             if name in columns:
                 return name
-    asked = "none of its columns is named like one" if wanted is None else f"it has no text column {wanted!r}"
-    raise UserError(f"{uri}: {asked}; name one of {', '.join(columns) or 'no text columns'} with input.image_column")
+    choice = f"set --input.image_column to one of {', '.join(columns)}" if columns else "it has no text columns"
+    if wanted is None:
+        raise UserError(f"{uri}: cannot tell which column holds the image names; {choice}")
+    raise UserError(f"{uri}: --input.image_column {wanted} is not a text column of this file; {choice}")

@@ -1,4 +1,4 @@
-"""manifest.parquet: every shard of a run and how many images it holds. Written once, then only read."""
+"""manifest.parquet: every shard of a run and its number of images. Written once, then only read."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ _ENTRIES_PER_ROW_GROUP = 50_000
 
 
 def write_manifest(uri: str, planned: Iterable[PlannedShard]) -> int:
-    """Number the shards and write them, a bounded number in memory; returns how many.
+    """Number the shards and write them to a Parquet file, with a bounded number in memory.
 
-    An interrupted planning leaves no manifest.
+    The file is created only when all shards are planned: an interrupted planning leaves no manifest.
+
+    Returns:
+        The number of shards.
     """
     count = 0
     with storage.open_write(uri) as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
@@ -51,8 +54,8 @@ class Manifest:
     """The shards of a run.
 
     Attributes:
-        num_images: entries of all shards.
-        counts: shard id to its number of entries, in order.
+        num_images: number of images in all shards.
+        counts: shard id to its number of images, in order.
     """
 
     def __init__(self, uri: str) -> None:
@@ -66,7 +69,7 @@ class Manifest:
         return len(self.counts)
 
     def shards(self, without: Collection[str] = ()) -> Iterator[Shard]:
-        """The shards in order, but those already done; one row group of the file in memory at a time."""
+        """The shards in order, except those with an id in `without`; reads one row group of the file at a time."""
         with storage.open_read(self._uri) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
                 for row in file.read_row_group(group).to_pylist():

@@ -1,4 +1,4 @@
-"""Parquet files with embedded images: a binary column, or a struct of bytes and path as Hugging Face writes."""
+"""Parquet files with embedded images: a binary column, or the struct of bytes and path that Hugging Face writes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,24 @@ _ROWS_AT_A_TIME = 32
 
 
 def image_column(schema: pa.Schema, wanted: str | None = None) -> str | None:
-    """The column that holds encoded images: the wanted one, else the first of a fitting type, None where there is none.
+    """The name of the column with encoded images, None if the file has no such column.
+
+    Args:
+        schema: the schema of the Parquet file.
+        wanted: the column to use; None takes the first column of a suitable type. A column of another type gives None,
+            because it holds the image names of a list.
 
     Raises:
-        UserError: the wanted column doesn't exist, or holds something else.
+        UserError: the wanted column does not exist.
     """
-    fitting = [field.name for field in schema if _holds_images(field.type)]
-    if wanted is None or wanted in fitting:
-        return wanted or next(iter(fitting), None)
+    suitable = [field.name for field in schema if _holds_images(field.type)]
+    if wanted is None or wanted in suitable:
+        return wanted or next(iter(suitable), None)
     if wanted in schema.names:
         return None
-    raise UserError(f"input.image_column is {wanted!r}; the file has: {', '.join(schema.names)}")
+    raise UserError(
+        f"--input.image_column {wanted} does not exist; the columns of the file are {', '.join(schema.names)}"
+    )
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -48,7 +55,7 @@ def read_schema(uri: str) -> pa.Schema:
 def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
     """One shard per row group.
 
-    A file without an image column, or a damaged one, is a single unreadable entry, like any other file.
+    A file that is damaged or has no image column is planned as one loose file, which cannot be decoded.
     """
     for key, entry in entries:
         column = _image_column_or_none(entry.uri, settings.image_column)
@@ -70,11 +77,11 @@ def _image_column_or_none(uri: str, wanted: str | None) -> str | None:
     except OSError as error:
         if error.errno is not None or isinstance(error, storage.MissingObject):
             raise
-        return None  # pyarrow raises an OSError without a number for a footer that it cannot parse
+        return None  # pyarrow raises an OSError without errno for a footer that it cannot parse
 
 
 def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The row group's images; a key is the file's, the row's number in it, and the image's own name if it has one."""
+    """The images of a row group in order; their keys are `file/row number` or `file/row number/path of the image`."""
     (container,), (listed,) = shard.keys, shard.entries
     uri = listed.uri
     assert shard.row_group is not None

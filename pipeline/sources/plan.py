@@ -1,4 +1,4 @@
-"""A collection becomes shards."""
+"""Plan a collection: list it and group its images into shards."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column, read_schema
 from pipeline.sources.shard import PlannedShard
 
 _CONTAINERS_AT_A_TIME = 16
-_CHECKED_NAMES = 20  # names of a list of which at least one must exist
+_CHECKED_NAMES = 20  # at least one of the first names of a list must exist
 _Keyed = tuple[str, storage.Entry]
 
 
 def plan_collection(settings: InputSettings, without: str | None = None) -> Iterator[PlannedShard]:
-    """The shards of a collection, listed once, in an order that depends on its names alone.
+    """The shards of a collection, in an order that depends only on its names. The collection is listed once.
 
-    Each container (tar archive, Parquet file with images) has shards of its own; loose files are grouped.
+    Containers (tar archives, Parquet files with images) have separate shards; loose files are grouped.
 
     Args:
-        settings: what to annotate.
-        without: a folder or prefix to leave out: the run's own output, if it is below the input.
+        settings: the collection to annotate.
+        without: a folder or prefix to exclude: the output of the run, if it is below the input.
 
     Raises:
         UserError: the input is not a collection, or an empty one.
@@ -46,23 +46,23 @@ def plan_collection(settings: InputSettings, without: str | None = None) -> Iter
 
 
 def _plan(uri: str, settings: InputSettings, without: str | None) -> Iterator[PlannedShard]:
-    name = uri.lower()
-    if name.endswith(".json"):
-        listed = (image["file_name"] for image in load_annotations(uri)["images"])
-        return plan_files(_located(listed, uri, settings.image_root), settings)
-    if name.endswith((".txt", ".csv")) or (name.endswith(PARQUET_SUFFIXES) and _is_list(uri, settings.image_column)):
+    lower = uri.lower()
+    if lower.endswith(".json"):
+        file_names = (image["file_name"] for image in load_annotations(uri)["images"])
+        return plan_files(_located(file_names, uri, settings.image_root), settings)
+    if lower.endswith((".txt", ".csv")) or (lower.endswith(PARQUET_SUFFIXES) and _is_list(uri, settings.image_column)):
         names = read_list(uri, settings.image_column)
         return plan_files(_located(names, uri, settings.image_root), settings)
     output = None if without is None else without.rstrip("/") + "/"
-    found = ((key, entry) for key, entry in _find(uri) if output is None or not entry.uri.startswith(output))
-    return _plan_found(found, settings)
+    listed = ((key, entry) for key, entry in _list_input(uri) if output is None or not entry.uri.startswith(output))
+    return _plan_listed(listed, settings)
 
 
 def _is_list(uri: str, column: str | None) -> bool:
     return "*" not in uri and image_column(read_schema(uri), column) is None
 
 
-def _find(uri: str) -> Iterator[_Keyed]:
+def _list_input(uri: str) -> Iterator[_Keyed]:
     if any(c in uri for c in "*?[") and not storage.is_file(uri):
         root = uri[: min(uri.index(c) for c in "*?[" if c in uri)].rpartition("/")[0]
         return _keyed(storage.glob_files(uri), root)
@@ -72,7 +72,7 @@ def _find(uri: str) -> Iterator[_Keyed]:
 
 
 def _keyed(entries: Iterable[storage.Entry], root: str) -> Iterator[_Keyed]:
-    """Entries with their path below the root as key; hidden files are left out."""
+    """Entries with their path below the root as key, without hidden files."""
     start = root.removeprefix("file://").rstrip("/") + "/"
     for entry in entries:
         key = entry.uri.removeprefix(start)
@@ -80,23 +80,23 @@ def _keyed(entries: Iterable[storage.Entry], root: str) -> Iterator[_Keyed]:
             yield key, entry
 
 
-def _plan_found(found: Iterator[_Keyed], settings: InputSettings) -> Iterator[PlannedShard]:
-    """Shards of listed entries. Containers are planned several at a time, and yielded in their order."""
+def _plan_listed(listed: Iterator[_Keyed], settings: InputSettings) -> Iterator[PlannedShard]:
+    """The shards of listed entries in order. Containers are planned concurrently."""
 
     def loose(first: _Keyed) -> Iterator[_Keyed]:
         yield first
-        for key, entry in found:
+        for key, entry in listed:
             if container_kind(key) is not None:
                 containers.append((key, entry))
                 return
             yield key, entry
 
-    # Loose files before and after a container do not share a shard, so that no container waits for them.
+    # Loose files before and after a container are in separate shards, so that no container waits for them.
     containers: deque[_Keyed] = deque()
     planning: deque[Future[list[PlannedShard]]] = deque()
     with ThreadPoolExecutor(_CONTAINERS_AT_A_TIME) as pool:
         while True:
-            item = containers.popleft() if containers else next(found, None)
+            item = containers.popleft() if containers else next(listed, None)
             if item is None:
                 break
             kind = container_kind(item[0])
@@ -117,10 +117,10 @@ def _plan_container(kind: Kind, item: _Keyed, settings: InputSettings) -> list[P
 
 
 def _located(names: Iterable[str], list_uri: str, root: str | None) -> Iterator[_Keyed]:
-    """Listed names with their URIs: absolute names as they are, others below the root or else beside the list.
+    """The names of a list with their entries. Relative names are below the root, by default the folder of the list.
 
     Raises:
-        UserError: none of the first names exists: the root is probably wrong.
+        UserError: none of the first names exists; the root is probably wrong.
     """
     if root is None:
         root = list_uri.rpartition("/")[0] or "."

@@ -1,4 +1,4 @@
-"""A shard becomes items."""
+"""Read the items of a shard."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pipeline.sources.shard import Item, Shard
 
 
 def read_shard(shard: Shard, limits: DecodeLimits = DecodeLimits()) -> Iterator[Item]:
-    """The items of a shard in order, as many as were planned.
+    """The items of a shard in order, `shard.num_images` of them.
 
     Args:
-        shard: what to read.
-        limits: larger files are not read.
+        shard: the shard to read.
+        limits: larger files are not read; their items have the status `too_large`.
 
     Raises:
         OSError: the storage failed.
-        UserError: the shard holds another number of items than when it was planned.
+        UserError: the number of items has changed since the shard was planned.
     """
     count = 0
     for item in KINDS[shard.kind].read(shard, limits):
@@ -27,6 +27,6 @@ def read_shard(shard: Shard, limits: DecodeLimits = DecodeLimits()) -> Iterator[
         yield item
     if count != shard.num_images:
         raise UserError(
-            f"{shard.uris[0]} holds {count} images, but held {shard.num_images} when it was planned: it has changed; "
-            "start a new run directory"
+            f"{shard.uris[0]} has changed: {shard.num_images} images when it was planned, now {count}; start a new run "
+            "directory"
         )

@@ -1,4 +1,4 @@
-"""Shards, and the items that readers yield."""
+"""Types of shards, and of the items that their readers yield."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ Kind = Literal["files", "tar", "parquet"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """A part of the collection that one worker annotates at a time, before it has its place among the others.
+    """A part of a collection that one worker annotates at a time, without its position in the collection.
 
     Attributes:
-        kind: `files` are objects that are an image each; a `tar` or a row group of a `parquet` holds many.
-        keys: names in the collection, of the images (`files`) or of the container.
-        uris: where these lie.
-        sizes: their bytes, -1 where unknown.
-        etags: tags that change with their content, "" where unknown.
-        num_images: entries, and so rows of the part.
-        row_group, column: of a `parquet`.
+        kind: `files` for loose images, one per object; `tar` for an archive; `parquet` for a row group of a file.
+        keys: names in the collection: of the images (`files`) or of the container.
+        uris: URIs of the images or of the container.
+        sizes: in bytes, -1 if unknown.
+        etags: tags that change with the content, "" if unknown.
+        num_images: number of images, which is the number of rows of the part.
+        row_group: index of the row group (`parquet` only).
+        column: name of the column with the images (`parquet` only).
     """
 
     kind: Kind
@@ -38,11 +39,11 @@ class PlannedShard:
 
     @property
     def entries(self) -> list[Entry]:
-        """What was listed: images, or the one container."""
+        """The listed entries of the images or of the container."""
         return [Entry(*listed) for listed in zip(self.uris, self.sizes, self.etags, strict=True)]
 
     def at(self, position: int) -> Shard:
-        """The shard at this position of the collection."""
+        """This shard at a position (from 0) of the collection."""
         content = "\n".join([*self.keys, *self.uris, str(self.num_images), str(self.row_group)])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return Shard(id=f"{position:08d}-{digest}", **self.__dict__)
@@ -53,14 +54,14 @@ class Shard(PlannedShard):
     """A shard of a run.
 
     Attributes:
-        id: position in the collection and digest of the content's names; the name of its part.
+        id: position in the collection and digest of the names of its images; the name of its part.
     """
 
     id: str
 
 
 def container_shard(key: str, entry: Entry, kind: Kind, num_images: int, **part: Any) -> PlannedShard:
-    """A shard that is one object with many images in it, or a `part` of one."""
+    """A shard of a container, or of a `part` of it (`row_group` and `column` of a Parquet file)."""
     return PlannedShard(
         kind=kind,
         keys=(key,),
@@ -73,9 +74,10 @@ def container_shard(key: str, entry: Entry, kind: Kind, num_images: int, **part:
 
 
 class Item(Protocol):
-    """One entry of a collection, as a reader yields it: it becomes one row.
+    """One image of a collection, as a reader yields it: it becomes one row of the images table.
 
-    An encoded image is an item; so is anything else that can give pixels within limits, such as a frame of a video.
+    `EncodedImage` is the implementation for encoded images. Other sources of pixels, such as video frames, need their
+    own implementation.
     """
 
     @property
@@ -85,29 +87,29 @@ class Item(Protocol):
 
     @property
     def uri(self) -> str:
-        """Where it is stored; entries of a container as `container#name`."""
+        """The URI of the image; `container#name` for an image in a container."""
         ...
 
     @property
     def status(self) -> str:
-        """`ok`, or the reason's kind if it could not be read."""
+        """`ok`, or the kind of error if it could not be read."""
         ...
 
     @property
     def error(self) -> str | None:
-        """The reason, if it could not be read."""
+        """The error message if it could not be read, else None."""
         ...
 
     @property
     def sha256(self) -> str | None:
-        """Of the stored bytes; None if there are none."""
+        """The SHA-256 of the stored bytes, None if they could not be read."""
         ...
 
     def decode(self, limits: DecodeLimits) -> DecodedImage:
-        """The pixels of an item whose status is `ok`.
+        """The pixels of an item with the status `ok`.
 
         Raises:
-            ImageRefused: with the status and the reason that go into the row.
+            ImageRefused: the image exceeds the limits or is damaged; holds the status and the error of its row.
         """
         ...
 

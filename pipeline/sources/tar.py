@@ -1,4 +1,4 @@
-"""WebDataset archives: a tar is a shard, its image members are the entries, their names are kept as keys."""
+"""WebDataset archives: each tar is one shard, and each of its image files is one item with its name in the key."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
-
-# Whatever looks like an image is an entry; one that cannot be decoded gets a row that says so.
+# Members with any image suffix are items; those that cannot be decoded get a row with the status `unreadable`.
 _SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
 _DAMAGED = (tarfile.ReadError, EOFError, gzip.BadGzipFile, zlib.error)
 
@@ -29,13 +28,13 @@ class _Member(NamedTuple):
 
 
 class _Truncated(NamedTuple):
-    """Stands at the end of an archive that stops without saying so: what followed is lost."""
+    """The last item of a damaged or truncated archive; the members after this point are lost."""
 
     reason: str
 
 
 def plan_tar(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
-    """One shard per archive. Its images are counted by reading headers alone; a compressed archive is read through."""
+    """One shard per archive. Images are counted from the headers; a compressed archive is decompressed to read them."""
     for key, entry in entries:
         compressed = _is_compressed(entry.uri)
         with storage.open_read(entry.uri, sequential=compressed) as stream:
@@ -44,7 +43,7 @@ def plan_tar(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettin
 
 
 def read_tar(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The archive's images in its order. Nothing is ever unpacked to disk, so names cannot lead anywhere."""
+    """The images of an archive in order. Nothing is unpacked to disk, so member names such as `../x` are harmless."""
     (container,), (listed,) = shard.keys, shard.entries
     uri = listed.uri
     seen: dict[str, int] = {}
@@ -69,7 +68,7 @@ def _is_compressed(uri: str) -> bool:
 
 
 def _unique(name: str, seen: dict[str, int]) -> str:
-    """A member name that stands in the archive again gets a number, so that both entries have their own key."""
+    """The member name, with a number if the archive contains it more than once, so that keys are unique."""
     seen[name] = seen.get(name, 0) + 1
     return name if seen[name] == 1 else f"{name}#{seen[name]}"
 
@@ -77,15 +76,15 @@ def _unique(name: str, seen: dict[str, int]) -> str:
 def _walk(stream: BinaryIO, compressed: bool) -> Iterator[_Member | _Truncated]:
     source = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compressed else stream
     try:
-        archive = tarfile.open(fileobj=source, mode="r:")
+        archive = tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115  # closed below
     except _DAMAGED as error:
         yield _Truncated(f"not a tar archive: {error}")
         return
-    regular: dict[str, tarfile.TarInfo] = {}  # what hard links may point to
+    regular: dict[str, tarfile.TarInfo] = {}  # possible targets of hard links
     with archive:
         try:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else every header is kept until the end
+                archive.members = []  # type: ignore[attr-defined]  # else tarfile stores every header
                 if not member.name.lower().endswith(_SUFFIXES):
                     continue
                 if member.isreg():
@@ -107,7 +106,7 @@ def _walk(stream: BinaryIO, compressed: bool) -> Iterator[_Member | _Truncated]:
 def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> Callable[[], bytes]:
     def read() -> bytes:
         if member is None:
-            raise tarfile.ReadError("a link to nowhere")
+            raise tarfile.ReadError("broken hard link")
         file = archive.extractfile(member)
         with contextlib.closing(cast(BinaryIO, file)) as opened:
             data = opened.read()

@@ -1,8 +1,8 @@
-"""The only place that opens URIs: local paths, s3://, gs://, http(s):// and whatever else fsspec knows.
+"""Storage access by URI: local paths, s3://, gs://, http(s):// and every other protocol of fsspec.
 
-Credentials and endpoints come from the environment, as each storage's own tools read them (`AWS_ACCESS_KEY_ID`,
-`AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...), never from settings, so no run file can hold a secret.
-Remote operations are repeated while their trouble can pass (`patience.py`).
+All other packages open URIs through this one. Credentials and endpoints come from the environment variables that the
+storage's own tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...), never from
+settings, so no run file can contain a secret. Remote operations are retried after transient errors (`retry.py`).
 """
 
 from pipeline.storage.cache import cache_folder, file_sha256, local_copy, sha256

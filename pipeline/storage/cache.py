@@ -1,4 +1,4 @@
-"""Copies on this machine, and digests."""
+"""Local copies of remote objects, and digests."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from pipeline.storage.uris import basename, is_local
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps copies: `$POSEMILL_CACHE`, by default `~/.cache/posemill`."""
+    """The folder for local copies of remote objects: `$POSEMILL_CACHE`, by default `~/.cache/posemill`."""
     return Path(os.environ.get("POSEMILL_CACHE") or Path.home() / ".cache" / "posemill")
 
 
 def local_copy(uri: str) -> Path:
-    """A local file with the content of `uri`: the file itself, or a copy in the cache of this machine.
+    """The path of a local file with the content of `uri`: the file itself, or a cached copy of a remote object.
 
-    Copies live in `cache_folder()` and are downloaded once for each content.
+    Copies are stored in `cache_folder()`. An object is downloaded again only if its size or ETag changed.
+
+    Raises:
+        MissingObject: nothing is stored under the URI.
     """
     if is_local(uri):
         path = Path(uri.removeprefix("file://")).expanduser()
@@ -35,9 +38,11 @@ def local_copy(uri: str) -> Path:
 
 
 def sha256(data: bytes) -> str:
+    """The SHA-256 of bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
+    """The SHA-256 of a local file, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

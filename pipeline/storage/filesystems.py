@@ -1,4 +1,4 @@
-"""The file system behind a URI, and patience with it."""
+"""The fsspec file system of a URI, and the retry policy for remote operations."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from pipeline.storage.retry import RetryPolicy
 from pipeline.storage.uris import is_local, is_web, native_path, refuse_password
 
 RETRY_POLICY = RetryPolicy()
-_WEB_PATIENCE_SECONDS = 3.0  # a list of web images is full of servers that will never answer
+_WEB_NO_ANSWER_SECONDS = 3.0  # lists of web images contain many servers that no longer exist
 
 _T = TypeVar("_T")
 
 
 @functools.lru_cache(maxsize=32)
 def filesystem(protocol: str) -> fsspec.AbstractFileSystem:
-    """The one of a protocol, made once."""
-    # Listings decide what is left to do, so a cached listing would be a wrong answer.
+    """The fsspec file system of a protocol, created once per process."""
+    # Listings decide which shards are left to process, so a cached listing would give wrong results.
     return fsspec.filesystem(protocol, use_listings_cache=False)
 
 
 def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URI and the path inside it."""
+    """The file system of a URI and the path inside it.
+
+    Raises:
+        UserError: the URI contains a password, or its protocol is unknown.
+    """
     refuse_password(uri)
     protocol = "file" if is_local(uri) else uri.split("://", 1)[0]
     try:
@@ -37,7 +41,7 @@ def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def with_retries(uri: str, operation: Callable[[], _T]) -> _T:
-    """What the operation on a URI returns, after as many attempts as its storage deserves."""
+    """The result of an operation on a URI: one attempt on local files, `RETRY_POLICY` on remote storage."""
     if is_local(uri):
-        return operation()  # a disk's trouble does not pass
-    return RETRY_POLICY.call(operation, _WEB_PATIENCE_SECONDS if is_web(uri) else None)
+        return operation()  # errors of a local disk are not transient
+    return RETRY_POLICY.call(operation, _WEB_NO_ANSWER_SECONDS if is_web(uri) else None)

@@ -1,9 +1,10 @@
-"""Listings: every object below a place, in the order of the paths."""
+"""Recursive listings and globs, in path order."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -15,13 +16,14 @@ from pipeline.storage.uris import is_local, native_path, portable_name
 
 
 def list_files(prefix: str) -> Iterator[Entry]:
-    """Every object below a folder or prefix, recursively, in the order of their paths' characters.
+    """Every object below a folder or prefix, recursively, sorted by the characters of the path.
 
-    Streams: at most one page (object stores) or one folder (file systems) is held at a time. The order is the same on
-    every storage, so the same collection makes the same shards wherever it lies.
+    The listing is streamed: at most one page (object stores) or the folders on the current path (file systems) are in
+    memory. The order is the same on every storage, so a collection gives the same shards wherever it is stored. A
+    linked folder is listed like any other; a link that leads back to a folder above it is listed as one entry.
 
     Raises:
-        MissingObject: a local folder that does not exist. An empty prefix of an object store lists nothing.
+        MissingObject: the local folder does not exist. An empty prefix of an object store gives no entries.
     """
     fs, path = open_uri(prefix)
     if isinstance(fs, LocalFileSystem):
@@ -34,29 +36,34 @@ def list_files(prefix: str) -> Iterator[Entry]:
         yield from _list_walking(fs, path, prefix.split("://", 1)[0])
 
 
-def _list_local(folder: str) -> Iterator[Entry]:
+def _list_local(folder: str, linked_from: tuple[Path, ...] = ()) -> Iterator[Entry]:
+    """The files below a folder; `linked_from` are the real paths of the folders whose links lead here."""
     # "name/" sorts as it does inside a whole path, so that depth-first order is path order.
     with os.scandir(folder) as entries:
-        names = sorted(e.name + "/" if _is_folder(e) else e.name for e in entries)
+        names = sorted(e.name + "/" if _is_folder(e, linked_from) else e.name for e in entries)
     for name in names:
         path = os.path.join(folder, name.rstrip("/"))
         if name.endswith("/"):
-            yield from _list_local(path)
+            here = (Path(os.path.realpath(folder)),) if os.path.islink(path) else ()
+            yield from _list_local(path, linked_from + here)
         else:
             try:
                 stat = os.stat(path)
-            except OSError:  # a link to nowhere is an entry all the same; its reader will say that it is missing
+            except OSError:  # a broken link is listed too: its image gets a row with status `missing`
                 yield Entry(portable_name(path), -1, "")
             else:
                 yield Entry(portable_name(path), stat.st_size, str(stat.st_mtime), stat.st_mtime)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # A linked folder is walked, unless the link leads back above itself.
+def _is_folder(entry: os.DirEntry[str], linked_from: tuple[Path, ...]) -> bool:
+    """Whether to list the content of an entry: a folder, or a link to one that does not lead back above itself."""
     if not entry.is_symlink():
         return entry.is_dir()
     target = os.path.realpath(entry.path)
-    return os.path.isdir(target) and not os.path.realpath(os.path.dirname(entry.path)).startswith(target)
+    if not os.path.isdir(target):
+        return False
+    here = Path(os.path.realpath(os.path.dirname(entry.path)))
+    return not any(path.is_relative_to(target) for path in (*linked_from, here))
 
 
 def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
@@ -66,7 +73,7 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
     while True:
         page = RETRY_POLICY.call(lambda: fs.call_s3("list_objects_v2", **request))
         for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):  # folder markers of storage consoles
+            if not item["Key"].endswith("/"):  # folder markers, which storage consoles create
                 uri, tag = f"{protocol}://{bucket}/{item['Key']}", item.get("ETag", "").strip('"')
                 yield Entry(uri, item["Size"], tag, item["LastModified"].timestamp())
         if not page.get("IsTruncated"):
@@ -79,15 +86,15 @@ def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> It
         children = RETRY_POLICY.call(lambda: fs.ls(path, detail=True))
     except FileNotFoundError:
         return
-    named = {}
+    infos = {}
     for child in children:
         if child["name"].rstrip("/") != path.rstrip("/"):
-            named[child["name"].rstrip("/") + ("/" if child["type"] == "directory" else "")] = child
-    for name in sorted(named):
+            infos[child["name"].rstrip("/") + ("/" if child["type"] == "directory" else "")] = child
+    for name in sorted(infos):
         if name.endswith("/"):
             yield from _list_walking(fs, name.rstrip("/"), protocol)
         else:
-            info = named[name]
+            info = infos[name]
             uri = name if name.startswith(f"{protocol}://") else f"{protocol}://{name}"
             yield Entry(uri, int(info.get("size") or 0), tag_of(info))
 
@@ -95,7 +102,7 @@ def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> It
 def glob_files(pattern: str) -> list[Entry]:
     """The objects that match a glob (`*`, `?`, `[..]`, `**`), sorted by path."""
     fs, path = open_uri(pattern)
-    found = with_retries(pattern, lambda: fs.glob(path, detail=True))
+    matches = with_retries(pattern, lambda: fs.glob(path, detail=True))
     protocol = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
     return [
         Entry(
@@ -103,6 +110,6 @@ def glob_files(pattern: str) -> list[Entry]:
             int(info.get("size") or 0),
             tag_of(info),
         )
-        for name, info in sorted(found.items())
+        for name, info in sorted(matches.items())
         if info["type"] == "file"
     ]

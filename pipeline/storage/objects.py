@@ -1,4 +1,4 @@
-"""Objects one by one: what is there, reading, writing, deleting."""
+"""Operations on single objects: metadata, reading, writing, deleting."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pipeline.storage.uris import is_local, is_web
 
 _READ_CONCURRENCY = 32
 _READ_AHEAD = 8 << 20
-_HOPPING = 16 << 10
-_OF_CREDENTIALS = (
+_RANDOM_ACCESS_BUFFER = 16 << 10
+_CREDENTIAL_ERROR_CODES = (
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
     "RequestTimeTooSkewed", "TokenRefreshRequired",
 )  # fmt: skip
@@ -33,9 +33,9 @@ class Entry(NamedTuple):
     """One stored object.
 
     Attributes:
-        size: bytes, -1 where unknown.
-        etag: a tag that changes with its content, "" where unknown.
-        modified: when it was written, seconds since 1970; None where unknown.
+        size: in bytes, -1 if unknown.
+        etag: a tag that changes with the content, "" if unknown.
+        modified: the time of the last change in seconds since 1970, None if unknown.
     """
 
     uri: str
@@ -45,19 +45,19 @@ class Entry(NamedTuple):
 
 
 class MissingObject(FileNotFoundError):
-    """The object that a URI names does not exist."""
+    """No object exists at the URI."""
 
 
 class CredentialsRefused(OSError):
-    """The storage no longer takes this process's credentials: nothing about the object that was asked for."""
+    """The storage rejected the credentials of this process; unrelated to the requested object."""
 
 
 class ChangedObject(UserError):
-    """Another object lies where one was listed; the text says what differs."""
+    """The object differs from the listed one in size, ETag or modification time."""
 
 
 def _info(uri: str) -> dict[str, Any] | None:
-    """What the storage tells of a file, object, folder or prefix; None where there is none."""
+    """fsspec's metadata of a file, object, folder or prefix; None if it does not exist."""
     fs, path = open_uri(uri)
     try:
         return with_retries(uri, lambda: fs.info(path))
@@ -70,16 +70,22 @@ def _info(uri: str) -> dict[str, Any] | None:
 
 
 def exists(uri: str) -> bool:
+    """Whether a file, object, folder or prefix exists."""
     return _info(uri) is not None
 
 
 def is_file(uri: str) -> bool:
+    """Whether a file or object exists; False for folders and prefixes."""
     info = _info(uri)
     return info is not None and info["type"] == "file"
 
 
 def stat(uri: str) -> Entry:
-    """One object's entry."""
+    """The entry of one object.
+
+    Raises:
+        MissingObject: nothing is stored under the URI, or a folder.
+    """
     info = _info(uri)
     if info is None or info["type"] == "directory":
         raise MissingObject(f"{uri}: no such file or object")
@@ -97,11 +103,11 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
 
 
 def read_entry(entry: Entry, limit: int) -> bytes:
-    """The first `limit` bytes of an object that was listed before.
+    """The first `limit` bytes of a listed object.
 
     Raises:
-        MissingObject: it is gone.
-        ChangedObject: another lies in its place, by its size or its tag.
+        MissingObject: the object no longer exists.
+        ChangedObject: its size or tag differs from the entry's.
     """
     data, tag = _fetch(entry.uri, 0, limit)
     _check_unchanged(entry, len(data) if len(data) < limit else -1, tag)
@@ -109,18 +115,16 @@ def read_entry(entry: Entry, limit: int) -> bytes:
 
 
 def _check_unchanged(entry: Entry, size: int, tag: str) -> None:
-    """-1 and "" are unknown, and equal to anything."""
+    """Raise ChangedObject if the size or the tag differs; the unknown values -1 and "" are not compared."""
     if -1 not in (entry.size, size) and entry.size != size:
         raise ChangedObject(f"{entry.uri} has changed: {entry.size} bytes when it was listed, now {size}")
     if entry.etag and tag and entry.etag != tag:
-        what = "time" if is_local(entry.uri) else "ETag"
-        raise ChangedObject(
-            f"{entry.uri} has changed: its {what} was {entry.etag} when it was listed, and is {tag} now"
-        )
+        name = "modification time" if is_local(entry.uri) else "ETag"
+        raise ChangedObject(f"{entry.uri} has changed: {name} {entry.etag} when it was listed, now {tag}")
 
 
 def _fetch(uri: str, start: int, stop: int | None) -> tuple[bytes, str]:
-    """A range of one object, and the tag of what was read, "" where the storage doesn't tell it along."""
+    """Bytes start:stop of one object, and the tag of the version read, "" if the response does not contain it."""
     fs, path = open_uri(uri)
     try:
         if hasattr(fs, "call_s3"):
@@ -138,7 +142,7 @@ def _fetch(uri: str, start: int, stop: int | None) -> tuple[bytes, str]:
             raise MissingObject(f"{uri}: no file can have this name") from None
         if error.errno == errno.EINVAL and not is_local(uri) and stat(uri).size == 0:
             return b"", ""  # an object store refuses a range of an empty object
-        if isinstance(error, PermissionError) and (code := _code(error)) in _OF_CREDENTIALS:
+        if isinstance(error, PermissionError) and (code := _code(error)) in _CREDENTIAL_ERROR_CODES:
             raise CredentialsRefused(f"{uri}: the storage refuses the credentials of this process ({code})") from None
         raise
 
@@ -149,7 +153,7 @@ def _code(error: BaseException) -> str:
 
 
 async def _get_s3(fs: Any, path: str, start: int, stop: int | None) -> tuple[bytes, str]:
-    # fsspec's own call keeps the tag to itself, and asks for the size first.
+    # fs.cat_file does not return the ETag, and sends one more request for the size.
     bucket, key, version = fs.split_path(path)
     request = {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
     if start or stop is not None:
@@ -160,9 +164,9 @@ async def _get_s3(fs: Any, path: str, start: int, stop: int | None) -> tuple[byt
 
 
 def read_many(entries: Sequence[Entry], limit: int) -> Iterator[bytes | Exception]:
-    """What `read_entry` gives for several objects, in order, fetched concurrently, a bounded number ahead.
+    """The result of `read_entry` for several objects, in order, fetched concurrently with bounded read-ahead.
 
-    An object that cannot be read gives its exception, so that it does not stop the others.
+    For an object that cannot be read, the exception is yielded in its place, so that the others are still read.
     """
 
     def read(entry: Entry) -> bytes | Exception:
@@ -186,17 +190,17 @@ def read_many(entries: Sequence[Entry], limit: int) -> Iterator[bytes | Exceptio
 
 @contextlib.contextmanager
 def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) -> Iterator[BinaryIO]:
-    """A seekable binary stream.
+    """Open one object as a seekable binary stream.
 
     Args:
-        uri: what to read.
-        sequential: remote objects are read ahead in large blocks; else only what is asked for is fetched, for readers
-            that hop.
-        listed: what the object was when it was listed.
+        uri: the object to read.
+        sequential: read remote objects ahead in large blocks (8 MiB). False is for random access: only the requested
+            ranges are fetched, in small blocks (16 KiB).
+        listed: the entry of the object when it was listed.
 
     Raises:
         MissingObject: nothing is stored under the URI.
-        ChangedObject: it is not what was listed, or changes while it is read.
+        ChangedObject: the object differs from `listed`, or changes while it is read.
     """
     entry = stat(uri)
     if listed is not None:
@@ -207,17 +211,17 @@ def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) ->
             yield local
             now = os.fstat(local.fileno())
             _check_unchanged(entry, now.st_size, str(now.st_mtime))
-    elif entry.size < 0 or is_web(uri):  # a web server may tell no size, and know no ranges
+    elif entry.size < 0 or is_web(uri):  # a web server may neither send a size nor support ranges
         with tempfile.NamedTemporaryFile(prefix="posemill-") as copy:
             with_retries(uri, lambda: fs.get_file(path, copy.name))
             yield cast(BinaryIO, copy)
     else:
-        with io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _HOPPING) as remote:
+        with io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _RANDOM_ACCESS_BUFFER) as remote:
             yield cast(BinaryIO, remote)
 
 
 class _RemoteFile(io.RawIOBase):
-    """An object as a file: every read is a request for a range, which can be repeated."""
+    """A remote object as a raw file: each read is one range request, which is safe to retry."""
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
@@ -237,23 +241,26 @@ class _RemoteFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._entry.size - self._position)
-        if wanted <= 0:
+        length = min(len(buffer), self._entry.size - self._position)
+        if length <= 0:
             return 0
-        data, tag = _fetch(self._entry.uri, self._position, self._position + wanted)
+        data, tag = _fetch(self._entry.uri, self._position, self._position + length)
         _check_unchanged(self._entry, -1, tag)
-        if len(data) != wanted:
-            raise ChangedObject(f"{self._entry.uri} has changed: it ends after {self._position + len(data)} bytes")
-        buffer[:wanted] = data
-        self._position += wanted
-        return wanted
+        if len(data) != length:
+            raise ChangedObject(
+                f"{self._entry.uri} has changed: {self._entry.size} bytes when it was listed, now "
+                f"{self._position + len(data)}"
+            )
+        buffer[:length] = data
+        self._position += length
+        return length
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write one object so that a reader sees all of it or nothing.
+    """Write one object atomically: a reader sees all of it or nothing.
 
-    On an object store that is one PUT. On a file system the bytes reach the disk under a temporary name, then take the
-    final name in one step; a crash leaves the old file or the new one.
+    On an object store this is one PUT. On a file system the bytes are written and synced to a temporary file, which is
+    then renamed; after a crash, either the old or the new file exists.
     """
     if not is_local(uri):
         fs, path = open_uri(uri)
@@ -265,16 +272,17 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def open_write(uri: str) -> Iterator[BinaryIO]:
-    """Stream one object into place; like `write_bytes`, it appears whole when the block ends, and not if it raises.
+    """Open one object for writing; like `write_bytes`, it is created atomically when the block ends without an error.
 
-    What goes to an object store waits on this machine's disk until it is whole, so that sending it can be repeated.
+    For an object store, the content is collected in a temporary file on the local disk, so that the upload can be
+    retried.
     """
     fs, path = open_uri(uri)
     if not isinstance(fs, LocalFileSystem):
-        with tempfile.NamedTemporaryFile(prefix="posemill-") as waiting:
-            yield cast(BinaryIO, waiting)
-            waiting.flush()
-            with_retries(uri, lambda: fs.put_file(waiting.name, path))
+        with tempfile.NamedTemporaryFile(prefix="posemill-") as upload:
+            yield cast(BinaryIO, upload)
+            upload.flush()
+            with_retries(uri, lambda: fs.put_file(upload.name, path))
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -284,27 +292,27 @@ def open_write(uri: str) -> Iterator[BinaryIO]:
             yield local
             local.flush()
             os.fsync(local.fileno())
-        _take_name(temporary, target)
+        _rename_into_place(temporary, target)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            raise OSError(error.errno, error.strerror, uri) from None  # a full disk doesn't say what didn't fit
+            raise OSError(error.errno, error.strerror, uri) from None  # e.g. a full disk: names the file
         raise
 
 
-def _take_name(temporary: str, target: Path) -> None:
+def _rename_into_place(temporary: str, target: Path) -> None:
     os.chmod(temporary, 0o644)
     os.replace(temporary, target)
 
 
 def delete(uri: str) -> None:
-    """Remove one object; one that is already gone is fine."""
+    """Delete one object; does nothing if it does not exist."""
     fs, path = open_uri(uri)
     with contextlib.suppress(FileNotFoundError):
         with_retries(uri, lambda: fs.rm_file(path))
 
 
 def tag_of(info: dict[str, Any]) -> str:
-    """What fsspec tells of an object that changes with its content: each file system has its own name for it."""
+    """The tag of an object that changes with its content: its ETag or modification time, whichever fsspec provides."""
     return str(info.get("ETag") or info.get("etag") or info.get("mtime") or "").strip('"')

@@ -33,7 +33,7 @@ _TRANSIENT_NAMES = {
     "ClientConnectionError",
 }  # fmt: skip
 _BUSY_STATUSES = (429, 500, 502, 503, 504)
-_LATER = (429, 503)  # "too many requests", "service unavailable"
+_THROTTLING_STATUSES = (429, 503)  # "too many requests", "service unavailable"
 
 _T = TypeVar("_T")
 
@@ -59,7 +59,7 @@ class RetryPolicy:
             no_answer_seconds: a shorter limit in seconds, unless the server asks to come back later (429, 503).
 
         Raises:
-            Exception: what the operation raises, if it is not transient or the time is over.
+            Exception: the error of the operation, if it is not transient or the time limit is reached.
         """
         started: float | None = None
         attempt = 0
@@ -68,7 +68,11 @@ class RetryPolicy:
                 return operation()
             except Exception as error:
                 started = time.monotonic() if started is None else started
-                limit = self.seconds if no_answer_seconds is None or _status(error) in _LATER else no_answer_seconds
+                limit = (
+                    self.seconds
+                    if no_answer_seconds is None or _status(error) in _THROTTLING_STATUSES
+                    else no_answer_seconds
+                )
                 delay = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)
                 if not is_transient(error) or time.monotonic() + delay > started + limit:
                     raise
@@ -79,8 +83,8 @@ class RetryPolicy:
     def take_retries(self) -> Counter[str]:
         """The number of retries by kind of error since the last call."""
         with self._lock:
-            taken, self._retries = self._retries, Counter()
-            return taken
+            retries, self._retries = self._retries, Counter()
+            return retries
 
     def _count(self, error: Exception) -> None:
         kind = _kind(error)

@@ -1,4 +1,4 @@
-"""Names: URIs and local paths, without asking any storage."""
+"""Operations on the text of URIs and local paths; none of them accesses storage."""
 
 from __future__ import annotations
 
@@ -6,69 +6,72 @@ import os
 
 from pipeline.errors import UserError
 
-# A file name that isn't UTF-8 reaches Python with lone surrogates, which no table can hold. They travel as private-use
-# characters, and turn back where the file is opened.
+# Python represents the bytes of a file name that is not UTF-8 as lone surrogates, which Arrow tables cannot store. They
+# are mapped to private-use characters, and back where the file is opened.
 _TO_PORTABLE = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
 _TO_NATIVE = {portable: native for native, portable in _TO_PORTABLE.items()}
 
 
 def portable_name(name: str) -> str:
-    """A name as tables can hold it; `name` itself unless it isn't UTF-8."""
+    """A file name that tables can store: `name` itself if it is UTF-8, else with private-use characters."""
     return name.translate(_TO_PORTABLE)
 
 
 def native_path(path: str) -> str:
-    """What `portable_name` was made of."""
+    """The inverse of `portable_name`."""
     return path.translate(_TO_NATIVE)
 
 
 def is_local(uri: str) -> bool:
+    """Whether a URI is a local path or file://."""
     return "://" not in uri or uri.startswith("file://")
 
 
 def is_web(uri: str) -> bool:
+    """Whether a URI is http:// or https://."""
     return uri.startswith(("http://", "https://"))
 
 
-# Of addresses that are signed for whoever holds them: S3's, Google's, CloudFront's, Azure's.
+# How the names of signing query parameters end: presigned URLs of S3, Google Cloud Storage, CloudFront and Azure.
 _SIGNATURES = ("signature", "sig", "token")
 
 
 def refuse_secret(uri: str) -> None:
-    """What is told to a run is written down, so it may hold neither a password nor a signature.
+    """Refuse a setting that contains a password or the signature of a presigned URL: runs store their settings.
 
     Raises:
-        UserError: it holds one; the text doesn't.
+        UserError: the setting contains one; the message does not repeat it.
     """
     refuse_password(uri)
     address, _, query = uri.partition("?")
     if "://" in uri and any(field.split("=")[0].lower().endswith(_SIGNATURES) for field in query.split("&")):
-        raise UserError(f"{address}?***: a signed address is refused in settings; name a list that holds it")
+        raise UserError(f"{address}?***: a signed address is refused in settings; write it to a list file")
 
 
 def refuse_password(uri: str) -> None:
-    """What is written down about a run names its URIs, so none may hold a secret.
+    """Refuse a URI that contains a password: the files of a run contain its URIs.
 
     Raises:
-        UserError: it holds one; the text doesn't.
+        UserError: the URI contains one; the message does not repeat it.
     """
     scheme, _, rest = uri.partition("://")
     user, at, host = rest.split("/", 1)[0].rpartition("@")
     if at and ":" in user:
         raise UserError(
-            f"{scheme}://***@{host}/...: a URI with a password in it is refused; credentials come from the environment"
+            f"{scheme}://***@{host}/...: a URI with a password in it is refused; set credentials in the environment"
         )
 
 
 def join(base: str, *parts: str) -> str:
-    """`base` extended by path parts, as URI or local path alike."""
+    """A URI or local path extended by path parts."""
     return "/".join([base.rstrip("/") or base, *(part.strip("/") for part in parts)])
 
 
 def basename(uri: str) -> str:
+    """The last component of a URI or path."""
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
 def suffix(uri: str) -> str:
-    """The file name's extension with its dot, "" where there is none."""
+    """The file name's extension with its dot, "" if it has none."""
     return os.path.splitext(basename(uri))[1]

@@ -1,1 +1,1 @@
-"""Which settings are best: trials over stored candidates, runs of their own where networks differ, a leaderboard."""
+"""Sweeps over settings: trials on the stored candidates of runs, one run per choice of networks, a leaderboard."""

@@ -1,4 +1,4 @@
-"""Trials without networks: the candidates that a run has stored, suppressed anew."""
+"""Trials without networks: suppression is applied again to the stored candidates of a run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from pipeline.run.tables import read_candidates, table_metadata
 from pipeline.skeletons import Skeleton
 from pipeline.suppression import PoseNMS, pose_nms
 
-_IMAGES_AT_ONCE = 1000
-_TRIALS_AT_ONCE = 8
+_CHUNK_SIZE = 1000  # images per task
+_TRIALS_PER_TASK = 8
 
 
 class Rescoring(NamedTuple):
-    """Settings after the networks: candidates' boxes score more than `confidence`, and `suppression` is theirs."""
+    """Settings that apply after the networks: the box score that candidates must exceed, and the suppression."""
 
     confidence: float
     suppression: PoseNMS
 
 
 class Outcome(NamedTuple):
-    """Of a trial: its numbers, and how many people it finds in the annotated images."""
+    """The metrics of a trial, and its number of detected people in the annotated images."""
 
     metrics: Metrics
     people: int
@@ -47,10 +47,10 @@ class Candidates:
     """The candidates of annotated images.
 
     Attributes:
-        truth: the images.
-        people: of all images, in their order; of each, as the run found them.
-        starts: (I + 1,) where the candidates of each image begin.
-        head: whose scores they have.
+        truth: the I annotated images.
+        people: the candidates of all images, image after image; those of an image in the order of the run.
+        starts: (I + 1,) where the candidates of each image start.
+        head: kind of the pose network's head, which decides the constants of the suppression.
     """
 
     truth: Annotations
@@ -58,33 +58,33 @@ class Candidates:
     starts: np.ndarray
     head: Literal["heatmap", "regression"]
 
-    def groups(self, images: int) -> Iterator[Candidates]:
-        """So many images at a time, in their order."""
-        for start in range(0, len(self.truth.ids), images):
-            truth = self.truth.slice(start, start + images)
-            starts = self.starts[start : start + images + 1]
+    def chunks(self, size: int) -> Iterator[Candidates]:
+        """Chunks of `size` images, in their order."""
+        for start in range(0, len(self.truth.ids), size):
+            truth = self.truth.slice(start, start + size)
+            starts = self.starts[start : start + size + 1]
             yield Candidates(truth, self.people[starts[0] : starts[-1]], starts - starts[0], self.head)
 
 
 def stored_candidates(run: Run, truth: Annotations) -> Candidates:
-    """The candidates of a reduced run in the images of the truth.
+    """The candidates of a reduced run in the annotated images.
 
     Raises:
-        UserError: the run holds none, or the annotations know none of its images.
+        UserError: the run has no candidates, or the annotations name none of its images.
     """
     ids = truth.coco_ids()
-    image_ids, people, known = [], [], 0
+    image_ids, people, num_known = [], [], 0
     for shard, count in run.manifest().counts.items():
-        names, lengths, found = read_candidates(run.uri, shard, count, run.fingerprint)
-        # Images without an id go to the image -1, which no annotation has.
+        names, lengths, candidates = read_candidates(run.uri, shard, count, run.fingerprint)
+        # Images that the annotations do not name get the id -1; `group_by_image` leaves them out.
         numbers = np.array([-1 if (number := ids.get(name)) is None else number for name in names])
-        known += int((numbers >= 0).sum())
+        num_known += int((numbers >= 0).sum())
         image_ids.append(np.repeat(numbers, lengths))
-        people.append(found)
+        people.append(candidates)
     head = table_metadata(run.uri).get("head")
     if head is None:
-        raise UserError(f"{run.uri} was made by an older version, which doesn't tell what its scores are; make it anew")
-    if not known:
+        raise UserError(f"{run.uri} was made by an older version that did not store the kind of head; annotate again")
+    if not num_known:
         raise UserError(f"the annotations name none of the images in {run.uri}; are they for another collection?")
     rows, starts = group_by_image(truth.ids, np.concatenate(image_ids))
     return Candidates(truth, People.concatenate(people)[rows], starts, head)
@@ -93,17 +93,17 @@ def stored_candidates(run: Run, truth: Annotations) -> Candidates:
 def score_trials(
     candidates: Candidates, trials: Sequence[Rescoring], skeleton: Skeleton, map_chunks: Map = map
 ) -> Iterator[Outcome]:
-    """What each trial's settings make of the candidates; the time grows with trials times people.
+    """The outcome of each trial, in their order; the time grows with trials times candidates.
 
     Args:
-        map_chunks: where trials are made.
+        map_chunks: where chunks of images are computed.
     """
-    batches = [trials[i : i + _TRIALS_AT_ONCE] for i in range(0, len(trials), _TRIALS_AT_ONCE)]
-    groups = -(-len(candidates.truth.ids) // _IMAGES_AT_ONCE)
-    work = ((batch, group) for batch in batches for group in candidates.groups(_IMAGES_AT_ONCE))
-    done = iter(map_chunks(partial(_score, skeleton=skeleton), work))
+    batches = [trials[i : i + _TRIALS_PER_TASK] for i in range(0, len(trials), _TRIALS_PER_TASK)]
+    num_chunks = -(-len(candidates.truth.ids) // _CHUNK_SIZE)
+    work = ((batch, chunk) for batch in batches for chunk in candidates.chunks(_CHUNK_SIZE))
+    results = iter(map_chunks(partial(_score, skeleton=skeleton), work))
     for _ in batches:
-        for parts in zip(*islice(done, groups), strict=True):
+        for parts in zip(*islice(results, num_chunks), strict=True):
             metrics = Metrics.of(join([matches for matches, _ in parts]), KEYPOINT_RULES)
             yield Outcome(metrics, sum(people for _, people in parts))
 
@@ -120,9 +120,9 @@ def _rescore(candidates: Candidates, trial: Rescoring, skeleton: Skeleton) -> tu
     people, counts = [], []
     for start, end in zip(candidates.starts[:-1], candidates.starts[1:], strict=True):
         image = candidates.people[start:end]
-        found, _ = pose_nms(image[image.box_scores > trial.confidence], suppression, skeleton.oks_sigmas)
-        people.append(found)
-        counts.append(len(found))
+        detected, _ = pose_nms(image[image.box_scores > trial.confidence], suppression, skeleton.oks_sigmas)
+        people.append(detected)
+        counts.append(len(detected))
     truth = candidates.truth
     eval_images = pair(truth, np.repeat(truth.ids, counts), pose_detections(people), KEYPOINT_RULES.max_detections)
     return match_keypoints(eval_images, skeleton), sum(counts)

@@ -1,4 +1,4 @@
-"""Trials beside each other: a table for programs, and what a page shows of it."""
+"""The leaderboard of a sweep, as a table and as a page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipeline.sweep.trials import Trial
 
 @dataclass(frozen=True)
 class Row:
-    """A trial and what came of it.
+    """A trial and its outcome.
 
     Attributes:
-        people: found in the annotated images.
-        images_per_second, peak_megabytes: of the run of its networks; None where that wasn't measured.
-        run: directory of that run.
+        people: number of detected people in the annotated images.
+        images_per_second, peak_megabytes: of the run with its networks; None if not measured.
+        run: URI of that run.
     """
 
     trial: Trial
@@ -34,14 +34,14 @@ class Row:
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best AP first; equal ones in the order of the sweep."""
+    """Rows by descending AP; equal ones keep the order of the sweep."""
     return sorted(rows, key=lambda row: -row.metrics.ap)
 
 
 def pareto(rows: Sequence[Row]) -> list[bool]:
-    """Whether no other row is at least as good and as fast, and better in one of both; never without a speed."""
+    """Whether each row is on the Pareto front of AP and speed; rows without a measured speed are not."""
 
-    def beaten(row: Row, speed: float) -> bool:
+    def dominated(row: Row, speed: float) -> bool:
         return any(
             other.images_per_second is not None
             and other.metrics.ap >= row.metrics.ap
@@ -50,16 +50,16 @@ def pareto(rows: Sequence[Row]) -> list[bool]:
             for other in rows
         )
 
-    return [row.images_per_second is not None and not beaten(row, row.images_per_second) for row in rows]
+    return [row.images_per_second is not None and not dominated(row, row.images_per_second) for row in rows]
 
 
 def settings_tried(rows: Sequence[Row]) -> list[str]:
-    """The settings in which the trials differ, or that a trial names."""
+    """The names of all settings that a trial varies."""
     return list(dict.fromkeys(name for row in rows for name in row.trial.varied))
 
 
 def value_of(row: Row, name: str) -> Any:
-    """A trial's value of a setting, its own or the shared one."""
+    """The value of a setting in a trial, varied or not."""
     value: Any = row.trial.settings
     for part in name.split("."):
         value = getattr(value, part)
@@ -67,7 +67,7 @@ def value_of(row: Row, name: str) -> Any:
 
 
 def leaderboard_table(rows: Sequence[Row]) -> pa.Table:
-    """One row for each trial: its settings as JSON, its numbers, its run and its command."""
+    """One row per trial: its settings as JSON, its metrics, its run and its command."""
     names = settings_tried(rows)
     front = pareto(rows)
     columns: dict[str, list[Any]] = {
@@ -87,11 +87,12 @@ def leaderboard_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def leaderboard_page(rows: Sequence[Row], annotations: str, images: int) -> bytes:
-    """The page of ranked rows: a table, AP against speed, and what each setting that was tried does to AP.
+    """The page of ranked rows: a table, a chart of AP and speed, and a chart of the best AP by value of each setting.
 
     Args:
-        annotations: by which trials were measured.
-        images: how many of them there are.
+        rows: by descending AP, at least one.
+        annotations: URI of the annotations that trials are evaluated against.
+        images: number of annotated images.
     """
     names = settings_tried(rows)
     front = pareto(rows)
@@ -104,12 +105,12 @@ def leaderboard_page(rows: Sequence[Row], annotations: str, images: int) -> byte
         ]
         for row in rows
     ]  # fmt: skip
-    shown = []
+    drawn = []
     timed = [row for row in rows if row.images_per_second is not None]
     if len({row.run for row in timed}) > 1:
         speeds = [row.images_per_second or 0.0 for row in timed]
         svg = charts.points(speeds, [row.metrics.ap for row in timed], pareto(timed), "images/s", "AP")
-        shown.append((svg, "AP against speed; the line joins trials that nothing beats in both"))
+        drawn.append((svg, "AP and speed of each trial; the line joins the Pareto front"))
     for name in names:
         best: dict[str, float] = {}
         for row in rows:
@@ -118,7 +119,7 @@ def leaderboard_page(rows: Sequence[Row], annotations: str, images: int) -> byte
         if len(best) > 1:
             values = sorted(best, key=_by_number)
             svg = charts.bars({"AP": [best[value] for value in values]}, values, "best AP")
-            shown.append((svg, f"{name}: the best AP of the trials with each value"))
+            drawn.append((svg, f"{name}: best AP of the trials with each value"))
     return render(
         "leaderboard.html",
         title="Sweep",
@@ -129,12 +130,12 @@ def leaderboard_page(rows: Sequence[Row], annotations: str, images: int) -> byte
         best=rows[0],
         spread=rows[0].metrics.ap - rows[-1].metrics.ap,
         data={"columns": columns, "rows": cells, "marked": front},
-        charts=shown,
+        charts=drawn,
     )
 
 
 def _shown(value: Any) -> Any:
-    """A setting's value in a cell: numbers stay numbers, so that they sort as such."""
+    """The value of a setting in a table cell: numbers stay numbers and sort as such."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 

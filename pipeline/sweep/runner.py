@@ -1,4 +1,4 @@
-"""Run a sweep: a run for each choice of networks, trials on its candidates."""
+"""Run a sweep: one run for each choice of networks, and trials on its candidates."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ from pipeline.sweep.leaderboard import Row
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import CONFIDENCE, Trial, by_networks, needs_networks
 
-_IMAGE_FOLDERS_AND_LISTS = ("", ".json")  # suffixes of inputs that a list of images can stand in for
+_LIMITED_INPUTS = (
+    "",
+    ".json",
+)  # suffixes of folders and COCO files, which the limited annotations can replace as input
 
 
 class Cost(NamedTuple):
-    """What a run took: images a second, where there were enough to tell, and the most memory that a worker held."""
+    """Throughput of a run (None if it was too short to measure), and the peak memory of its workers."""
 
     images_per_second: float | None
     peak_megabytes: float | None
 
 
 def run_sweep(sweep: SweepSettings, trials: list[Trial], stop: Stop) -> list[Row]:
-    """A row for each trial, in their order. Needs a Ray session.
+    """One row per trial, in their order. Needs a Ray session.
 
     Raises:
         UserError, OSError: annotations, a run or a network that cannot be used.
-        IncompleteRun, FleetError, Stopped: a run of networks could not be finished.
+        IncompleteRun, FleetError, Stopped: a run could not be finished.
     """
     rows: dict[int, Row] = {}
     for settings, group in by_networks(trials):
@@ -50,7 +53,7 @@ def run_sweep(sweep: SweepSettings, trials: list[Trial], stop: Stop) -> list[Row
 
 
 def annotations_of(sweep: SweepSettings) -> str:
-    """URI of the annotations that trials are measured by: with a limit, a file of the sweep's own."""
+    """URI of the annotations that trials are evaluated against; with a limit, a file that is written for the sweep."""
     assert sweep.annotations is not None
     if sweep.limit is None:
         return sweep.annotations
@@ -64,38 +67,38 @@ def annotations_of(sweep: SweepSettings) -> str:
 
 
 def _stored(uri: str, trials: list[Trial]) -> tuple[Run, Cost]:
-    """A run that is there.
+    """The run that the settings name.
 
     Raises:
-        UserError: a trial asks for more than its candidates can tell.
+        UserError: a trial varies a setting that its candidates cannot be evaluated for.
     """
     run = Run.open(uri)
     for trial in trials:
-        if asked := [name for name in trial.varied if needs_networks(name)]:
+        if refused := [name for name in trial.varied if needs_networks(name)]:
             raise UserError(
-                f"{asked[0]} cannot be tried on the candidates of {uri}: it needs the networks; leave out run"
+                f"{refused[0]} cannot be tried on the candidates of {uri}: it changes the networks; leave out --run"
             )
-        least = run.settings.detector.confidence
-        if CONFIDENCE in trial.varied and trial.settings.detector.confidence < least:
+        stored = run.settings.detector.confidence
+        if CONFIDENCE in trial.varied and trial.settings.detector.confidence < stored:
             raise UserError(
-                f"{CONFIDENCE} {trial.settings.detector.confidence} cannot be tried on the candidates of {uri}, which "
-                f"kept those over {least}"
+                f"{CONFIDENCE} {trial.settings.detector.confidence} cannot be tried on the candidates of {uri}: it "
+                f"stored those above {stored}"
             )
     return run, _cost(run)
 
 
 def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> tuple[Run, Cost]:
-    """The run of these networks, found again or made."""
+    """The run with these networks, reused if it exists."""
     settings = _on_annotated_images(sweep, settings)
-    # Settings that make the same rows have the same fingerprint, and so the same directory.
+    # Settings that give the same rows have the same fingerprint, thus the same directory.
     uri = storage.join(sweep.output, "runs", Run.fingerprint_of(settings))
     run = Run.create(settings.model_copy(update={"output": settings.output.model_copy(update={"uri": uri})}))
     manifest = run.plan()
     if stored_reduction(run) is None:
-        given = Precomputed.load(run.settings)
+        precomputed = Precomputed.load(run.settings)
         with stop.listening(), Display() as display:
             display.note(f"run {uri}")
-            annotate_run(run, manifest, display, stop, given)
+            annotate_run(run, manifest, display, stop, precomputed)
         cost = Cost(display.images_per_second, display.peak_megabytes or None)
         storage.write_bytes(run.path("cost.json"), json.dumps(cost._asdict()).encode())
         reduce_run(run, fold_all=fold_on_ray)
@@ -103,12 +106,12 @@ def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> tuple[Ru
 
 
 def _on_annotated_images(sweep: SweepSettings, settings: Settings) -> Settings:
-    """The same settings with annotations, and with as many images as these have where the sweep is limited."""
+    """The settings with the annotations of the sweep; if the sweep is limited, also with only their images as input."""
     changed: dict[str, Any] = {"annotations": annotations_of(sweep)}
     source = settings.input
     if sweep.limit is not None and source.uri is not None:
-        if storage.suffix(source.uri) not in _IMAGE_FOLDERS_AND_LISTS:
-            raise UserError(f"limit needs a folder or COCO annotations as base.input, not {source.uri}")
+        if storage.suffix(source.uri) not in _LIMITED_INPUTS:
+            raise UserError(f"--limit needs a folder or COCO file as --base.input.uri, not {source.uri}")
         folder = source.uri if not source.uri.endswith(".json") else source.uri.rpartition("/")[0]
         root = source.image_root or folder
         changed["input"] = source.model_copy(update={"uri": changed["annotations"], "image_root": root})

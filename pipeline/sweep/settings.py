@@ -1,4 +1,4 @@
-"""What a sweep is told: what is tried, on top of which settings, on which images."""
+"""The settings of a sweep: the trials, the settings that they share, and the annotations."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pipeline.settings.tree import Section, Settings, with_uris
 
 
 class SweepSettings(Section):
-    """Everything a sweep can be told; one of `grid`, `random` and `trials` says what is tried."""
+    """All settings of a sweep. Exactly one of `grid`, `random` and `trials` defines the trials."""
 
-    output: str = Field("out/sweep", description="directory of the leaderboard and of the sweep's own runs")
-    annotations: str | None = Field(None, description="COCO annotations that trials are measured by")
+    output: str = Field("out/sweep", description="directory of the leaderboard and of the runs")
+    annotations: str | None = Field(None, description="COCO annotations to evaluate trials against")
     run: str | None = Field(
-        None, description="a run made with output.candidates, to try settings after its networks without any network"
+        None, description="a run with stored candidates (--output.candidates), to try settings that need no network"
     )
-    base: Settings = Field(Settings(), description="what all trials share, as jobs/annotate.py takes it")
-    grid: dict[str, list[Any]] = Field({}, description="values by setting: every combination is tried")
-    random: dict[str, list[Any]] = Field({}, description="values by setting: `draws` combinations are tried")
-    draws: int = Field(50, ge=1, description="random: how many")
-    seed: int = Field(0, description="random: of the draws")
+    base: Settings = Field(Settings(), description="settings that all trials share, as in jobs/annotate.py")
+    grid: dict[str, list[Any]] = Field({}, description="values by setting; every combination is a trial")
+    random: dict[str, list[Any]] = Field({}, description="values by setting; `draws` random combinations are trials")
+    draws: int = Field(50, ge=1, description="random: number of trials")
+    seed: int = Field(0, description="random: seed of the draws")
     trials: tuple[dict[str, Any], ...] = Field((), description="settings of each trial, e.g. [{pose.flip_test: true}]")
-    limit: int | None = Field(None, ge=1, description="only so many of the annotated images, for a quick look")
+    limit: int | None = Field(None, ge=1, description="use only so many of the annotated images")
 
     @model_validator(mode="before")
     @classmethod
@@ -34,16 +34,16 @@ class SweepSettings(Section):
         return data
 
     def problem(self) -> str | None:
-        told = [name for name in ("grid", "random", "trials") if getattr(self, name)]
-        if len(told) != 1:
-            return f"one of grid, random and trials says what is tried; told: {', '.join(told) or 'none'}"
+        given = [name for name in ("grid", "random", "trials") if getattr(self, name)]
+        if len(given) != 1:
+            return f"exactly one of --grid, --random and --trials must be set, not {' and '.join(given) or 'none'}"
         if self.annotations is None:
-            return "annotations is none; trials are measured by them"
+            return "--annotations is none; trials are evaluated against them"
         if self.run is not None and self.base != Settings():
-            return "run and base are both told; the settings of the run are what its trials share"
+            return "--run and --base.* cannot be combined; trials share the settings of the run"
         return None
 
     def with_absolute_paths(self) -> SweepSettings:
-        """The same settings, for processes in other directories."""
+        """The same settings with absolute paths, for processes in other working directories."""
         paths = {name: absolute_path(getattr(self, name)) for name in ("output", "annotations", "run")}
         return self.model_copy(update={**paths, "base": absolute_paths(self.base)})

@@ -1,4 +1,4 @@
-"""The trials of a sweep: settings, and which of them need networks of their own."""
+"""The trials of a sweep, grouped by the networks that they need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.suppression import PoseNMS
 from pipeline.sweep.settings import SweepSettings
 
 CONFIDENCE = "detector.confidence"
-_AFTER = "suppression."
+_SUPPRESSION = "suppression."
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Trial:
     """One set of settings.
 
     Attributes:
-        varied: what it has of its own, by dotted name.
-        settings: all of them.
+        varied: the settings that the sweep varies, by dotted name.
+        settings: all settings.
     """
 
     varied: Mapping[str, Any]
@@ -34,32 +34,32 @@ class Trial:
 
     @property
     def confidence(self) -> float:
-        """What a candidate's box has to score more than."""
+        """The score that a candidate's box must exceed."""
         return self.settings.detector.confidence if self.settings.detector.has_confidence else -inf
 
     @property
     def command(self) -> str:
-        """What annotates with these settings."""
+        """The shell command that annotates with these settings."""
         flags = [flag for flag in as_flags(self.settings) if not flag.startswith("--output.")]
         return shlex.join(["uv", "run", "jobs/annotate.py", *flags, "--output=out/run"])
 
 
 def trials_of(sweep: SweepSettings) -> list[Trial]:
-    """Every trial, each once, in the order of the sweep.
+    """All trials, in the order of the sweep.
 
     Raises:
-        SettingsError: a setting that isn't there or has a wrong value, or one that the sweep itself decides about.
-        RunRefused: `run` is no run directory.
+        SettingsError: a setting that is unknown, has a wrong value, or cannot be varied.
+        RunRefused: `run` is not a run directory.
     """
     defaults = {leaf.name: leaf.value for leaf in leaves(Settings())}
     shared = Run.open(sweep.run).settings if sweep.run else sweep.base
-    # What they leave open stays open: a default of one detector is not one of another.
+    # Defaults are left out: they depend on other settings, for example on the detector.
     base = {leaf.name: leaf.value for leaf in leaves(shared) if leaf.value != defaults[leaf.name]}
     base["annotations"] = sweep.annotations
     trials = []
     for varied in _combinations(sweep):
         if bad := [name for name in varied if name.startswith(("input.", "output.", "fleet."))]:
-            raise SettingsError(f"{bad[0]} cannot be tried: it doesn't change what is found")
+            raise SettingsError(f"{bad[0]} cannot be varied: it is the same for all trials; set it under base")
         if unknown := [name for name in varied if name not in defaults]:
             raise SettingsError(f"{unknown[0]} is unknown{nearest(unknown[0], list(defaults))}")
         trial = Trial(varied, absolute_paths(load_settings(None, base | varied)))
@@ -67,22 +67,22 @@ def trials_of(sweep: SweepSettings) -> list[Trial]:
             raise SettingsError(problem)
         if CONFIDENCE in varied and not trial.settings.detector.has_confidence:
             raise SettingsError(
-                f"{CONFIDENCE} cannot be tried: {trial.settings.detector.name} boxes are taken as they are"
+                f"{CONFIDENCE} cannot be varied: it does not apply to --detector.name {trial.settings.detector.name}"
             )
         trials.append(trial)
     return trials
 
 
 def needs_networks(name: str) -> bool:
-    """Whether another value of this setting needs the networks to run again."""
-    return not name.startswith(_AFTER) and name != CONFIDENCE
+    """Whether changing this setting requires running the networks again."""
+    return not name.startswith(_SUPPRESSION) and name != CONFIDENCE
 
 
 def by_networks(trials: Sequence[Trial]) -> list[tuple[Settings, list[Trial]]]:
-    """Trials that can share one run, with the settings of that run.
+    """Group trials that can share one run; returns the settings of each run, and its trials.
 
-    It keeps candidates down to the lowest confidence of its trials. Its own suppression doesn't matter; it is the
-    default, so that the run is found again whatever is tried after it.
+    The run stores candidates down to the lowest confidence of its trials. It has the default suppression, so that
+    sweeps over other suppression settings reuse it.
     """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -114,10 +114,10 @@ def _combinations(sweep: SweepSettings) -> Iterator[dict[str, Any]]:
     numbers: Sequence[int] = range(prod(sizes))
     if sweep.random:
         numbers = sorted(random.Random(sweep.seed).sample(numbers, min(sweep.draws, len(numbers))))
-    # A grid may have more combinations than fit into memory; those that are drawn are made alone.
+    # All combinations of a grid may not fit into memory: each is computed from its number.
     for number in numbers:
         chosen = {}
         for (name, choices), size in reversed(list(zip(values.items(), sizes, strict=True))):
-            number, place = divmod(number, size)
-            chosen[name] = choices[place]
+            number, index = divmod(number, size)
+            chosen[name] = choices[index]
         yield dict(reversed(chosen.items()))

@@ -1,1 +1,1 @@
-"""From an annotated collection to weights. The loop and all that it needs run with torch, numpy and OpenCV alone."""
+"""Training on annotated images. The loop and everything that it imports need only torch, torchvision, numpy, OpenCV."""

@@ -1,8 +1,9 @@
-"""Samples that are read once and kept: people cut out of their photographs, images shrunk."""
+"""The cache of training samples: people cut out of their images, or images shrunk to the network's input."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeVar
 
@@ -14,10 +15,10 @@ from pipeline.weights.catalogue import local_file
 
 
 class Samples(Protocol):
-    """What a training run learns from."""
+    """Training samples that can be stored in one file."""
 
     def to_bytes(self, made_for: str) -> bytes:
-        """One .npz that holds everything, and what it was made for."""
+        """The samples as one .npz; `made_for` are the settings that they depend on, as text."""
         ...
 
     @classmethod
@@ -28,38 +29,41 @@ _S = TypeVar("_S", bound=Samples)
 
 
 def cached(settings: TrainSettings, options: dict[str, Any], kind: type[_S], read: Callable[[], _S]) -> _S:
-    """The samples of the run's sets: from its cache where there is one, else read, and kept in the cache.
+    """The samples of a run's sets, from its cache if that exists; else read them and write the cache, if one is set.
 
     Args:
-        options: all beside the sets that samples depend on.
+        options: everything that the samples depend on, except the sets.
 
     Raises:
-        AnnotationError: the cache was made of other sets, or with other options.
+        AnnotationError: the cache was made from other sets or with other options, or is another kind of file.
     """
     if not settings.cache:
         return read()
-    wanted = {"sets": [_without_folders(s) for s in settings.sets], **options}
+    expected = {"sets": [_fingerprint(s) for s in settings.sets], **options}
     if not storage.exists(settings.cache):
         samples = read()
-        storage.write_bytes(settings.cache, samples.to_bytes(json.dumps(wanted)))
+        storage.write_bytes(settings.cache, samples.to_bytes(json.dumps(expected)))
         return samples
     content = storage.read_bytes(settings.cache)
-    there = json.loads(jpegs.made_for(content) or "{}")
-    for name, value in json.loads(json.dumps(wanted)).items():
-        if there.get(name) != value:
+    try:
+        stored = json.loads(jpegs.made_for(content) or "{}")
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise AnnotationError(f"--cache {settings.cache} is not a file of training samples; name another") from None
+    for name, value in json.loads(json.dumps(expected)).items():
+        if stored.get(name) != value:
             raise AnnotationError(
-                f"{settings.cache} was made with {name} {there.get(name)}, and this run has {value}; name another "
-                "cache, or remove this one"
+                f"--cache {settings.cache} was made with {name} {stored.get(name)}, but this run has {value}; name "
+                "another cache, or remove this one"
             )
     return kind.from_bytes(content)
 
 
-def _without_folders(annotated: AnnotatedSet) -> dict[str, Any]:
-    """A set by what tells it from others wherever it lies: names, and digests of what the names stand for."""
-    told = annotated.model_dump(mode="json", exclude={"images"}, exclude_none=True)
-    told["annotations"] = storage.basename(annotated.annotations)
-    told["sha256"] = storage.file_sha256(storage.local_copy(annotated.annotations))
+def _fingerprint(annotated: AnnotatedSet) -> dict[str, Any]:
+    """The settings of a set without folders, and digests of its files: the same wherever the files are stored."""
+    fingerprint = annotated.model_dump(mode="json", exclude={"images"}, exclude_none=True)
+    fingerprint["annotations"] = storage.basename(annotated.annotations)
+    fingerprint["sha256"] = storage.file_sha256(storage.local_copy(annotated.annotations))
     if annotated.pseudo_labels is not None:
-        told["pseudo_labels"]["weights"] = storage.basename(annotated.pseudo_labels.weights)
-        told["pseudo_labels"]["sha256"] = storage.file_sha256(local_file(annotated.pseudo_labels.weights))
-    return told
+        fingerprint["pseudo_labels"]["weights"] = storage.basename(annotated.pseudo_labels.weights)
+        fingerprint["pseudo_labels"]["sha256"] = storage.file_sha256(local_file(annotated.pseudo_labels.weights))
+    return fingerprint

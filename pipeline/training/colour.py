@@ -7,7 +7,7 @@ import numpy as np
 
 
 def recolour(pixels: np.ndarray, amount: float, random: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8 RGB in other light: contrast and brightness change by up to `amount`, tint by a third of it."""
+    """(H, W, 3) uint8 RGB with random contrast and brightness, by up to `amount`, and tint, by up to a third of it."""
     if amount == 0:
         return pixels
     contrast = random.uniform(1 - amount, 1 + amount)

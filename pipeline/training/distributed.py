@@ -1,4 +1,4 @@
-"""Several processes that learn as one: what each would compute of its own share is computed of the whole batch."""
+"""Data-parallel training that computes what one process would compute on the whole batch."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ import torch
 from torch import Tensor, distributed, nn
 
 
-def over_processes(total: Tensor) -> Tensor:
-    """The mean over all processes of a count that a loss is divided by; of a sum under 1, as if it were 1.
+def shared_denominator(count: Tensor) -> Tensor:
+    """The mean over all processes of a count that a loss is divided by; a sum below 1 counts as 1.
 
-    Gradients are averaged over processes, so each dividing by this mean is everyone dividing by the sum.
+    Gradients are averaged over processes: if each process divides by this mean, the average is the gradient of the
+    whole batch's loss, divided by the sum of the counts.
     """
-    whole, world = total.detach().clone(), 1
+    total, world = count.detach().clone(), 1
     if distributed.is_initialized():
-        distributed.all_reduce(whole)
+        distributed.all_reduce(total)
         world = distributed.get_world_size()
-    return whole.clamp(min=1) / world
+    return total.clamp(min=1) / world
 
 
-def with_shared_statistics(network: nn.Module) -> nn.Module:
-    """Let every BatchNorm in `network` normalise by the whole batch; names, parameters and buffers stay.
+def with_synchronised_batchnorm(network: nn.Module) -> nn.Module:
+    """Let every BatchNorm in `network` normalise by the whole batch; names, parameters and buffers stay the same.
 
-    torch's SyncBatchNorm does this on GPUs alone.
+    torch's SyncBatchNorm supports GPUs only.
     """
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, _SharedBatchNorm(child))
+                setattr(module, name, _SynchronisedBatchNorm(child))
     return network
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes, through which gradients go back to all."""
+class _AllReduceSum(torch.autograd.Function):
+    """The sum over all processes; its backward pass sums the gradients over all processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class _SharedBatchNorm(nn.BatchNorm2d):
+class _SynchronisedBatchNorm(nn.BatchNorm2d):
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(norm.__dict__)
@@ -60,13 +61,13 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         x = input if input.dtype == torch.float64 else input.float()
-        count = x.new_full((1,), x.numel() / x.shape[1])  # made on the device: nothing waits for a copy
-        sums = _Sum.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))
+        count = x.new_full((1,), x.numel() / x.shape[1])  # made on the device, to avoid a copy that blocks
+        sums = _AllReduceSum.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))
         total = sums[-1]
         mean = sums[:-1] / total
-        # Around the shared mean, not by squares: these would lose what differs little from a large mean.
+        # Around the shared mean: the mean of squares loses small differences from a large mean.
         centred = x - mean[None, :, None, None]
-        variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / total
+        variance = _AllReduceSum.apply(centred.square().sum(dim=(0, 2, 3))) / total
         with torch.no_grad():
             self.num_batches_tracked += 1
             momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)

@@ -1,4 +1,4 @@
-"""What a training run is about: a network, what it learns, and how well it does."""
+"""What a training run trains and how it is validated."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from pipeline.training.settings import TrainSettings
 
 
 class ValidationResult(NamedTuple):
-    """Numbers by name, `ap` the one that best weights are chosen by, and a picture of predictions (H, W, 3) uint8."""
+    """Metrics by name, and a picture of predictions (H, W, 3) uint8 RGB. The best weights are chosen by `ap`."""
 
-    numbers: dict[str, float]
+    metrics: dict[str, float]
     picture: np.ndarray
 
 
 class Experiment(Protocol):
-    """A pose network's training, or a detector's.
+    """A pose network or a person detector, its task and its validation.
 
     Attributes:
-        metadata: what is kept in its weights' files.
+        metadata: stored in the weights files.
     """
 
     metadata: dict[str, str]
 
     @property
     def network(self) -> nn.Module:
-        """To be trained."""
+        """The network to train."""
         ...
 
     @property
     def task(self) -> Task:
-        """What it learns."""
+        """Its samples and its loss."""
         ...
 
-    def measure(self, weights: dict[str, Tensor]) -> ValidationResult:
-        """How well these weights do on the annotations that are for validation."""
+    def validate(self, weights: dict[str, Tensor]) -> ValidationResult:
+        """Evaluate a state dict of the network on the validation set."""
         ...
 
 
-def experiment_of(settings: TrainSettings, device: torch.device) -> Experiment:
-    """What the settings ask for, its samples read.
+def build_experiment(settings: TrainSettings, device: torch.device) -> Experiment:
+    """The experiment that the settings describe; its samples are read.
 
     Raises:
-        AnnotationError: annotations or images that cannot be used, named.
-        UserError, OSError: weights or descriptions that cannot.
+        AnnotationError: annotations or images that cannot be used.
+        UserError, OSError: weights or network descriptions that cannot be used or read.
     """
-    # Imported here: neither needs what the other does.
+    # Imported here: pose and detector training need different modules.
     if settings.task == "detector":
         from pipeline.training.detector.experiment import DetectorExperiment
 

@@ -22,7 +22,7 @@ def evaluate(folder: Path, results: object, capsys, code: int = 0) -> str:
     return captured.out + captured.err
 
 
-def test_keypoints_and_boxes_of_any_tool(files, capsys) -> None:
+def test_keypoints_and_boxes_are_evaluated(files, capsys) -> None:
     folder, poses, boxes, truth = files
     expected = evaluate_keypoints(poses, truth, SKELETON)
     output = evaluate(folder, [*poses, poses[0]], capsys)
@@ -43,10 +43,10 @@ def test_keypoints_and_boxes_of_any_tool(files, capsys) -> None:
         ([{"image_id": 77, "keypoints": [1] * 51, "score": 1}], r"entry 0 (image_id 77): the annotations have no such"),
     ],
 )
-def test_what_cannot_be_evaluated_is_named(results: object, message: str, files, capsys) -> None:
+def test_an_entry_that_cannot_be_evaluated_is_named(results: object, message: str, files, capsys) -> None:
     assert message in evaluate(files[0], results, capsys, code=1)
 
 
-def test_annotations_have_to_be_named(files, capsys) -> None:
+def test_a_results_file_needs_annotations(files, capsys) -> None:
     assert main([str(files[0] / "results.json")]) == 2
     assert "needs --annotations" in capsys.readouterr().err

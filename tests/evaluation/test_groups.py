@@ -17,9 +17,9 @@ def of_sizes(*areas: float) -> GroundTruth:
     return people._replace(areas=np.array(areas))
 
 
-def test_a_group_counts_its_own_people_alone() -> None:
-    """The small person is found, the large one is missed."""
-    results = {s.label: s for s in grouped(one_image(of_sizes(20.0**2, 300.0**2), detections(person(0))))}
+def test_a_group_counts_only_its_own_people() -> None:
+    """The small person is detected, the large one is missed."""
+    results = {r.label: r for r in grouped(one_image(of_sizes(20.0**2, 300.0**2), detections(person(0))))}
     assert results["to 32"][2:] == (1, pytest.approx(1))
     assert results["over 256"][2:] == (1, 0.0)
     assert results["to 64"][2:] == (0, -1.0)
@@ -32,7 +32,7 @@ def test_every_person_is_in_one_group_of_each_grouping() -> None:
     boxes = np.array([[0, 0, 100, 100.0], [10, 0, 100, 100], [900, 0, 50, 60]])
     people = people._replace(boxes_xywh=boxes, areas=np.array([20.0**2, 60.0**2, 300.0**2]))
     results = grouped(one_image(people, detections(person(0), few, person(9000))))
-    by_label = {(s.grouping, s.label): s.people for s in results if s.people}
+    by_label = {(r.grouping, r.label): r.people for r in results if r.people}
     assert by_label == {
         ("size, pixels", "to 32"): 1,
         ("size, pixels", "to 64"): 1,
@@ -46,26 +46,26 @@ def test_every_person_is_in_one_group_of_each_grouping() -> None:
         ("people overlapped, labelled joints", "1-2, 16 or more"): 1,
         ("crowding of the image", "to 0.1"): 3,
     }
-    assert all(s.ap == pytest.approx(1) for s in results if s.people)
+    assert all(r.ap == pytest.approx(1) for r in results if r.people)
     assert lines(results)[1] == "AP by labelled joints (people): 6-10 1.000 (1), 16 or more 1.000 (2)"
 
 
-def test_by_a_column_of_the_images() -> None:
+def test_images_are_grouped_by_a_column() -> None:
     grouping, numbers = group_images("source", ["b", "a", None, "a", "b", "a"])
     assert grouping.labels == ("a", "b", "none")
     assert numbers.tolist() == [1, 0, 2, 0, 1, 0]
     images = one_image(ground_truth(person(0)), detections(person(0)), source=1)
-    by_label = {s.label: s.people for s in grouped(images, (grouping,)) if s.grouping == "source"}
+    by_label = {r.label: r.people for r in grouped(images, (grouping,)) if r.grouping == "source"}
     assert by_label == {"a": 0, "b": 1, "none": 0}
 
 
-def test_a_false_positive_counts_in_the_groups_of_its_own_image_alone() -> None:
+def test_a_false_positive_counts_only_in_the_groups_of_its_own_image() -> None:
     """One image is perfect; the other has a false positive of higher score."""
     groupings = (Grouping("source", ("good", "bad")),)
-    good = one_image(ground_truth(person(0)), detections(person(0), certain=[0.5]), source=0)
-    bad = one_image(ground_truth(person(9000)), detections(person(0), certain=[0.9]), source=1)
+    good = one_image(ground_truth(person(0)), detections(person(0), pose_scores=[0.5]), source=0)
+    bad = one_image(ground_truth(person(9000)), detections(person(0), pose_scores=[0.9]), source=1)
     matches = join([match_groups(images, SKELETON, groupings) for images in (good, bad)])
-    by_label = {(s.grouping, s.label): s.ap for s in group_results(matches, groupings)}
+    by_label = {(r.grouping, r.label): r.ap for r in group_results(matches, groupings)}
     assert by_label["source", "good"] == pytest.approx(1)
     assert by_label["source", "bad"] == 0
     assert by_label["labelled joints", "16 or more"] < 0.6
@@ -79,7 +79,7 @@ def test_rare_values_share_a_group() -> None:
 
 
 def test_crowding_counts_joints_of_others() -> None:
-    """Two people with all joints in both boxes, and one alone: 17 / 17, 17 / 17 and 0."""
+    """Two people with all joints in both boxes, and a single person: 17 / 17, 17 / 17 and 0."""
     joints = np.array([[10.0 * k, 5.0 * k, 2] for k in range(17)])
     people = ground_truth(joints, joints, joints + np.array([1000, 0, 0]))
     boxes = np.array([[0, 0, 200, 100.0], [0, 0, 200, 100], [1000, 0, 200, 100]])

@@ -1,4 +1,4 @@
-"""Equality with pycocotools, the oracle, to the last bit."""
+"""Equality with pycocotools, the reference, to the last bit."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from pipeline.evaluation import evaluate_boxes, evaluate_keypoints
 _KEYPOINTS = ["ap", "ap50", "ap75", "ap_m", "ap_l", "ar", "ar50", "ar75", "ar_m", "ar_l"]
 
 
-def oracle(truth: dict, results: list[dict], kind: str) -> list[float]:
+def pycocotools_stats(truth: dict, results: list[dict], kind: str) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         ground = COCO()
         ground.dataset = json.loads(json.dumps(truth))
@@ -33,19 +33,19 @@ def oracle(truth: dict, results: list[dict], kind: str) -> list[float]:
 def test_keypoints_equal_pycocotools(seed: int) -> None:
     truth, poses, _ = made_up(seed)
     ours = evaluate_keypoints(poses, truth, SKELETON)
-    assert [getattr(ours, name) for name in _KEYPOINTS] == oracle(truth, poses, "keypoints")
+    assert [getattr(ours, name) for name in _KEYPOINTS] == pycocotools_stats(truth, poses, "keypoints")
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_boxes_equal_pycocotools(seed: int) -> None:
     truth, _, boxes = made_up(seed)
     ours = evaluate_boxes(boxes, truth)
-    expected = oracle(truth, boxes, "bbox")
-    got = [ours.ap, ours.ap50, ours.ap75, ours.ap_m, ours.ap_l, ours.ar, ours.ar_m, ours.ar_l]
-    assert got == [expected[i] for i in (0, 1, 2, 4, 5, 8, 10, 11)]
+    expected = pycocotools_stats(truth, boxes, "bbox")
+    actual = [ours.ap, ours.ap50, ours.ap75, ours.ap_m, ours.ap_l, ours.ar, ours.ar_m, ours.ar_l]
+    assert actual == [expected[i] for i in (0, 1, 2, 4, 5, 8, 10, 11)]
 
 
-def test_order_does_not_matter_where_scores_differ() -> None:
+def test_the_order_of_results_does_not_matter_if_scores_differ() -> None:
     truth, poses, _ = made_up(3)
     for i, entry in enumerate(poses):
         entry["score"] = i / 1000
@@ -66,11 +66,11 @@ def test_jittered_copies_of_real_annotations_equal_pycocotools(tmp_path) -> None
             results.append({**entry, "keypoints": joints.ravel().tolist()})
     (tmp_path / "results.json").write_text(json.dumps(results))
     ours = evaluate_keypoints(str(tmp_path / "results.json"), str(PEOPLE / "val.json"), SKELETON)
-    assert [getattr(ours, name) for name in _KEYPOINTS] == oracle(truth, results, "keypoints")
+    assert [getattr(ours, name) for name in _KEYPOINTS] == pycocotools_stats(truth, results, "keypoints")
     assert 0.3 < ours.ap < 0.99
 
 
-def test_no_results_are_zero_and_no_truth_is_undefined() -> None:
+def test_ap_is_zero_without_results_and_undefined_without_annotations() -> None:
     truth, poses, _ = made_up(1)
     assert evaluate_keypoints([], truth, SKELETON).ap == 0
     assert evaluate_boxes([], truth).ap == 0
@@ -87,8 +87,8 @@ def test_no_results_are_zero_and_no_truth_is_undefined() -> None:
         ({"keypoints": [float("nan")] * 51}, "not finite"),
         ({"score": float("inf")}, "not finite"),
         ({"score": None}, "no score; average precision needs one"),
-        ({"score": "high"}, "results entry 1 has a value of the wrong kind"),
-        ({"image_id": [1]}, "results entry 1 has a value of the wrong kind"),
+        ({"score": "high"}, "results entry 1 has a value of the wrong type"),
+        ({"image_id": [1]}, "results entry 1 has a value of the wrong type"),
     ],
 )
 def test_a_bad_entry_is_named(change: dict, message: str) -> None:
@@ -98,17 +98,17 @@ def test_a_bad_entry_is_named(change: dict, message: str) -> None:
         evaluate_keypoints(poses, truth, SKELETON)
 
 
-def test_an_entry_that_is_there_twice_is_counted() -> None:
+def test_repeated_results_are_counted_in_a_warning() -> None:
     truth, poses, _ = made_up(1)
     assert evaluate_keypoints(poses, truth, SKELETON).warnings == ()
     doubled = [*poses, poses[0], poses[0], poses[3]]
     (warning,) = evaluate_keypoints(doubled, truth, SKELETON).warnings
-    assert warning.startswith("3 results entries are there more than once")
+    assert warning.startswith("3 results entries occur more than once")
     ours = evaluate_keypoints(doubled, truth, SKELETON)
-    assert [getattr(ours, name) for name in _KEYPOINTS] == oracle(truth, doubled, "keypoints")
+    assert [getattr(ours, name) for name in _KEYPOINTS] == pycocotools_stats(truth, doubled, "keypoints")
 
 
-def test_a_perfect_result_is_perfect() -> None:
+def test_annotations_as_results_have_an_ap_of_1() -> None:
     truth, _, _ = made_up(2)
     perfect = [
         {"image_id": a["image_id"], "keypoints": a["keypoints"], "score": 1.0}
@@ -123,13 +123,13 @@ def test_a_perfect_result_is_perfect() -> None:
     ("change", "message"),
     [
         ({"bbox": [1, 2, 3, 4, 5]}, r"annotations\[1\] has 5 values in 'bbox'"),
-        ({"bbox": None}, r"annotations\[1\] has a value of the wrong kind"),
-        ({"area": "large"}, r"annotations\[1\] has a value of the wrong kind"),
+        ({"bbox": None}, r"annotations\[1\] has a value of the wrong type"),
+        ({"area": "large"}, r"annotations\[1\] has a value of the wrong type"),
         (
             {"keypoints": [1.0] * 50},
             r"annotations\[1\] \(image_id \d+\) has 50 values in 'keypoints', expected 51 \(coco17\)",
         ),
-        ({"image_id": "a"}, r"annotations\[1\] has a value of the wrong kind"),
+        ({"image_id": "a"}, r"annotations\[1\] has a value of the wrong type"),
     ],
 )
 def test_a_bad_annotation_is_named(change: dict, message: str) -> None:
@@ -149,9 +149,9 @@ def test_a_bad_image_is_named() -> None:
         evaluate_keypoints(poses, {"annotations": []}, SKELETON)
 
 
-def test_joints_are_counted_where_the_annotations_do_not_say_how_many() -> None:
+def test_labelled_joints_are_counted_if_num_keypoints_is_missing() -> None:
     truth, poses, _ = made_up(1)
-    silent = [{k: v for k, v in a.items() if k != "num_keypoints"} for a in truth["annotations"]]
+    without_count = [{k: v for k, v in a.items() if k != "num_keypoints"} for a in truth["annotations"]]
     expected = evaluate_keypoints(poses, truth, SKELETON)
-    assert evaluate_keypoints(poses, truth | {"annotations": silent}, SKELETON) == expected
+    assert evaluate_keypoints(poses, truth | {"annotations": without_count}, SKELETON) == expected
     assert expected.ap > 0

@@ -1,4 +1,4 @@
-"""Metrics are the same to the last bit however images are split into chunks and wherever these are computed."""
+"""Metrics are the same to the last bit for any size of chunks, computed here or on Ray."""
 
 import json
 
@@ -14,18 +14,18 @@ from pipeline.skeletons import SKELETONS
 GROUPINGS = (Grouping("half", ("first", "second")),)
 
 
-def equal(a: object, b: object) -> None:
+def assert_equal(a: object, b: object) -> None:
     if isinstance(a, tuple):
         assert isinstance(b, tuple)
         for x, y in zip(a, b, strict=True):
-            equal(x, y)
+            assert_equal(x, y)
     elif isinstance(a, dict):
         assert isinstance(b, dict)
         assert a.keys() == b.keys()
         for key in a:
-            equal(a[key], b[key])
+            assert_equal(a[key], b[key])
     elif hasattr(a, "__dataclass_fields__"):
-        equal(vars(a), vars(b))
+        assert_equal(vars(a), vars(b))
     else:
         np.testing.assert_array_equal(a, b)
 
@@ -40,7 +40,7 @@ def of_all(monkeypatch, chunk: int, map_chunks=map) -> PartialMetrics:
 
 @pytest.mark.parametrize("chunk", [1, 5, 6])
 def test_joined_chunks_equal_all_images(chunk: int, monkeypatch) -> None:
-    equal(of_all(monkeypatch, chunk), of_all(monkeypatch, 100))
+    assert_equal(of_all(monkeypatch, chunk), of_all(monkeypatch, 100))
 
 
 def test_ray_tasks_compute_the_same(monkeypatch) -> None:
@@ -48,12 +48,12 @@ def test_ray_tasks_compute_the_same(monkeypatch) -> None:
     from pipeline.settings.tree import FleetSettings
 
     with connect(FleetSettings()):
-        equal(of_all(monkeypatch, 2, map_on_ray), of_all(monkeypatch, 100))
+        assert_equal(of_all(monkeypatch, 2, map_on_ray), of_all(monkeypatch, 100))
         with pytest.raises(ValueError, match="Expecting value"):
-            list(map_on_ray(json.loads, ["1", "no JSON"]))
+            list(map_on_ray(json.loads, ["1", "not JSON"]))
 
 
-def test_parts_of_a_whole_body() -> None:
+def test_parts_of_a_whole_body_are_evaluated_alone() -> None:
     """Body and feet are exact, the face is shifted: only the AP of the face falls."""
     skeleton = SKELETONS["halpe136"]
     r = np.random.default_rng(0)

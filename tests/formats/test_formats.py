@@ -1,4 +1,4 @@
-"""Every format is written from one small run and read back, by the format's own reader where one is installed."""
+"""Each format is written from one small run and read back, with the format's own reader if one is installed."""
 
 import contextlib
 import io
@@ -38,12 +38,12 @@ def run(tmp_path: Path) -> tuple[Run, dict[str, People]]:
     run = Run.create(Settings(output={"uri": str(tmp_path / "run")}, detector={"name": "whole_image"}))
     expected = {}
     for shard, counts in COUNTS.items():
-        found = [people(count, seed) for seed, count in enumerate(counts)]
+        detected = [people(count, seed) for seed, count in enumerate(counts)]
         rows = [ImageRow(f"{shard}/{i}.jpg", f"/x/{i}.jpg", i + 1, "ab", 640, 480, 1) for i in range(len(counts))]
-        expected |= {row.image_id: p for row, p in zip(rows, found, strict=True)}
+        expected |= {row.image_id: p for row, p in zip(rows, detected, strict=True)}
         rows.append(ImageRow(f"{shard}/gone.jpg", "/x/gone.jpg", None, status="missing", error="no such file"))
         metadata = {"shard": shard, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
-        data = encode_part(rows, [*found, People.empty(17)], None, 17, metadata)
+        data = encode_part(rows, [*detected, People.empty(17)], None, People.empty(17), metadata)
         storage.write_bytes(run.part_uri(shard), data)
     for name, shards in (("t0", ("s0", "s1")), ("t1", ("s2",))):
         counts = {shard: len(COUNTS[shard]) + 1 for shard in shards}
@@ -52,12 +52,12 @@ def run(tmp_path: Path) -> tuple[Run, dict[str, People]]:
 
 
 def test_every_image_comes_with_its_own_people(run) -> None:
-    told = {image["image_id"]: found for image, found in images_with_people(run[0])}
-    assert list(told) == list(run[1])  # without those that could not be read
+    people_by_id = {image["image_id"]: people for image, people in images_with_people(run[0])}
+    assert list(people_by_id) == list(run[1])  # images that could not be read are left out
     for image_id, expected in run[1].items():
-        assert len(told[image_id]) == len(expected)
+        assert len(people_by_id[image_id]) == len(expected)
         if len(expected):
-            np.testing.assert_array_equal(told[image_id].keypoints, expected.keypoints)
+            np.testing.assert_array_equal(people_by_id[image_id].keypoints, expected.keypoints)
 
 
 def test_alphapose(run) -> None:
@@ -76,9 +76,9 @@ def test_alphapose(run) -> None:
 def test_openpose_and_cmu(name: str, people_key: str, key: str, run) -> None:
     with zipfile.ZipFile(export(run[0], name)) as archive:
         assert archive.namelist() == [f"{image[:-4]}_keypoints.json" for image in run[1]]
-        told = {n: json.loads(archive.read(n))[people_key] for n in archive.namelist()}
-    assert told["s0/1_keypoints.json"] == []
-    joints = np.reshape(told["s0/0_keypoints.json"][1][key], (18, 3))
+        contents = {n: json.loads(archive.read(n))[people_key] for n in archive.namelist()}
+    assert contents["s0/1_keypoints.json"] == []
+    joints = np.reshape(contents["s0/0_keypoints.json"][1][key], (18, 3))
     expected = run[1]["s0/0.jpg"]
     np.testing.assert_allclose(joints[0, :2], expected.keypoints[1, 0], atol=1e-3)
     np.testing.assert_allclose(joints[1, :2], expected.keypoints[1, 5:7].mean(axis=0), atol=1e-3)
@@ -86,12 +86,12 @@ def test_openpose_and_cmu(name: str, people_key: str, key: str, run) -> None:
     np.testing.assert_allclose(joints[1, 2], expected.keypoint_scores[1, 5:7].min(), atol=1e-3)
 
 
-def test_openpose_needs_a_body_and_takes_every_skeleton_that_has_one() -> None:
+def test_openpose_accepts_every_skeleton_with_the_body_joints() -> None:
     for name, skeleton in SKELETONS.items():
         k = len(skeleton)
         one = People(np.zeros((1, 4)), np.ones(1), np.ones((1, k, 2)), np.ones((1, k)), np.ones(1))
         if name in ("hand21", "mpii16"):
-            with pytest.raises(ValueError, match=f"which {name} has not"):
+            with pytest.raises(ValueError, match=f"{name} does not have it"):
                 openpose_joints(one, skeleton)
         else:
             assert openpose_joints(one, skeleton).shape == (1, 18, 3)
@@ -110,13 +110,13 @@ def test_yolo(run) -> None:
         np.concatenate([centre - size / 2, centre + size / 2], axis=1), expected.boxes, atol=0.01
     )
     joints = values[:, 5:].reshape(3, 17, 3)
-    clear = expected.keypoint_scores >= 0.2
-    np.testing.assert_array_equal(joints[..., 2], 2 * clear)
-    np.testing.assert_allclose(joints[clear][:, :2] * [640, 480], expected.keypoints[clear], atol=0.01)
-    assert not joints[~clear].any()
+    visible = expected.keypoint_scores >= 0.2
+    np.testing.assert_array_equal(joints[..., 2], 2 * visible)
+    np.testing.assert_allclose(joints[visible][:, :2] * [640, 480], expected.keypoints[visible], atol=0.01)
+    assert not joints[~visible].any()
 
 
-def test_cvat_is_coco_with_a_skeleton(run) -> None:
+def test_cvat_is_a_coco_file_with_a_skeleton(run) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(export(run[0], "cvat"))
     assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == list(run[1])
@@ -126,9 +126,9 @@ def test_cvat_is_coco_with_a_skeleton(run) -> None:
     last = coco.loadAnns(coco.getAnnIds(imgIds=[6]))
     assert len(last) == len(run[1]["s2/1.jpg"]) == 2
     joints = np.reshape(last[0]["keypoints"], (17, 3))
-    clear = run[1]["s2/1.jpg"].keypoint_scores[0] >= 0.2
-    assert last[0]["num_keypoints"] == clear.sum()
-    np.testing.assert_allclose(joints[clear, :2], run[1]["s2/1.jpg"].keypoints[0][clear], atol=1e-3)
+    visible = run[1]["s2/1.jpg"].keypoint_scores[0] >= 0.2
+    assert last[0]["num_keypoints"] == visible.sum()
+    np.testing.assert_allclose(joints[visible, :2], run[1]["s2/1.jpg"].keypoints[0][visible], atol=1e-3)
 
 
 def test_label_studio(run) -> None:
@@ -148,12 +148,12 @@ def test_label_studio(run) -> None:
 def test_coco_results_and_unknown_names(run) -> None:
     entries = json.loads(storage.read_bytes(export(run[0], "coco")))
     assert len(entries) == sum(len(p) for p in run[1].values())
-    with pytest.raises(ValueError, match="--export is 'vott'; known: coco, alphapose"):
+    with pytest.raises(ValueError, match="--export is 'vott'; known formats: coco, alphapose"):
         export(run[0], "vott")
     assert set(FORMATS) == {"coco", "alphapose", "openpose", "cmu", "yolo", "label_studio", "cvat"}
 
 
-def test_names_do_not_leave_the_archive() -> None:
+def test_member_names_stay_inside_the_archive() -> None:
     assert member_name("../../etc/passwd.jpg", ".txt") == "etc/passwd.txt"
     assert member_name("/abs//x.png", ".txt") == "abs/x.txt"
     assert member_name("a/./b.c/d", ".txt") == "a/b.c/d.txt"

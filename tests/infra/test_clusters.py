@@ -1,4 +1,4 @@
-"""What can be known of cluster files without the clusters."""
+"""Checks of the cluster files that need no cluster."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from support.paths import PROJECT
 from pipeline.settings.flags import parse_settings
 
 INFRA = PROJECT / "infra"
-# Fields of ray.io/v1 that these files use, as KubeRay's API reference names them (v1.6).
+# The fields of ray.io/v1 that these files use; names from KubeRay's API reference (v1.6).
 RAY_JOB = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
 RAY_CLUSTER = {
     "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs",
@@ -29,11 +29,12 @@ GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams"
 
 
 def load(name: str) -> dict:
-    """The last document of a file."""
+    """The last document of a YAML file below infra/."""
     return list(yaml.safe_load_all((INFRA / name).read_text()))[-1]
 
 
 def clusters() -> list[dict]:
+    """The RayCluster specs of rayjob.yaml and raycluster.yaml."""
     job, cluster = load("kubernetes/rayjob.yaml"), load("kubernetes/raycluster.yaml")
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
@@ -42,7 +43,7 @@ def clusters() -> list[dict]:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_kubernetes_takes_the_pods(number: int) -> None:
+def test_pods_match_the_kubernetes_schema(number: int) -> None:
     spec = clusters()[number]
     assert spec.keys() == RAY_CLUSTER
     assert spec["rayVersion"] == ray.__version__
@@ -64,7 +65,7 @@ def test_kubernetes_takes_the_pods(number: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["rayjob", "raycluster"])
-def test_the_account_that_pods_run_as_is_there(name: str) -> None:
+def test_the_service_account_of_the_pods_is_defined(name: str) -> None:
     account, cluster = yaml.safe_load_all((INFRA / "kubernetes" / f"{name}.yaml").read_text())
     kubernetes_validate.validate(account, kubernetes_validate.latest_version(), strict=True)
     spec = cluster["spec"].get("rayClusterSpec", cluster["spec"])
@@ -72,13 +73,13 @@ def test_the_account_that_pods_run_as_is_there(name: str) -> None:
         assert group["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
 
 
-def test_prometheus_finds_every_pod_on_kubernetes() -> None:
+def test_the_pod_monitor_selects_every_pod() -> None:
     monitor = load("kubernetes/podmonitor.yaml")
     assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
     assert monitor["spec"]["selector"] == {"matchLabels": {"ray.io/is-ray-node": "yes"}}
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    (renamed,) = endpoint["relabelings"]
-    assert f'{renamed["targetLabel"]}="{renamed["replacement"]}"' in (INFRA / "monitoring/rules.yaml").read_text()
+    (relabeling,) = endpoint["relabelings"]
+    assert f'{relabeling["targetLabel"]}="{relabeling["replacement"]}"' in (INFRA / "monitoring/rules.yaml").read_text()
     for spec in clusters():
         for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
             (container,) = group["template"]["spec"]["containers"]
@@ -86,9 +87,9 @@ def test_prometheus_finds_every_pod_on_kubernetes() -> None:
             assert ports[endpoint["port"]] == group["rayStartParams"]["metrics-export-port"]
 
 
-def test_the_command_wraps_the_rules_for_the_operator() -> None:
-    told = (INFRA / "kubernetes/podmonitor.yaml").read_text()
-    (command,) = re.findall(r"#   (\{ printf .*?\}) \| kubectl", told, re.DOTALL)
+def test_the_documented_command_wraps_the_rules_for_the_operator() -> None:
+    text = (INFRA / "kubernetes/podmonitor.yaml").read_text()
+    (command,) = re.findall(r"#   (\{ printf .*?\}) \| kubectl", text, re.DOTALL)
     done = subprocess.run(
         ["bash", "-c", command.replace("\n#", "\n")], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -97,11 +98,11 @@ def test_the_command_wraps_the_rules_for_the_operator() -> None:
     assert wrapped["spec"] == load("monitoring/rules.yaml")
 
 
-def test_a_spot_job_goes_on_by_itself() -> None:
+def test_a_rayjob_is_retried() -> None:
     assert load("kubernetes/rayjob.yaml")["spec"]["backoffLimit"] > 1
 
 
-def test_ray_takes_the_launchers_file() -> None:
+def test_the_aws_file_matches_rays_schema() -> None:
     config = fillout_defaults(load("aws/cluster.yaml"))
     validate_config(config)
     gpu = config["available_node_types"]["gpu"]
@@ -112,7 +113,7 @@ def test_ray_takes_the_launchers_file() -> None:
         validate_config(config | {"head_node_type": "none"})
 
 
-def test_compose_is_closed() -> None:
+def test_compose_requires_a_token_and_publishes_local_ports_only() -> None:
     services = load("compose/compose.yaml")["services"]
     assert {"s3", "head", "worker"} <= services.keys()
     for name in ("head", "worker"):
@@ -125,48 +126,51 @@ def test_compose_is_closed() -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    found = []
+    """File name and flags of each `jobs/annotate.py` command in the files below infra/."""
+    results = []
     for path in sorted(p for p in INFRA.rglob("*") if p.suffix == ".yaml" or p.name == "Dockerfile"):
         text = re.sub(r"\\\n# +|\n +(?=--)", " ", path.read_text())
-        found += [(path.name, match) for match in re.findall(r"jobs/annotate\.py ([^'\n]+)", text)]
-    return found
+        results += [(path.name, match) for match in re.findall(r"jobs/annotate\.py ([^'\n]+)", text)]
+    return results
 
 
 @pytest.mark.parametrize(("name", "flags"), commands())
-def test_the_commands_are_those_of_the_job(name: str, flags: str) -> None:
+def test_documented_commands_have_valid_settings(name: str, flags: str) -> None:
     settings = parse_settings(shlex.split(flags), "")
     assert settings.input.uri
     if name != "compose.yaml":
-        # No GPU is there when the job starts: it has to say that it wants them.
+        # The cluster has no GPU when the job starts, so the device and the number of workers must be set.
         assert settings.compute.device == "cuda"
         assert settings.fleet.workers == 16
 
 
-def test_every_file_has_its_command() -> None:
+def test_each_cluster_file_documents_a_command() -> None:
     assert {name for name, _ in commands()} == {"rayjob.yaml", "raycluster.yaml", "cluster.yaml", "compose.yaml"}
 
 
-def test_images_run_as_nobody_special_and_have_what_the_project_needs() -> None:
+def test_images_run_unprivileged_and_contain_the_project() -> None:
     text = (INFRA / "docker" / "Dockerfile").read_text()
     stages = re.findall(r"^FROM (\S+) AS (\S+)$", text, re.MULTILINE)
     assert [name for _, name in stages] == ["base", "cuda", "cpu"]
     assert all(source == "base" for source, _ in stages[1:])
     assert re.findall(r"^USER (\S+)$", text, re.MULTILINE) == ["posemill"]
-    left_out = (INFRA / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    excluded = (INFRA / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
     for needed in ("jobs", "pipeline", "configs", "weights", "pyproject.toml", "README.md"):
         assert (PROJECT / needed).exists()
-        assert needed not in left_out
+        assert needed not in excluded
     for stage in text.split("FROM ")[2:]:
-        assert "RUN uv pip install --no-cache --no-deps -e ." in stage, "jobs and workers import the project"
+        assert "RUN uv pip install --no-cache --no-deps -e ." in stage, (
+            "jobs and workers must be able to import the project"
+        )
     pins = re.findall(r"grep -oE '(\S+)' pyproject\.toml", text)
     assert len(pins) == 1
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
-    found = re.findall(pins[0].replace("(", "(?:"), (PROJECT / "pyproject.toml").read_text())
-    assert sorted(found) == sorted(d for d in declared if d.startswith("torch"))
+    matches = re.findall(pins[0].replace("(", "(?:"), (PROJECT / "pyproject.toml").read_text())
+    assert sorted(matches) == sorted(d for d in declared if d.startswith("torch"))
 
 
-def test_a_job_starts_where_only_its_folder_is_installed(tmp_path: Path) -> None:
-    """As in an image: `pip install -e` puts the project's folder, and nothing else, before what it depends on."""
+def test_a_job_starts_with_only_its_folder_installed(tmp_path: Path) -> None:
+    """As in an image, where `pip install -e` adds only the project's folder to the import path."""
     image = tmp_path / "app"
     for needed in ("jobs", "pipeline", "configs"):
         shutil.copytree(PROJECT / needed, image / needed, ignore=shutil.ignore_patterns("__pycache__"))

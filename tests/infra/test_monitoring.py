@@ -1,4 +1,4 @@
-"""Rules and dashboard against the metrics that a real job exposes."""
+"""Rules and dashboard checked against the metrics of a running job."""
 
 import json
 import re
@@ -18,6 +18,7 @@ PROMTOOL = shutil.which("promtool")
 
 
 def expressions() -> list[str]:
+    """The PromQL expressions of the rules and the dashboard."""
     rules = [rule["expr"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
     return rules + [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
@@ -25,7 +26,10 @@ def expressions() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exposed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Labels of each series that a running job exposes, by name; a damaged file and a death among what it meets."""
+    """Label names of each series of a running job, by series name; the collection contains a damaged file.
+
+    The keys `statuses` and `stages` hold the values of the labels `status` and `stage`.
+    """
     folder = tmp_path_factory.mktemp("metrics")
     (folder / "photos").mkdir()
     for path in photos.iterdir():
@@ -33,26 +37,26 @@ def exposed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFac
     (folder / "photos" / "damaged.jpg").write_bytes(b"no image")
     cluster.behave(sleep=0.4)
     job = cluster.start("annotate", *flags(folder / "photos", folder / "run"))
-    found: dict[str, set[str]] = {}
+    exposed: dict[str, set[str]] = {}
 
     def scrape() -> bool:
-        with urllib.request.urlopen(cluster.metrics, timeout=10) as answer:
-            text = answer.read().decode()
+        with urllib.request.urlopen(cluster.metrics, timeout=10) as response:
+            text = response.read().decode()
         for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? [\d.e+-]+", text, re.MULTILINE):
-            found.setdefault(name, set()).update(re.findall(r'(\w+)="', labels or ""))
+            exposed.setdefault(name, set()).update(re.findall(r'(\w+)="', labels or ""))
             if name == "ray_posemill_images_total":
-                found.setdefault("statuses", set()).update(re.findall(r'status="(\w+)"', labels))
+                exposed.setdefault("statuses", set()).update(re.findall(r'status="(\w+)"', labels))
             if name == "ray_posemill_stage_seconds_total":
-                found.setdefault("stages", set()).update(re.findall(r'stage="([\w ]+)"', labels))
+                exposed.setdefault("stages", set()).update(re.findall(r'stage="([\w ]+)"', labels))
         gauges = {f"ray_posemill_{name}" for name in ("shards_left", "worker_megabytes", "gpu_megabytes")}
-        whole = gauges <= found.keys() and {"ok", "unreadable"} <= found.get("statuses", set())
-        return whole or job.poll() is not None
+        complete = gauges <= exposed.keys() and {"ok", "unreadable"} <= exposed.get("statuses", set())
+        return complete or job.poll() is not None
 
     wait_for(scrape, 120)
     output, _ = job.communicate(timeout=120)
     cluster.behave()
     assert job.returncode == 0, output
-    return found
+    return exposed
 
 
 def test_a_job_exposes_its_metrics(exposed: dict[str, set[str]]) -> None:
@@ -70,14 +74,14 @@ def test_a_job_exposes_its_metrics(exposed: dict[str, set[str]]) -> None:
     assert {"wait for images", "crop", "poses", "decode"} <= exposed["stages"]
 
 
-def test_rules_and_dashboard_ask_for_what_is_there(exposed: dict[str, set[str]]) -> None:
-    # Exposed once something has died or been tried again; their names are those of pipeline/fleet/display.py.
+def test_rules_and_dashboard_query_existing_metrics(exposed: dict[str, set[str]]) -> None:
+    # Exposed only after a death, a replacement or a retry; the names come from pipeline/fleet/display.py.
     rare = {"ray_posemill_retries_total", "ray_posemill_worker_deaths_total", "ray_posemill_workers_replaced_total"}
     display = (PROJECT / "pipeline" / "fleet" / "display.py").read_text()
     assert all(f'"{name.removeprefix("ray_").removesuffix("_total")}"' in display for name in rare)
-    asked = {name for text in expressions() for name in re.findall(r"\bray_\w+", text)}
-    assert len(asked) > 8
-    assert asked - rare - {"ray_node_gpus_utilization"} <= exposed.keys()
+    queried = {name for text in expressions() for name in re.findall(r"\bray_\w+", text)}
+    assert len(queried) > 8
+    assert queried - rare - {"ray_node_gpus_utilization"} <= exposed.keys()
     for text in expressions():
         for name, label in re.findall(r"(ray_\w+)\{(\w+)", text):
             assert label in exposed[name]
@@ -86,30 +90,30 @@ def test_rules_and_dashboard_ask_for_what_is_there(exposed: dict[str, set[str]])
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
-def test_prometheus_takes_the_rules_and_the_dashboards_queries(tmp_path: Path) -> None:
+def test_prometheus_accepts_the_rules_and_the_queries_of_the_dashboard(tmp_path: Path) -> None:
     assert PROMTOOL
     subprocess.run([PROMTOOL, "check", "rules", RULES], check=True, capture_output=True)
-    asked = [{"record": f"a:{number}", "expr": text} for number, text in enumerate(expressions())]
-    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": asked}]}))
+    queries = [{"record": f"a:{number}", "expr": text} for number, text in enumerate(expressions())]
+    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": queries}]}))
     subprocess.run([PROMTOOL, "check", "rules", tmp_path / "queries.yaml"], check=True, capture_output=True)
-    scraping = (MONITORING / "prometheus.yaml").read_text().replace("/etc/prometheus/rules.yaml", str(RULES))
-    (tmp_path / "prometheus.yaml").write_text(scraping)
+    configuration = (MONITORING / "prometheus.yaml").read_text().replace("/etc/prometheus/rules.yaml", str(RULES))
+    (tmp_path / "prometheus.yaml").write_text(configuration)
     subprocess.run([PROMTOOL, "check", "config", tmp_path / "prometheus.yaml"], check=True, capture_output=True)
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
-def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+def test_alerts_fire_and_resolve_at_the_expected_times(tmp_path: Path) -> None:
     assert PROMTOOL
 
     def firing(alert: str, minute: int, count: int) -> dict:
-        found = [{"labels": "{}", "value": 1}] * count
-        asked = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
-        return {"expr": asked, "eval_time": f"{minute}m", "exp_samples": found}
+        samples = [{"labels": "{}", "value": 1}] * count
+        query = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+        return {"expr": query, "eval_time": f"{minute}m", "exp_samples": samples}
 
     def series(left: str, stages: str | None = None) -> list[dict]:
-        found = [{"series": "ray_posemill_shards_left", "values": left}]
+        shards = [{"series": "ray_posemill_shards_left", "values": left}]
         poses = 'ray_posemill_stage_seconds_total{stage="poses"}'
-        return found + ([{"series": poses, "values": stages}] if stages else [])
+        return shards + ([{"series": poses, "values": stages}] if stages else [])
 
     images = [
         {"series": 'ray_posemill_images_total{status="ok"}', "values": "0+80x60"},
@@ -120,25 +124,27 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         "eval_time": "20m",
         "exp_samples": [{"labels": "posemill:failed_share:rate15m", "value": 0.2}],
     }
-    stands, gone = "PosemillStandsStill", "PosemillDriverGone"
+    stalled, gone = "PosemillStalled", "PosemillDriverGone"
     cases = [
-        # Workers fall silent after 20 minutes; the job ends after 54.
+        # Workers stop reporting after 20 minutes; the job completes after 54 minutes.
         (
             images + series("60x54 0x2 _x30", "0+60x20 1200x36 _x30"),
             [
-                firing(stands, 20, 0), firing(stands, 45, 1), firing(stands, 58, 0), firing(gone, 62, 0), share,
-                firing("PosemillImagesFail", 40, 1), firing("PosemillWorkersDie", 20, 0),
+                firing(stalled, 20, 0), firing(stalled, 45, 1), firing(stalled, 58, 0), firing(gone, 62, 0), share,
+                firing("PosemillFailedImages", 40, 1), firing("PosemillWorkerDeaths", 20, 0),
             ],
         ),
-        # No worker ever comes: no stage is told of.
-        (series("60x40"), [firing(stands, 10, 0), firing(stands, 20, 1), firing(gone, 20, 0)]),
-        # The driver is killed: all that it exposed vanishes.
-        (series("60x20 _x20", "0+60x20 _x20"), [firing(stands, 20, 0), firing(gone, 20, 0), firing(gone, 29, 1)]),
+        # No worker ever starts, so no stage is reported.
+        (series("60x40"), [firing(stalled, 10, 0), firing(stalled, 20, 1), firing(gone, 20, 0)]),
+        # The driver is killed, so its series disappear.
+        (series("60x20 _x20", "0+60x20 _x20"), [firing(stalled, 20, 0), firing(gone, 20, 0), firing(gone, 29, 1)]),
     ]  # fmt: skip
-    told = {
+    suite = {
         "rule_files": [str(RULES)],
-        "tests": [{"interval": "1m", "input_series": given, "promql_expr_test": expected} for given, expected in cases],
+        "tests": [
+            {"interval": "1m", "input_series": inputs, "promql_expr_test": expected} for inputs, expected in cases
+        ],
     }
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(told))
-    ended = subprocess.run([PROMTOOL, "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(suite))
+    done = subprocess.run([PROMTOOL, "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

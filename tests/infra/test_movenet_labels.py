@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from infra.movenet.labels import look, relabelled
+from infra.weights.movenet.labels import look, relabelled
 
 BOX = np.array([100.0, 50.0, 60.0, 120.0])
 FRAME = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them, on the demo's photographs, against annotations made of a run of them."""
+"""The sweep job on the photographs of the demo, against annotations derived from a run on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.paths import DEMO
 
 @pytest.fixture(scope="module")
 def scene(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four boxes where each person is, and annotations near the poses that a run finds."""
+    """Four candidate boxes for each person, and annotations close to the poses that a run detects."""
     cluster.behave()
     folder = tmp_path_factory.mktemp("sweep")
     truth = json.loads((DEMO / "boxes.json").read_text())
@@ -62,20 +62,20 @@ def flags(scene: Path, output: str) -> list[str]:
     ]
 
 
-def test_trials_on_candidates_equal_annotating_anew(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
+def test_trials_on_candidates_equal_a_new_run(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
     grid = "{suppression.kind: [pose, oks, none], suppression.score: [sum, product], suppression.max_people: [2, null]}"
     output = cluster.run("sweep", *flags(scene, "grid"), f"--grid={grid}")
     assert "12 trials, best first:" in output
     rows = pq.read_table(scene / "grid" / "leaderboard.parquet").to_pylist()
-    assert len({row["ap"] for row in rows}) > 3, "the settings have to matter"
+    assert len({row["ap"] for row in rows}) > 3, "the settings must make a difference"
     assert [row["ap"] for row in rows] == sorted((row["ap"] for row in rows), reverse=True)
     assert all(row["peak_megabytes"] > 100 for row in rows)
-    assert anew(cluster, rows[-1], tmp_path)
+    assert check_by_annotating(cluster, rows[-1], tmp_path)
 
 
-def anew(cluster: Cluster, row: dict, folder: Path) -> dict:
-    """The numbers that a row's command gives, which are the row's."""
-    run = folder / f"anew-{row['ap']}"
+def check_by_annotating(cluster: Cluster, row: dict, folder: Path) -> dict:
+    """Run the command of a row, and check that the metrics of the new run are those of the row; returns them."""
+    run = folder / f"again-{row['ap']}"
     cluster.run("annotate", *shlex.split(row["command"])[3:-1], f"--output={run}")
     metrics = json.loads((run / "metrics.json").read_text())["keypoints"]
     assert {name: row[name] for name in metrics} == metrics
@@ -83,18 +83,18 @@ def anew(cluster: Cluster, row: dict, folder: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_thresholds_of_a_detector_equal_annotating_anew(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
-    told = [flag for flag in flags(scene, "thresholds") if "detector" not in flag]
-    cluster.run("sweep", *told, "--grid={detector.confidence: [0.45, 0.2], suppression.kind: [pose, none]}")
+def test_thresholds_of_a_detector_equal_a_new_run(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
+    common = [flag for flag in flags(scene, "thresholds") if "detector" not in flag]
+    cluster.run("sweep", *common, "--grid={detector.confidence: [0.45, 0.2], suppression.kind: [pose, none]}")
     rows = pq.read_table(scene / "thresholds" / "leaderboard.parquet").to_pylist()
-    assert len({row["people"] for row in rows}) > 2, "thresholds have to matter"
+    assert len({row["people"] for row in rows}) > 2, "the thresholds must make a difference"
     assert len(list((scene / "thresholds" / "runs").iterdir())) == 1
     strict = next(r for r in rows if r["detector.confidence"] == "0.45" and "pose" in r["suppression.kind"])
-    assert anew(cluster, strict, tmp_path)["ap"] > 0
+    assert check_by_annotating(cluster, strict, tmp_path)["ap"] > 0
 
 
 @pytest.mark.slow
-def test_runs_of_networks_are_found_again(cluster: Cluster, scene: Path) -> None:
+def test_runs_are_reused(cluster: Cluster, scene: Path) -> None:
     def parts() -> dict[str, int]:
         return {str(p): p.stat().st_mtime_ns for p in (scene / "networks").glob("runs/*/parts/*")}
 
@@ -106,20 +106,20 @@ def test_runs_of_networks_are_found_again(cluster: Cluster, scene: Path) -> None
     )
     after = parts()
     assert len(after) == 2
-    assert before.items() <= after.items(), "what was there is used, not made again"
+    assert before.items() <= after.items(), "existing parts are reused"
     assert "pose.flip_test True" in output
     (limited,) = (scene / "networks").glob("annotations-3-*.json")
     assert len(json.loads(limited.read_text())["images"]) == 3
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on(cluster: Cluster, scene: Path) -> None:
-    """Killed in the second of two runs: the first is used, the second's parts too, and the board is that of no kill."""
-    told = ["--trials=[{pose.flip_test: false}, {pose.flip_test: true}]", "--base.input.shard_size=1"]
-    cluster.run("sweep", *flags(scene, "whole"), *told)
+def test_a_killed_sweep_resumes(cluster: Cluster, scene: Path) -> None:
+    """Killed in the second of two runs: the existing parts are reused, and the leaderboard is that of a whole sweep."""
+    trials = ["--trials=[{pose.flip_test: false}, {pose.flip_test: true}]", "--base.input.shard_size=1"]
+    cluster.run("sweep", *flags(scene, "whole"), *trials)
     folder = scene / "killed"
     cluster.behave(sleep=1.0)
-    job = cluster.start("sweep", *flags(scene, "killed"), *told, "--base.fleet.workers=1")
+    job = cluster.start("sweep", *flags(scene, "killed"), *trials, "--base.fleet.workers=1")
     wait_for(lambda: len(list(folder.glob("runs/*"))) == 2 and len(list(folder.glob("runs/*/parts/*"))) > 7, 120)
     job.kill()
     job.communicate()
@@ -127,23 +127,23 @@ def test_a_sweep_that_is_killed_goes_on(cluster: Cluster, scene: Path) -> None:
     cluster.behave()
     before = {str(p): p.stat().st_mtime_ns for p in folder.glob("runs/*/parts/*")}
     assert not (folder / "leaderboard.parquet").exists()
-    cluster.run("sweep", *flags(scene, "killed"), *told)
+    cluster.run("sweep", *flags(scene, "killed"), *trials)
     after = {str(p): p.stat().st_mtime_ns for p in folder.glob("runs/*/parts/*")}
-    assert before.items() < after.items(), "what was done is not done again"
+    assert before.items() < after.items(), "existing parts are reused"
 
-    def board(name: str) -> list[tuple]:
+    def leaderboard(name: str) -> list[tuple]:
         rows = pq.read_table(scene / name / "leaderboard.parquet").to_pylist()
         return [(row["pose.flip_test"], row["ap"], row["people"]) for row in rows]
 
-    assert board("killed") == board("whole")
+    assert leaderboard("killed") == leaderboard("whole")
 
 
-def test_a_run_that_is_there(cluster: Cluster, scene: Path) -> None:
+def test_trials_on_a_stored_run(cluster: Cluster, scene: Path) -> None:
     (run,) = (scene / "grid" / "runs").iterdir()
     common = [f"--run={run}", f"--annotations={scene / 'truth.json'}", f"--output={scene / 'stored'}"]
     assert "2 trials" in cluster.run("sweep", *common, "--grid={suppression.kind: [pose, oks]}")
     rows = pq.read_table(scene / "stored" / "leaderboard.parquet").to_pylist()
-    assert all("--detector.name=given" in row["command"] for row in rows), "the run's own settings count"
+    assert all("--detector.name=given" in row["command"] for row in rows), "trials share the settings of the run"
     grid = pq.read_table(scene / "grid" / "leaderboard.parquet").to_pylist()
     (plain,) = {
         r["ap"]
@@ -157,5 +157,5 @@ def test_a_run_that_is_there(cluster: Cluster, scene: Path) -> None:
     assert "pose.flip_test cannot be tried on the candidates of" in refused
     without = [f"--run={scene / 'first'}", *common[1:]]
     refused = cluster.run("sweep", *without, "--grid={suppression.kind: [pose]}", code=1)
-    assert "holds no candidates; make a run with --output.candidates" in refused
+    assert "has no candidates; annotate with --output.candidates" in refused
     assert "suppression.gama is unknown" in cluster.run("sweep", *common, "--grid={suppression.gama: [1]}", code=2)

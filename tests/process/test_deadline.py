@@ -7,19 +7,19 @@ from support.paths import PROJECT
 
 HANGING = """
 import ctypes, threading, time
-from pipeline.deadline import Deadline
+from pipeline.process.deadline import Deadline
 deadline = Deadline({seconds})
-def in_time():
+def short_blocks():
     for _ in range(20):
         with deadline():
             time.sleep(0.05)
-other = threading.Thread(target=in_time)
+other = threading.Thread(target=short_blocks)
 other.start()
 with deadline():
     {block}
 other.join()
 time.sleep({seconds})
-print("all in time")
+print("no time limit exceeded")
 """
 
 
@@ -29,15 +29,15 @@ def run(seconds: float, block: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("block", ["time.sleep(60)", "ctypes.PyDLL(None).sleep(60)"], ids=["python", "c"])
-def test_a_block_that_hangs_ends_the_process(block: str) -> None:
-    began = time.monotonic()
-    ended = run(1.5, block)
-    assert time.monotonic() - began < 30
-    assert ended.returncode == 1
-    assert "Timeout" in ended.stderr
-    assert "<module>" in ended.stderr, "where it hung"
+def test_a_hanging_block_ends_the_process(block: str) -> None:
+    started = time.monotonic()
+    process = run(1.5, block)
+    assert time.monotonic() - started < 30
+    assert process.returncode == 1
+    assert "Timeout" in process.stderr
+    assert "<module>" in process.stderr, "the stack of the hanging block"
 
 
-def test_blocks_of_several_threads_each_have_their_time() -> None:
-    assert run(0.7, "time.sleep(1)").returncode == 1, "the others' short blocks give this one no more time"
-    assert run(3, "time.sleep(1)").stdout == "all in time\n"
+def test_each_thread_has_a_separate_time_limit() -> None:
+    assert run(0.7, "time.sleep(1)").returncode == 1, "short blocks of another thread do not extend the limit"
+    assert run(3, "time.sleep(1)").stdout == "no time limit exceeded\n"

@@ -23,7 +23,7 @@ def start(
 
 
 @pytest.mark.parametrize(("items", "size", "ahead"), [(4, 1, 4), (100, 30, 3), (100, 1000, 1)])
-def test_waits_for_room_by_number_and_by_bytes(items: int, size: int, ahead: int) -> None:
+def test_put_waits_for_room_by_number_of_items_and_by_bytes(items: int, size: int, ahead: int) -> None:
     queue: BoundedQueue[int] = BoundedQueue(items, 100)
     log: list[int] = []
     thread = start(queue, 20, size, log)
@@ -33,18 +33,18 @@ def test_waits_for_room_by_number_and_by_bytes(items: int, size: int, ahead: int
     thread.join()
 
 
-def test_the_writers_error_reaches_the_reader_after_its_items() -> None:
+def test_an_error_of_the_writer_is_raised_in_the_reader_after_the_items() -> None:
     queue: BoundedQueue[int] = BoundedQueue(9, 100)
     thread = start(queue, 3, 1, [], OSError("gone"))
-    got = []
+    received = []
     with pytest.raises(OSError, match="gone"):
         for item in queue:
-            got.append(item)
-    assert got == [0, 1, 2]
+            received.append(item)
+    assert received == [0, 1, 2]
     thread.join()
 
 
-def test_a_reader_that_leaves_lets_the_writer_end() -> None:
+def test_closing_the_queue_ends_the_writer() -> None:
     queue: BoundedQueue[int] = BoundedQueue(2, 100)
     thread = start(queue, 1000, 1, [])
     next(iter(queue))

@@ -6,7 +6,7 @@ import pytest
 from pipeline.process.stopwatch import Stopwatch
 
 
-def test_seconds_of_all_threads_add_up_and_are_taken_once() -> None:
+def test_seconds_of_all_threads_are_summed_and_reset_by_take() -> None:
     watch = Stopwatch()
 
     def work() -> None:
@@ -20,7 +20,7 @@ def test_seconds_of_all_threads_add_up_and_are_taken_once() -> None:
         thread.join()
     with pytest.raises(ValueError, match="no"), watch("error"):
         raise ValueError("no")
-    taken = watch.take()
-    assert list(taken) == ["work", "error"]
-    assert 0.2 <= taken["work"] < 1
+    seconds = watch.take()
+    assert list(seconds) == ["work", "error"]
+    assert 0.2 <= seconds["work"] < 1
     assert watch.take() == {}

@@ -7,7 +7,7 @@ from pipeline.skeletons import SKELETONS
 SKELETON = SKELETONS["coco17"]
 
 
-def test_limbs_have_the_colours_people_know() -> None:
+def test_limbs_have_the_usual_colours() -> None:
     keypoints = np.zeros((1, 17, 2), np.float32)
     scores = np.zeros((1, 17), np.float32)
     for joint, xy in ((7, (80, 20)), (9, (80, 80)), (8, (20, 20)), (10, (20, 80)), (5, (60, 10)), (6, (40, 10))):
@@ -22,23 +22,23 @@ def test_limbs_have_the_colours_people_know() -> None:
         ((5, 50), (255, 255, 255)),  # box
     ):
         np.testing.assert_allclose(picture[y, x], colour, atol=30)  # thin lines are smoothed
-    assert image.max() == 0, "the image itself stays as it is"
+    assert image.max() == 0, "the image itself does not change"
 
 
-def test_unclear_joints_are_left_out_and_far_ones_are_harmless() -> None:
+def test_joints_of_low_score_are_left_out_and_far_ones_are_harmless() -> None:
     keypoints = np.full((1, 17, 2), 1e9, np.float32)
     people = People(np.array([[0, 0, 10, 10]]), np.ones(1), keypoints, np.ones((1, 17)), np.ones(1))
     draw_people(np.zeros((50, 50, 3), np.uint8), people, SKELETON)
-    faint = People(np.array([[0, 0, 10, 10]]), np.ones(1), keypoints * 0 + 25, np.full((1, 17), 0.1), np.ones(1))
-    assert draw_people(np.zeros((50, 50, 3), np.uint8), faint, SKELETON)[20:, 20:].max() == 0
+    uncertain = People(np.array([[0, 0, 10, 10]]), np.ones(1), keypoints * 0 + 25, np.full((1, 17), 0.1), np.ones(1))
+    assert draw_people(np.zeros((50, 50, 3), np.uint8), uncertain, SKELETON)[20:, 20:].max() == 0
 
 
-def test_nobody() -> None:
+def test_an_image_without_people_does_not_change() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     np.testing.assert_array_equal(draw_people(image, People.empty(17), SKELETON), image)
 
 
-def test_boxes_alone_are_drawn_where_they_are() -> None:
+def test_boxes_are_drawn_at_their_place() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     picture = draw_boxes(image, np.float32([[10, 5, 50, 40]]))
     assert picture[5, 30].min() > 200
@@ -47,7 +47,7 @@ def test_boxes_alone_are_drawn_where_they_are() -> None:
     assert image.max() == 0
 
 
-def test_pictures_of_any_size_share_a_sheet() -> None:
+def test_a_contact_sheet_has_pictures_of_any_size() -> None:
     red = np.tile(np.uint8([200, 0, 0]), (30, 90, 1))
     green = np.tile(np.uint8([0, 200, 0]), (300, 100, 1))
     sheet = contact_sheet([red, green, red], columns=2, side=60)

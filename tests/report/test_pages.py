@@ -1,4 +1,4 @@
-"""The pages in real Chromium."""
+"""The pages, opened in Chromium."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from jobs.evaluate import main as evaluate
 from pipeline.evaluation import evaluate_run
 from pipeline.report.page import render
 from pipeline.report.run_page import write_report
+from pipeline.run import Run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -36,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, path: Path) -> Page:
-    """A page from its file, with no network; an error on its console fails the test."""
+    """A page opened from its file without network; an error on its console fails the test."""
     context = browser.new_context(viewport={"width": 1240, "height": 900}, offline=True)
     page = context.new_page()
     page.on("pageerror", lambda error: pytest.fail(f"{path}: {error}"))
@@ -47,7 +48,7 @@ def opened(browser: Browser, path: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of thirty photographs; the second's joints are less off. One file name is a piece of markup."""
+    """Two runs on 30 photographs; the second has more accurate joints. One file name is HTML markup."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "photos").mkdir()
     names = [*(f"photo-{i:03d}.jpg" for i in range(COUNT - 1)), EVIL]
@@ -66,11 +67,19 @@ def cells(page: Page, section: str, column: int) -> list[str]:
     return table.locator(f"tbody tr td:nth-child({column})").all_inner_texts()
 
 
-def test_the_page_of_a_run(browser: Browser, runs: Path) -> None:
+def test_the_page_of_a_run_has_all_sections(browser: Browser, runs: Path) -> None:
     page = opened(browser, runs / "now" / "report.html")
     assert page.title() == "now"
     headings = page.locator("h2").all_inner_texts()
-    assert [h.split()[0] for h in headings] == ["Numbers", "Compared", "Why", "Whose", "Worst", "Collection", "Images"]
+    assert [h.split()[0] for h in headings] == [
+        "Numbers",
+        "Compared",
+        "Error",
+        "Results",
+        "Worst",
+        "Collection",
+        "Images",
+    ]
     charts = page.locator("figure svg")
     assert charts.count() == 9
     for i in range(charts.count()):
@@ -83,10 +92,12 @@ def test_the_page_of_a_run(browser: Browser, runs: Path) -> None:
     assert pictures.count() == 12
     pictures.last.scroll_into_view_if_needed()
     page.wait_for_function("[...document.querySelectorAll('.pictures img')].at(-1).naturalWidth > 0")
+    for link in page.locator("nav a").all():
+        assert page.locator(link.get_attribute("href") or "none").count() == 1
     assert "joints: " in page.locator(".pictures figcaption").first.inner_text()
 
 
-def test_no_text_in_a_chart_lies_on_another(browser: Browser, runs: Path) -> None:
+def test_no_texts_of_a_chart_overlap(browser: Browser, runs: Path) -> None:
     page = opened(browser, runs / "now" / "report.html")
     charts = page.locator("figure svg").evaluate_all(
         """charts => charts.map(chart => [...chart.querySelectorAll('text')]
@@ -94,12 +105,12 @@ def test_no_text_in_a_chart_lies_on_another(browser: Browser, runs: Path) -> Non
             .map(text => [text.textContent, text.getBoundingClientRect().toJSON()]))"""
     )
     assert sum(map(len, charts)) > 100
-    assert "background" not in {text for chart in charts for text, _ in chart}, "too long to stand upright"
+    assert "background" not in {text for chart in charts for text, _ in chart}, "long names must be rotated"
     for chart in charts:
         for (a, one), (b, other) in combinations(chart, 2):
             across = min(one["right"], other["right"]) - max(one["left"], other["left"])
             along = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
-            assert across < 1 or along < 2, (a, b)  # lines of text are higher than their letters
+            assert across < 1 or along < 2, (a, b)  # the boxes of texts are higher than their letters
 
 
 def test_tables_sort_and_filter(browser: Browser, runs: Path) -> None:
@@ -107,23 +118,24 @@ def test_tables_sort_and_filter(browser: Browser, runs: Path) -> None:
     assert len(cells(page, "images", 1)) == COUNT
     table = page.locator("#images ~ div.table").first
     names = table.locator("th").all_inner_texts()
+    assert "false positives" in names
     cost = names.index("cost") + 1
     table.locator("th", has_text="cost").click()
-    down = [float(v) for v in cells(page, "images", cost) if v]
-    assert down == sorted(down, reverse=True)
+    descending = [float(v) for v in cells(page, "images", cost) if v]
+    assert descending == sorted(descending, reverse=True)
     table.locator("th", has_text="cost").click()
-    up = [float(v) for v in cells(page, "images", cost) if v]
-    assert up == sorted(up)
+    ascending = [float(v) for v in cells(page, "images", cost) if v]
+    assert ascending == sorted(ascending)
     table.locator("input").fill("photo-01 ok")
-    found = cells(page, "images", 1)
-    assert found
-    assert all(name.startswith("photo-01") for name in found)
-    assert f"of {len(found)} rows" in table.locator(".tools").inner_text()
+    matches = cells(page, "images", 1)
+    assert matches
+    assert all(name.startswith("photo-01") for name in matches)
+    assert f"of {len(matches)} rows" in table.locator(".tools").inner_text()
     table.locator("input").fill("unreadable")
     assert cells(page, "images", 2) == ["unreadable"]
 
 
-def test_names_stay_text(browser: Browser, runs: Path) -> None:
+def test_names_are_escaped(browser: Browser, runs: Path) -> None:
     page = opened(browser, runs / "now" / "report.html")
     page.locator("#images ~ div.table").first.locator("input").fill("onerror")
     assert cells(page, "images", 1) == [EVIL]
@@ -131,11 +143,11 @@ def test_names_stay_text(browser: Browser, runs: Path) -> None:
     assert page.locator("img[onerror]").count() == 0
 
 
-def test_two_runs_side_by_side(browser: Browser, runs: Path) -> None:
+def test_two_runs_are_compared(browser: Browser, runs: Path) -> None:
     page = opened(browser, runs / "now" / "report.html")
     tiles = page.locator("#comparison + .numbers .number").all_inner_texts()
     better, worse, same = (int(re.split(r"\s+", tile)[0]) for tile in tiles)
-    assert better > worse, "joints are less off"
+    assert better > worse, "the second run has more accurate joints"
     assert better + worse + same == COUNT
     numbers = page.locator("#comparison ~ div.table").first
     before, now, change = (
@@ -145,24 +157,22 @@ def test_two_runs_side_by_side(browser: Browser, runs: Path) -> None:
     assert change > 0
 
 
-def test_a_run_without_annotations_has_a_page_too(browser: Browser, runs: Path) -> None:
-    from pipeline.run import Run
-
+def test_a_run_without_annotations_has_a_page(browser: Browser, runs: Path) -> None:
     path = Path(write_report(Run.open(str(runs / "before"))))
     page = opened(browser, path)
     assert [h.split()[0] for h in page.locator("h2").all_inner_texts()] == ["Collection", "Images"]
     assert page.locator("figure svg").count() == 2
 
 
-def test_a_large_run_is_sampled(browser: Browser, tmp_path: Path) -> None:
-    """The page of many images holds the worst and some of the others, and no more."""
+def test_the_page_of_a_large_run_shows_a_sample(browser: Browser, tmp_path: Path) -> None:
+    """The table holds the images with the highest cost and a sample of the others."""
     (tmp_path / "photos").mkdir()
     names = [f"{i}.jpg" for i in range(5000)]
-    for name in names[:20]:  # planning makes sure that the first of a list are there
+    for name in names[:20]:  # planning checks that the first images of a list exist
         (tmp_path / "photos" / name).write_bytes(encode(gradient(60, 120)))
     truth = make_truth(tmp_path, names, people=1)
     run = make_run(tmp_path / "run", truth, tmp_path / "photos", shard_size=500)
-    path = Path(write_report(run, evaluate_run(run, str(truth), why=True)))
+    path = Path(write_report(run, evaluate_run(run, str(truth), analysis=True)))
     assert path.stat().st_size < 3e6
     page = opened(browser, path)
     table = page.locator("#images ~ div.table").first
@@ -173,18 +183,18 @@ def test_a_large_run_is_sampled(browser: Browser, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_a_hundred_thousand_images_opens_in_three_seconds(browser: Browser, tmp_path: Path) -> None:
+def test_the_page_of_100_000_images_opens_in_three_seconds(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     names = [f"{i}.jpg" for i in range(100_000)]
     (tmp_path / "photos" / "0.jpg").write_bytes(encode(gradient(60, 120)))
     truth = make_truth(tmp_path, names, people=1)
     run = make_run(tmp_path / "run", truth, tmp_path / "photos", shard_size=1000)
-    path = Path(write_report(run, evaluate_run(run, str(truth), why=True)))
+    path = Path(write_report(run, evaluate_run(run, str(truth), analysis=True)))
     assert path.stat().st_size < 5e6
-    began = time.monotonic()
+    start = time.monotonic()
     page = opened(browser, path)
     assert page.locator("#images ~ div.table").first.locator("tbody tr").count() > 0
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     print(f"{path.stat().st_size / 1e6:.1f} MB, opened in {seconds:.2f} s")
     assert seconds < 3
 

@@ -18,10 +18,10 @@ def settings(folder: str, **changes: object) -> Settings:
     return Settings.model_validate({**tree, **changes})
 
 
-def test_a_run_is_created_once_and_found_again(folder: str) -> None:
+def test_a_run_is_created_once_and_reopened(folder: str) -> None:
     run = Run.create(settings(folder))
     again = Run.create(settings(folder, fleet={"workers": 3}, draw=5))
-    assert again.fingerprint == run.fingerprint, "what cannot change a row does not count"
+    assert again.fingerprint == run.fingerprint, "settings that cannot change a row do not count"
     opened = Run.open(run.uri)
     assert opened.fingerprint == run.fingerprint
     assert opened.settings == run.settings
@@ -39,7 +39,7 @@ def test_a_run_is_created_once_and_found_again(folder: str) -> None:
         ({"compute": {"precision": "float32"}}, "compute.precision was 'auto', now 'float32'"),
     ],
 )
-def test_other_settings_are_refused_with_the_difference(folder: str, change: dict, named: str) -> None:
+def test_other_settings_are_refused_and_the_difference_is_named(folder: str, change: dict, named: str) -> None:
     run = Run.create(settings(folder))
     if "output" in change:
         change = {"output": {**change["output"], "uri": run.uri}}
@@ -47,21 +47,21 @@ def test_other_settings_are_refused_with_the_difference(folder: str, change: dic
         Run.create(settings(folder, **change))
 
 
-def test_other_weights_are_refused_though_their_name_is_the_same(tmp_path) -> None:
+def test_other_weights_of_the_same_name_are_refused(tmp_path) -> None:
     weights = tmp_path / "w.bin"
     weights.write_bytes(b"1")
-    told = {"pose": {"weights": str(weights)}}
-    run = Run.create(settings(str(tmp_path), **told))
+    changes = {"pose": {"weights": str(weights)}}
+    run = Run.create(settings(str(tmp_path), **changes))
     weights.write_bytes(b"2")
     with pytest.raises(RunRefused, match=r"digests\.pose\.weights was"):
-        Run.create(settings(str(tmp_path), **told))
+        Run.create(settings(str(tmp_path), **changes))
     weights.write_bytes(b"1")
     moved = tmp_path / "elsewhere.bin"
     moved.write_bytes(b"1")
     assert Run.create(settings(str(tmp_path), pose={"weights": str(moved)})).fingerprint == run.fingerprint
 
 
-def test_what_is_no_run_directory_is_refused(folder: str) -> None:
+def test_a_directory_that_is_not_a_run_is_refused(folder: str) -> None:
     with pytest.raises(RunRefused, match=r"has no run\.json"):
         Run.open(folder)
     run = Run.create(settings(folder))
@@ -72,17 +72,17 @@ def test_what_is_no_run_directory_is_refused(folder: str) -> None:
         Run.open(run.uri)
 
 
-def test_what_is_done_is_one_listing(folder: str) -> None:
+def test_existing_parts_are_done_and_not_quarantined(folder: str) -> None:
     for i in range(3):
         storage.write_bytes(storage.join(folder, "photos", f"{i}.jpg"), encode(gradient()))
-    told = settings(folder, input={"uri": storage.join(folder, "photos"), "shard_size": 1})
-    run = Run.create(told)
-    write_manifest(run.manifest_uri, plan_collection(told.input))
+    own = settings(folder, input={"uri": storage.join(folder, "photos"), "shard_size": 1})
+    run = Run.create(own)
+    write_manifest(run.manifest_uri, plan_collection(own.input))
     first, second, _ = run.manifest().counts
     assert run.parts() == {}
     storage.write_bytes(run.part_uri(first), b"12345")
     assert run.parts() == {first: 5}
     for shard in (first, second):
-        storage.write_bytes(run.quarantine_uri(shard), b'{"reason": "why"}')
-    assert run.quarantined() == {second: "why"}, "a shard that has a part by now is not quarantined"
+        storage.write_bytes(run.quarantine_uri(shard), b'{"reason": "decoder crashed"}')
+    assert run.quarantined() == {second: "decoder crashed"}, "a shard with a part is not quarantined"
     assert [s.id for s in run.manifest().shards(without=run.parts())] == list(run.manifest().counts)[1:]

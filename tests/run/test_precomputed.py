@@ -1,58 +1,65 @@
 import json
 
-import numpy as np
 import pytest
 from support.paths import DEMO
 
-from pipeline.run.precomputed import Precomputed, boxes_by_image
+from pipeline.coco.errors import AnnotationError
+from pipeline.run.precomputed import Precomputed
 from pipeline.settings.tree import Settings
 
 
-def test_boxes_of_annotations_and_of_results() -> None:
-    annotations = {
-        "annotations": [
-            {"image_id": 5, "category_id": 1, "iscrowd": 0, "bbox": [10, 20, 30, 40]},
-            {"image_id": 5, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 99, 99]},
-            {"image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [0, 0, 9, 9]},
-        ]
-    }
-    boxes = boxes_by_image("x", annotations)[5]
-    np.testing.assert_array_equal(boxes.xyxy, [[10, 20, 40, 60]])
-    assert boxes.scores.tolist() == [1]
-    results = boxes_by_image("x", [{"image_id": 5, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.25}])
-    assert results[5].scores.tolist() == [0.25]
-
-
-def test_the_demos_boxes_name_their_images() -> None:
+def test_boxes_of_the_demo_name_their_images() -> None:
     settings = {"input": "x", "detector": {"name": "given", "boxes": str(DEMO / "boxes.json")}}
-    given = Precomputed.load(Settings.model_validate(settings))
-    coco_id = given.coco_id("group.jpg")
-    boxes = given.boxes_of(coco_id)
+    precomputed = Precomputed.load(Settings.model_validate(settings))
+    coco_id = precomputed.coco_id("group.jpg")
+    boxes = precomputed.boxes_of(coco_id)
     assert boxes is not None
     assert len(boxes) == 3
-    nobody = given.boxes_of(None)
-    assert nobody is not None
-    assert len(nobody) == 0
+    unknown = precomputed.boxes_of(None)
+    assert unknown is not None
+    assert len(unknown) == 0
 
 
-def test_without_given_boxes_there_are_none() -> None:
-    given = Precomputed.load(Settings.model_validate({"input": "x", "detector": {"name": "whole_image"}}))
-    assert given.coco_id("a.jpg") is None
-    assert given.boxes_of(3) is None
+def test_without_given_boxes_precomputed_is_empty() -> None:
+    precomputed = Precomputed.load(Settings.model_validate({"input": "x", "detector": {"name": "whole_image"}}))
+    assert precomputed.coco_id("a.jpg") is None
+    assert precomputed.boxes_of(3) is None
 
 
-def test_boxes_that_nothing_ties_to_images_are_refused(tmp_path) -> None:
+def test_boxes_without_image_names_are_refused(tmp_path) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps([{"image_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]))
     detector = {"name": "given", "boxes": str(path)}
-    with pytest.raises(ValueError, match="give annotations: they tie ids to file names"):
+    with pytest.raises(ValueError, match="has image ids but no image names; set --annotations"):
         Precomputed.load(Settings.model_validate({"input": "photos", "detector": detector}))
     (tmp_path / "info.json").write_text('{"images": []}')
     with pytest.raises(ValueError, match="no `annotations` to evaluate against"):
         Precomputed.load(Settings.model_validate({"input": "photos", "annotations": str(tmp_path / "info.json")}))
-    with pytest.raises(ValueError, match=r"set detector\.boxes, or annotations"):
+    with pytest.raises(ValueError, match=r"needs --detector\.boxes or --annotations"):
         Precomputed.load(Settings.model_validate({"input": "photos", "detector": {"name": "given"}}))
+
+
+def test_files_of_boxes_that_cannot_be_used_are_named(tmp_path) -> None:
+    truth, path = tmp_path / "truth.json", tmp_path / "boxes.json"
+    truth.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}))
+    settings = {"input": "x", "annotations": str(truth), "detector": {"name": "given", "boxes": str(path)}}
     for content, message in (("{", "not valid JSON"), ("{}", "neither"), ('[{"bbox": [1]}]', "entry 0")):
         path.write_text(content)
-        with pytest.raises(ValueError, match=message):
-            Precomputed.load(Settings.model_validate({"input": "photos", "detector": detector}))
+        with pytest.raises(AnnotationError, match=f"{path}.*{message}"):
+            Precomputed.load(Settings.model_validate(settings))
+
+
+def test_boxes_of_another_category_than_the_annotations_person_are_refused(tmp_path) -> None:
+    truth, path = tmp_path / "truth.json", tmp_path / "boxes.json"
+    image = {"id": 1, "file_name": "a.jpg"}
+    categories = [{"id": 1, "name": "person"}, {"id": 7, "name": "train"}]
+    truth.write_text(json.dumps({"images": [image], "annotations": [], "categories": categories}))
+    settings = {"input": "x", "annotations": str(truth), "detector": {"name": "given", "boxes": str(path)}}
+    box = {"image_id": 1, "bbox": [0, 0, 9, 9], "score": 1}
+    path.write_text(json.dumps([{**box, "category_id": 0}]))
+    with pytest.raises(AnnotationError, match="category_id of the boxes is 0, the annotations' person is 1"):
+        Precomputed.load(Settings.model_validate(settings))
+    path.write_text(json.dumps([{**box, "category_id": 7}, {**box, "category_id": 1}]))
+    boxes = Precomputed.load(Settings.model_validate(settings)).boxes_of(1)
+    assert boxes is not None
+    assert len(boxes) == 1, "boxes of other categories are left out"

@@ -9,13 +9,13 @@ import pytest
 
 from pipeline import storage
 from pipeline.people import People
+from pipeline.run.columns import people_from_arrow
 from pipeline.run.tables import (
     Fold,
     ImageRow,
     Totals,
     encode_part,
     fold_parts,
-    people_from_arrow,
     plan_folds,
     read_footer,
     read_table,
@@ -34,35 +34,35 @@ def people(n: int, seed: int) -> People:
 def write_part(
     folder: str, shard: str, counts: list[int], candidates: bool = False, **metadata: object
 ) -> list[People]:
-    found = [people(n, i) for i, n in enumerate(counts)]
+    detected = [people(n, i) for i, n in enumerate(counts)]
     rows = [ImageRow(f"{shard}/{i}.jpg", f"/x/{i}.jpg", i, "ab", 640, 480, 1) for i in range(len(counts))]
     if counts and counts[-1] == 0:
         rows[-1] = ImageRow(f"{shard}/gone.jpg", "/x/gone.jpg", None, status="missing", error="no such file")
     data = encode_part(
         rows,
-        found,
-        found if candidates else None,
-        17,
+        detected,
+        detected if candidates else None,
+        People.empty(17),
         {"shard": shard, "fingerprint": "f", "skeleton": skeleton_metadata(SKELETON), **metadata},
     )
     storage.write_bytes(storage.join(folder, "parts", f"{shard}.parquet"), data)
-    return found
+    return detected
 
 
 def test_a_part_reads_back(folder: str) -> None:
-    found = write_part(folder, "s0", [2, 3, 0], candidates=True)
+    detected = write_part(folder, "s0", [2, 3, 0], candidates=True)
     table = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(folder, "parts", "s0.parquet"))))
     assert table.column_names[-2:] == ["people", "candidates"]
     assert read_footer(table.schema)["skeleton"]["joints"][0] == "nose"
     rows = table.to_pylist()
     assert [len(row["people"]) for row in rows] == [2, 3, 0]
-    np.testing.assert_array_equal(np.float32(rows[1]["people"][1]["keypoints"]), found[1].keypoints[1])
-    np.testing.assert_array_equal(np.float32(rows[1]["people"][1]["box"]), found[1].boxes[1])
+    np.testing.assert_array_equal(np.float32(rows[1]["people"][1]["keypoints"]), detected[1].keypoints[1])
+    np.testing.assert_array_equal(np.float32(rows[1]["people"][1]["box"]), detected[1].boxes[1])
     assert rows[2]["status"] == "missing"
 
 
-def test_folding_keeps_every_row_and_adds_up(folder: str) -> None:
-    found = write_part(folder, "s0", [2, 1, 3]) + write_part(folder, "s1", []) + write_part(folder, "s2", [1, 0])
+def test_folding_keeps_every_row_and_counts_them(folder: str) -> None:
+    detected = write_part(folder, "s0", [2, 1, 3]) + write_part(folder, "s1", []) + write_part(folder, "s2", [1, 0])
     counts = {"s0": 3, "s1": 0, "s2": 2}
     folds = plan_folds(dict.fromkeys(counts, 100), counts, 256)
     assert [f.parts for f in folds] == [counts]
@@ -70,7 +70,7 @@ def test_folding_keeps_every_row_and_adds_up(folder: str) -> None:
     assert totals == Totals(3, 5, 7, 4, Counter(ok=4, missing=1))
     tables = list(read_table(folder, "people"))
     merged = np.concatenate([people_from_arrow(t).keypoints for t in tables])
-    np.testing.assert_array_equal(merged, np.concatenate([p.keypoints for p in found]))
+    np.testing.assert_array_equal(merged, np.concatenate([p.keypoints for p in detected]))
     images = [row for t in read_table(folder, "images") for row in t.to_pylist()]
     assert [row["num_people"] for row in images] == [2, 1, 3, 1, 0]
     assert [row["shard"] for row in images] == ["s0"] * 3 + ["s2"] * 2
@@ -78,24 +78,28 @@ def test_folding_keeps_every_row_and_adds_up(folder: str) -> None:
 
 
 def test_duckdb_and_pandas_read_the_tables(tmp_path) -> None:
-    found = write_part(str(tmp_path), "s0", [2, 1])
+    detected = write_part(str(tmp_path), "s0", [2, 1])
     fold_parts(str(tmp_path), Fold("0.parquet", {"s0": 2}), "f")
     path = tmp_path / "tables" / "people" / "0.parquet"
     rows = duckdb.sql(
         f"select person, keypoints[10][2], keypoint_scores[10] from '{path}' order by image_id, person"
     ).fetchall()
-    assert rows[1] == (1, pytest.approx(found[0].keypoints[1, 9, 1]), pytest.approx(found[0].keypoint_scores[1, 9]))
+    assert rows[1] == (
+        1,
+        pytest.approx(detected[0].keypoints[1, 9, 1]),
+        pytest.approx(detected[0].keypoint_scores[1, 9]),
+    )
     import pandas
 
     frame = pandas.read_parquet(path)
     np.testing.assert_array_equal(
-        np.stack(frame["keypoint_scores"].to_list()), np.concatenate([p.keypoint_scores for p in found])
+        np.stack(frame["keypoint_scores"].to_list()), np.concatenate([p.keypoint_scores for p in detected])
     )
     ((metadata,),) = duckdb.sql(f"select value from parquet_kv_metadata('{path}') where key = 'posemill'").fetchall()
     assert json.loads(metadata)["skeleton"]["joints"][9] == "left_wrist"
 
 
-def test_folds_are_of_the_asked_size_and_deterministic() -> None:
+def test_folds_have_the_given_size_and_are_deterministic() -> None:
     counts = {f"s{i}": 10 for i in range(10)}
     sizes = {shard: 400_000 for shard in counts if shard != "s4"}
     folds = plan_folds(sizes, counts, 1)
@@ -105,9 +109,9 @@ def test_folds_are_of_the_asked_size_and_deterministic() -> None:
     assert len(plan_folds({"s0": 9_000_000}, counts, 1)) == 1
 
 
-def test_parts_that_do_not_belong_are_refused(folder: str) -> None:
+def test_parts_of_another_run_or_length_are_refused(folder: str) -> None:
     write_part(folder, "s0", [1, 1])
-    with pytest.raises(ValueError, match=r"s0\.parquet holds 2 images, the manifest says 3"):
+    with pytest.raises(ValueError, match=r"s0\.parquet has 2 images, the manifest has 3"):
         fold_parts(folder, Fold("0.parquet", {"s0": 3}), "f")
     with pytest.raises(ValueError, match="belongs to another run"):
         fold_parts(folder, Fold("0.parquet", {"s0": 2}), "g")

@@ -10,25 +10,26 @@ from pipeline.storage.retry import RetryPolicy, is_transient
 
 
 class Clock:
-    """Time that advances by sleeping only."""
+    """A fake clock that advances only by sleeping."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        self.waits: list[float] = []
+        self.delays: list[float] = []
         monkeypatch.setattr(retry.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(retry.time, "sleep", self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
-        self.waits.append(seconds)
+        self.delays.append(seconds)
 
 
 def failing(times: int, error: Exception):
-    left = [times]
+    """An operation that raises the error `times` times, then returns "done"."""
+    remaining = [times]
 
     def operation() -> str:
-        if left[0]:
-            left[0] -= 1
+        if remaining[0]:
+            remaining[0] -= 1
             raise error
         return "done"
 
@@ -38,44 +39,46 @@ def failing(times: int, error: Exception):
 BUSY = OSError(errno.EBUSY, "Please reduce your request rate.")
 
 
-def test_waits_double_with_jitter_up_to_a_bound(monkeypatch, caplog) -> None:
-    clock, patient = Clock(monkeypatch), RetryPolicy(300)
+def test_delays_double_with_jitter_up_to_a_maximum(monkeypatch, caplog) -> None:
+    clock, policy = Clock(monkeypatch), RetryPolicy(300)
     with caplog.at_level(logging.WARNING):
-        assert patient.with_retries(failing(12, BUSY)) == "done"
-        assert patient.with_retries(failing(1, BUSY)) == "done"
-        assert patient.with_retries(failing(1, ConnectionResetError(errno.ECONNRESET, "gone"))) == "done"
-    for i, wait in enumerate(clock.waits[:12]):
+        assert policy.call(failing(12, BUSY)) == "done"
+        assert policy.call(failing(1, BUSY)) == "done"
+        assert policy.call(failing(1, ConnectionResetError(errno.ECONNRESET, "gone"))) == "done"
+    for i, delay in enumerate(clock.delays[:12]):
         longest = min(20.0, 0.25 * 2**i)
-        assert longest / 2 <= wait <= longest
-    assert len({round(w / min(20.0, 0.25 * 2**i), 6) for i, w in enumerate(clock.waits[:12])}) == 12
-    assert len(caplog.records) == 2, "each kind is told once"
-    patient.with_retries(failing(1, OSError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.1', 80)")))
-    patient.with_retries(failing(1, OSError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.2', 80)")))
-    assert patient.take_retries()["ConnectionRefusedError ECONNREFUSED"] == 2, "addresses don't make kinds"
-    patient.with_retries(failing(13, BUSY))
-    patient.with_retries(failing(1, ConnectionResetError(errno.ECONNRESET, "gone")))
+        assert longest / 2 <= delay <= longest
+    assert len({round(delay / min(20.0, 0.25 * 2**i), 6) for i, delay in enumerate(clock.delays[:12])}) == 12
+    assert len(caplog.records) == 2, "each kind of error is logged once"
+    policy.call(failing(1, OSError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.1', 80)")))
+    policy.call(failing(1, OSError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.2', 80)")))
+    assert policy.take_retries()["ConnectionRefusedError ECONNREFUSED"] == 2, (
+        "errors that differ only in the address are one kind"
+    )
+    policy.call(failing(13, BUSY))
+    policy.call(failing(1, ConnectionResetError(errno.ECONNRESET, "gone")))
     assert "EBUSY" in caplog.text
-    assert sorted(patient.take_retries().values()) == [1, 13]
-    assert not patient.take_retries()
+    assert sorted(policy.take_retries().values()) == [1, 13]
+    assert not policy.take_retries()
 
 
-def test_patience_ends(monkeypatch) -> None:
+def test_retries_end_after_the_time_limit(monkeypatch) -> None:
     clock = Clock(monkeypatch)
     with pytest.raises(OSError, match="reduce"):
-        RetryPolicy(30).with_retries(failing(1000, BUSY))
+        RetryPolicy(30).call(failing(1000, BUSY))
     assert 10 < clock.now <= 30
     clock.now = 0.0
     with pytest.raises(OSError, match="reduce"):
-        RetryPolicy(30).with_retries(failing(1000, BUSY), unanswered=3)
+        RetryPolicy(30).call(failing(1000, BUSY), no_answer_seconds=3)
     assert clock.now <= 3
     clock.now = 0.0
     later = ClientResponseError(None, (), status=429)  # type: ignore[arg-type]
-    assert RetryPolicy(30).with_retries(failing(5, later), unanswered=3) == "done"
+    assert RetryPolicy(30).call(failing(5, later), no_answer_seconds=3) == "done"
     assert clock.now > 3
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "transient"),
     [
         (BUSY, True),
         (TimeoutError(), True),
@@ -90,10 +93,10 @@ def test_patience_ends(monkeypatch) -> None:
         (ValueError("no"), False),
     ],
 )
-def test_what_passes(monkeypatch, error: Exception, passing: bool) -> None:
-    assert is_transient(error) == passing
+def test_only_transient_errors_are_retried(monkeypatch, error: Exception, transient: bool) -> None:
+    assert is_transient(error) == transient
     clock = Clock(monkeypatch)
-    if not passing:
+    if not transient:
         with pytest.raises(type(error)):
-            RetryPolicy().with_retries(failing(1, error))
-        assert not clock.waits
+            RetryPolicy().call(failing(1, error))
+        assert not clock.delays

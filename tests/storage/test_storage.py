@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -8,9 +9,10 @@ from support.faults import FAULTS
 from support.s3 import S3Server
 
 from pipeline import storage
+from pipeline.storage import filesystems
 
 
-def test_what_is_written_is_read(folder: str) -> None:
+def test_written_bytes_are_read_back(folder: str) -> None:
     uri = storage.join(folder, "a", "b.bin")
     assert not storage.exists(uri)
     storage.write_bytes(uri, b"hello")
@@ -31,14 +33,14 @@ def test_listing_is_in_path_order_and_recursive(folder: str) -> None:
     assert all(size > 0 and etag for size, etag in again.values())
 
 
-def test_a_listing_sees_what_was_just_written(folder: str) -> None:
+def test_a_listing_contains_objects_that_were_just_written(folder: str) -> None:
     storage.write_bytes(storage.join(folder, "1"), b"1")
     assert len(list(storage.list_files(folder))) == 1
     storage.write_bytes(storage.join(folder, "2"), b"2")
     assert len(list(storage.list_files(folder))) == 2
 
 
-def test_a_stream_that_fails_leaves_nothing(folder: str) -> None:
+def test_a_failed_write_creates_no_object(folder: str) -> None:
     uri = storage.join(folder, "table.bin")
     with pytest.raises(RuntimeError, match="cut"), storage.open_write(uri) as stream:
         stream.write(b"x" * 12_000_000)
@@ -51,7 +53,7 @@ def test_a_stream_that_fails_leaves_nothing(folder: str) -> None:
     assert [storage.basename(e.uri) for e in storage.list_files(folder)] == ["table.bin"]
 
 
-def test_a_missing_object_is_named(folder: str) -> None:
+def test_errors_name_the_missing_object(folder: str) -> None:
     uri = storage.join(folder, "nothing.jpg")
     with pytest.raises(storage.MissingObject, match=r"nothing\.jpg"):
         storage.read_bytes(uri)
@@ -60,7 +62,7 @@ def test_a_missing_object_is_named(folder: str) -> None:
     storage.delete(uri)
 
 
-def test_many_are_read_in_order_with_failures_in_place(folder: str) -> None:
+def test_read_many_keeps_the_order_and_yields_exceptions_in_place(folder: str) -> None:
     uris = [storage.join(folder, f"{i}") for i in range(100)]
     for i, uri in enumerate(uris):
         if i % 10:
@@ -72,14 +74,16 @@ def test_many_are_read_in_order_with_failures_in_place(folder: str) -> None:
             assert isinstance(data, storage.MissingObject)
 
 
-def test_glob(folder: str) -> None:
+def test_glob_files_lists_the_matching_objects(folder: str) -> None:
     for name in ("a/1.jpg", "a/2.png", "b/3.jpg"):
         storage.write_bytes(storage.join(folder, name), b"x")
-    found = [e.uri.removeprefix(folder + "/") for e in storage.glob_files(storage.join(folder, "*/*.jpg"))]
-    assert found == ["a/1.jpg", "b/3.jpg"]
+    matches = [e.uri.removeprefix(folder + "/") for e in storage.glob_files(storage.join(folder, "*/*.jpg"))]
+    assert matches == ["a/1.jpg", "b/3.jpg"]
 
 
-def test_remote_files_are_copied_once(s3_server: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_object_is_downloaded_once_per_content(
+    s3_server: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("POSEMILL_CACHE", str(tmp_path))
     uri = f"{s3_server}/weights/net.bin"
     storage.write_bytes(uri, b"weights")
@@ -92,14 +96,14 @@ def test_remote_files_are_copied_once(s3_server: str, tmp_path, monkeypatch: pyt
     assert storage.local_copy(uri).read_bytes() == b"other weights"
 
 
-def test_credentials_that_are_refused_say_nothing_about_an_object(s3_server: str, monkeypatch) -> None:
+def test_refused_credentials_are_not_an_error_of_the_object(s3_server: str, monkeypatch) -> None:
     uri = f"{s3_server}/mine"
     storage.write_bytes(uri, b"x")
-    stranger = fsspec.filesystem("s3", key="posemilltestkey", secret="another", skip_instance_cache=True)
-    monkeypatch.setattr(door, "filesystem", lambda protocol: stranger)
+    other_user = fsspec.filesystem("s3", key="posemilltestkey", secret="another", skip_instance_cache=True)
+    monkeypatch.setattr(filesystems, "filesystem", lambda protocol: other_user)
     with pytest.raises(storage.CredentialsRefused, match="refuses the credentials of this process"):
         storage.read_bytes(uri)
-    assert not issubclass(storage.CredentialsRefused, PermissionError), "which is an image's own matter"
+    assert not issubclass(storage.CredentialsRefused, PermissionError), "a PermissionError is attributed to the image"
 
 
 def test_written_files_are_readable_by_others(tmp_path) -> None:
@@ -108,45 +112,45 @@ def test_written_files_are_readable_by_others(tmp_path) -> None:
     assert os.stat(uri).st_mode & 0o044 == 0o044
 
 
-def test_an_unknown_protocol_is_named() -> None:
+def test_the_error_names_an_unknown_protocol() -> None:
     with pytest.raises(ValueError, match="nosuch://"):
         storage.exists("nosuch://bucket/x")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_trouble_that_passes_is_waited_out(s3_server: str, s3_under_fire: S3Server, fault: str, tmp_path) -> None:
-    faults = s3_under_fire.faults
-    uri = f"{s3_server}/trouble/{fault}"
+def test_transient_errors_are_retried(s3_server: str, s3_under_fire: S3Server, fault: str, tmp_path) -> None:
+    proxy = s3_under_fire.faults
+    uri = f"{s3_server}/transient/{fault}"
     data = os.urandom(300_000)
-    faults.share, faults.faults, faults.stall_seconds = 0.2, (fault,), 0.2
+    proxy.share, proxy.kinds, proxy.stall_seconds = 0.2, (fault,), 0.2
     for i in range(4):
         storage.write_bytes(f"{uri}/{i}", data)
     with storage.open_write(f"{uri}/4") as stream:
         stream.write(data)
     assert [e.size for e in storage.list_files(uri)] == [len(data)] * 5
-    assert all(found == data for found in storage.read_many(list(storage.list_files(uri)), len(data) + 1))
+    assert all(content == data for content in storage.read_many(list(storage.list_files(uri)), len(data) + 1))
     with storage.open_read(f"{uri}/4") as stream:
         assert stream.read() == data
     assert storage.exists(f"{uri}/4")
     assert not storage.exists(f"{uri}/5")
     storage.delete(f"{uri}/4")
-    faults.share = 0.0
+    proxy.share = 0.0
     assert not storage.exists(f"{uri}/4")
-    assert faults.done[fault]
+    assert proxy.done[fault]
 
 
-def test_a_server_that_is_away_for_seconds(s3_server: str, s3_under_fire: S3Server) -> None:
-    uri = f"{s3_server}/away"
+def test_a_server_outage_of_seconds_is_not_a_missing_object(s3_server: str, s3_under_fire: S3Server) -> None:
+    uri = f"{s3_server}/outage"
     storage.write_bytes(uri, b"here")
     s3_under_fire.kill()
-    back = threading.Timer(5, s3_under_fire.start)
-    back.start()
-    assert storage.is_file(uri), "no answer is not the answer no"
-    back.join()
+    restart = threading.Timer(5, s3_under_fire.start)
+    restart.start()
+    assert storage.is_file(uri)
+    restart.join()
 
 
 @pytest.mark.parametrize("change", [b"HERE", b"longer"])
-def test_an_object_that_changed_since_it_was_listed_is_named(folder: str, change: bytes) -> None:
+def test_the_error_names_an_object_that_changed_since_it_was_listed(folder: str, change: bytes) -> None:
     uri = storage.join(folder, "x.bin")
     storage.write_bytes(uri, b"here")
     (listed,) = storage.list_files(folder)
@@ -160,3 +164,36 @@ def test_an_object_that_changed_since_it_was_listed_is_named(folder: str, change
         storage.read_entry(listed, 100)
     with pytest.raises(storage.ChangedObject, match=r"x\.bin has changed"), storage.open_read(uri, listed=listed):
         pass
+
+
+def listed_names(folder: Path) -> list[str]:
+    return [entry.uri.removeprefix(f"{folder}/") for entry in storage.list_files(str(folder))]
+
+
+def test_a_linked_folder_with_a_similar_name_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "in" / "photos2").mkdir(parents=True)
+    (tmp_path / "in" / "photos").mkdir()
+    (tmp_path / "in" / "photos" / "a.jpg").touch()
+    (tmp_path / "in" / "photos2" / "more").symlink_to("../photos")
+    assert listed_names(tmp_path / "in") == ["photos/a.jpg", "photos2/more/a.jpg"]
+
+
+def test_a_link_to_a_folder_above_it_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "in" / "a" / "1.jpg").touch()
+    for name, target in (("self", "."), ("parent", ".."), ("root", "../.."), ("outside", "../../..")):
+        (tmp_path / "in" / "a" / "b" / name).symlink_to(target)
+    (tmp_path / "link").symlink_to("in")
+    names = ["a/1.jpg", "a/b/outside", "a/b/parent", "a/b/root", "a/b/self"]
+    assert listed_names(tmp_path / "in") == names
+    assert listed_names(tmp_path / "link") == names
+
+
+def test_folders_that_link_to_each_other_are_listed_once_per_link(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / f"{name}.jpg").touch()
+        (tmp_path / "in" / name / "link").symlink_to(f"../{other}")
+    assert listed_names(tmp_path / "in") == [
+        "a/a.jpg", "a/link/b.jpg", "a/link/link", "b/b.jpg", "b/link/a.jpg", "b/link/link",
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Annotations and detections made for tests of the evaluation."""
+"""Synthetic annotations and detections for tests of the evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AREA = 100.0 * 200
 
 
 def made_up(seed: int) -> tuple[dict, list[dict], list[dict]]:
-    """Annotations with crowds, people without keypoints and images without people; jittered and invented results."""
+    """Annotations with crowds, people without keypoints and images without people; jittered and random results."""
     r = np.random.default_rng(seed)
     truth: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     poses, boxes = [], []
@@ -46,7 +46,7 @@ def made_up(seed: int) -> tuple[dict, list[dict], list[dict]]:
                 poses.append({"image_id": image, "category_id": 1, "keypoints": values, "score": score})
                 box = (np.array([x, y, w, h]) + r.normal(0, 8, 4)).tolist()
                 boxes.append({"image_id": image, "category_id": 1, "bbox": box, "score": score})
-        for _ in range(22 if image == 4 else 1):  # more than the twenty that count
+        for _ in range(22 if image == 4 else 1):  # more than the 20 that count
             values = (r.random(51) * 300).tolist()
             poses.append({"image_id": image, "category_id": 1, "keypoints": values, "score": float(r.random())})
     return truth, poses, boxes
@@ -64,17 +64,17 @@ def person(x: float) -> np.ndarray:
 
 
 def ground_truth(*people: np.ndarray) -> GroundTruth:
-    none = np.zeros(len(people), bool)
+    no = np.zeros(len(people), bool)
     boxes = np.array([[0, 0, 100, 200.0]] * len(people))
     heads = np.full(len(people), 50.0)
-    return GroundTruth(boxes, np.full(len(people), AREA), none, none, np.array(people), heads)
+    return GroundTruth(boxes, np.full(len(people), AREA), no, no, np.array(people), heads)
 
 
-def detections(*poses: np.ndarray, certain: list[float] | None = None) -> Detections:
+def detections(*poses: np.ndarray, pose_scores: list[float] | None = None) -> Detections:
     keypoints = np.array(poses)[..., :2]
-    number = np.array(certain if certain else np.linspace(0.9, 0.5, len(poses)))
-    scores = np.full(keypoints.shape[:2], 0.5)
-    return Detections(np.zeros((len(poses), 4)), np.full(len(poses), AREA), number, keypoints, scores)
+    scores = np.array(pose_scores if pose_scores else np.linspace(0.9, 0.5, len(poses)))
+    joint_scores = np.full(keypoints.shape[:2], 0.5)
+    return Detections(np.zeros((len(poses), 4)), np.full(len(poses), AREA), scores, keypoints, joint_scores)
 
 
 def one_image(people: GroundTruth, poses: Detections, **labels: int) -> EvalImages:

@@ -1,4 +1,4 @@
-"""A proxy before the S3 server that does what networks and busy servers do to some of the requests."""
+"""A proxy in front of the S3 server that injects network faults and server errors into some of the requests."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 FAULTS = ("slow_down", "reset", "truncated", "stall", "lost_answer")
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-_OF_A_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
+_HOP_BY_HOP_HEADERS = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
 
 class FaultProxy:
-    """Passes requests on to the server; a share of them suffers.
+    """Forwards requests to the server, and injects faults into a share of them.
 
     Attributes:
-        port: where it listens.
-        share: of the requests, 0 to 1.
-        faults: which of FAULTS, in turn.
-        stall_seconds: how long a stalled request waits.
-        done: how often each fault was done.
+        port: the port on which the proxy listens.
+        share: share of the requests with a fault, 0 to 1.
+        kinds: the faults to inject, of FAULTS, one after another.
+        stall_seconds: delay of a stalled request.
+        done: number of injected faults by kind.
     """
 
     def __init__(self, server_port: int, port: int = 0, seed: int = 0) -> None:
         self.share = 0.0
-        self.faults: tuple[str, ...] = FAULTS
+        self.kinds: tuple[str, ...] = FAULTS
         self.stall_seconds = 10.0
         self.done: Counter[str] = Counter()
         self._random = random.Random(seed)
@@ -43,7 +43,7 @@ class FaultProxy:
             def handle_one_request(self) -> None:
                 try:
                     super().handle_one_request()
-                except OSError:  # the other side is gone, or was sent away
+                except OSError:  # the connection was reset, by the client or by this proxy
                     self.close_connection = True
 
             def __getattr__(self, name: str) -> object:
@@ -67,7 +67,7 @@ class FaultProxy:
         with self._lock:
             if self._random.random() >= self.share:
                 return None
-            fault = self.faults[self.done.total() % len(self.faults)]
+            fault = self.kinds[self.done.total() % len(self.kinds)]
             self.done[fault] += 1
             return fault
 
@@ -91,7 +91,7 @@ class FaultProxy:
             answer = server.getresponse()
             content = answer.read()
         except OSError:
-            _reset(handler)  # no server behind the proxy
+            _reset(handler)  # the server is down
             return
         finally:
             server.close()
@@ -100,7 +100,7 @@ class FaultProxy:
             return
         handler.send_response_only(answer.status, answer.reason)
         for name, value in answer.getheaders():
-            if name.lower() not in _OF_A_HOP:
+            if name.lower() not in _HOP_BY_HOP_HEADERS:
                 handler.send_header(name, value)
         length = answer.getheader("Content-Length") if handler.command == "HEAD" else len(content)
         if length is not None:
@@ -112,7 +112,7 @@ class FaultProxy:
 
 
 def _reset(handler: BaseHTTPRequestHandler) -> None:
-    """End the connection as a dying machine would: with a reset, not a goodbye."""
+    """Abort the connection with a TCP reset, as when a machine crashes."""
     handler.wfile.flush()
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.close_connection = True

@@ -1,4 +1,4 @@
-"""Runs made up here: tables without networks, and annotations that fit them."""
+"""Synthetic runs: tables without networks, and annotations that fit them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import storage
+from pipeline.images import DecodeLimits
 from pipeline.people import People
 from pipeline.run import Run
-from pipeline.run.tables import ImageRow, encode_part, fold_parts, plan_folds, skeleton_metadata
+from pipeline.run.reduction import reduce_run
+from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
 from pipeline.settings.tree import Settings
 from pipeline.skeletons import SKELETONS
 from pipeline.sources import read_shard
 
 SKELETON = SKELETONS["coco17"]
+LIMITS = DecodeLimits(max_megabytes=1)
 _BODY = np.random.default_rng(1).random((17, 2)) * (40, 90)
 
 
 def make_truth(folder: Path, names: list[str], people: int = 2) -> Path:
-    """Annotations of so many people in each image; every seventh has nobody."""
+    """Annotations with `people` people in each image; every seventh image has none."""
     r = np.random.default_rng(0)
     images, annotations = [], []
     for number, name in enumerate(names, 1):
@@ -46,7 +49,10 @@ def make_truth(folder: Path, names: list[str], people: int = 2) -> Path:
 
 
 def make_run(folder: Path, truth: Path, photos: Path, off: float = 4.0, shard_size: int = 1000) -> Run:
-    """A reduced run on the images of the annotations, whose joints are off by so many pixels."""
+    """A reduced run on the annotated images; its joints are the annotated ones with noise of `off` pixels.
+
+    Images whose id is 3 modulo 50 are unreadable.
+    """
     content = json.loads(truth.read_text())
     settings = Settings.model_validate(
         {
@@ -58,16 +64,16 @@ def make_run(folder: Path, truth: Path, photos: Path, off: float = 4.0, shard_si
         }
     )
     run = Run.create(settings)
-    group_by_image: dict[int, list[np.ndarray]] = {}
+    poses_by_image: dict[int, list[np.ndarray]] = {}
     for annotation in content["annotations"]:
         joints = np.array(annotation["keypoints"]).reshape(17, 3)[:, :2]
-        group_by_image.setdefault(annotation["image_id"], []).append(joints)
+        poses_by_image.setdefault(annotation["image_id"], []).append(joints)
     ids = {image["file_name"]: image["id"] for image in content["images"]}
     r = np.random.default_rng(2)
     for shard in run.plan().shards():
-        rows, everybody = [], []
-        for image in read_shard(shard, 1):  # the bytes are not needed, only the names
-            poses = np.array(group_by_image.get(ids[image.key], np.zeros((0, 17, 2)))).reshape(-1, 17, 2)
+        rows, people = [], []
+        for image in read_shard(shard, LIMITS):
+            poses = np.array(poses_by_image.get(ids[image.key], np.zeros((0, 17, 2)))).reshape(-1, 17, 2)
             poses = poses + r.normal(0, off * (1 + ids[image.key] % 3), poses.shape)
             status = "unreadable" if ids[image.key] % 50 == 3 else "ok"
             poses = poses[:0] if status != "ok" else poses
@@ -78,11 +84,8 @@ def make_run(folder: Path, truth: Path, photos: Path, off: float = 4.0, shard_si
             )
             boxes = np.concatenate([poses.min(axis=1), poses.max(axis=1)], axis=1) if len(poses) else np.zeros((0, 4))
             scores = np.clip(r.normal(0.6, 0.2, (len(poses), 17)), 0, 1)
-            everybody.append(People(boxes, np.ones(len(poses)), poses, scores, scores.sum(axis=1)))
+            people.append(People(boxes, np.ones(len(poses)), poses, scores, scores.sum(axis=1)))
         metadata = {"shard": shard.id, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
-        storage.write_bytes(run.part_uri(shard.id), encode_part(rows, everybody, None, 17, metadata))
-    counts = run.manifest().counts
-    for fold in plan_folds(run.parts(), counts, 64):
-        fold_parts(run.uri, fold, run.fingerprint)
-    storage.write_bytes(run.path("totals.json"), json.dumps({"complete": True}).encode())
+        storage.write_bytes(run.part_uri(shard.id), encode_part(rows, people, None, People.empty(17), metadata))
+    reduce_run(run)
     return run

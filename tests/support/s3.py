@@ -1,4 +1,4 @@
-"""A real S3 server on this machine."""
+"""A local S3 server for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ S3_ENVIRONMENT = {
 
 
 class S3Server:
-    """A real S3 server on this machine, which can be killed and started again, behind a proxy that can do it harm.
+    """A local S3 server (rclone) that can be killed and restarted, behind a proxy that injects faults.
 
     Attributes:
         faults: the proxy.
@@ -38,15 +38,15 @@ class S3Server:
     def start(self) -> None:
         keys = f"{S3_ENVIRONMENT['AWS_ACCESS_KEY_ID']},{S3_ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}"
         rclone = Path(sys.executable).parent / "rclone"
-        told = ["--auth-key", keys, "--addr", f"127.0.0.1:{self._port}", "--vfs-cache-mode=off"]
+        options = ["--auth-key", keys, "--addr", f"127.0.0.1:{self._port}", "--vfs-cache-mode=off"]
         with (self._root.parent / "log").open("ab") as log:
-            self._process = subprocess.Popen([rclone, "serve", "s3", *told, self._root], stdout=log, stderr=log)
+            self._process = subprocess.Popen([rclone, "serve", "s3", *options, self._root], stdout=log, stderr=log)
         for _ in range(100):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self._port)) == 0:
                     return
             time.sleep(0.1)
-        raise RuntimeError("rclone serve s3 did not come up")
+        raise RuntimeError("rclone serve s3 did not start within 10 s")
 
     def kill(self) -> None:
         assert self._process

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from pipeline.settings.flags import SettingsError, as_flags, parse_settings
@@ -9,11 +11,11 @@ from pipeline.sweep.trials import Trial, by_networks, trials_of
 BASE = {"input": "s3://b/photos", "detector": {"name": "darknet", "weights": "s3://b/a.weights", "confidence": 0.2}}
 
 
-def sweep(**told) -> SweepSettings:
-    return SweepSettings.model_validate({"annotations": "s3://b/a.json", "base": BASE, **told})
+def sweep(**settings) -> SweepSettings:
+    return SweepSettings.model_validate({"annotations": "s3://b/a.json", "base": BASE, **settings})
 
 
-def test_a_grid_is_every_combination_and_its_last_setting_changes_first() -> None:
+def test_a_grid_is_every_combination_and_its_last_setting_changes_fastest() -> None:
     grid = {"suppression.kind": ["pose", "oks"], "pose.flip_test": [False, True]}
     trials = trials_of(sweep(grid=grid))
     assert [tuple(t.varied.values()) for t in trials] == [
@@ -27,7 +29,7 @@ def test_a_grid_is_every_combination_and_its_last_setting_changes_first() -> Non
     assert all(t.settings.detector.weights == "s3://b/a.weights" for t in trials)
 
 
-def test_random_draws_differ_and_are_the_same_each_time() -> None:
+def test_random_draws_are_distinct_and_reproducible() -> None:
     values = {f"suppression.{name}": [0.1 * i for i in range(1, 40)] for name in ("gamma", "mu", "delta1", "delta2")}
     first = [t.varied for t in trials_of(sweep(random=values, draws=30))]
     assert len({tuple(v.values()) for v in first}) == 30
@@ -37,29 +39,32 @@ def test_random_draws_differ_and_are_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("settings", "message"),
     [
         ({"grid": {"suppression.gama": [1]}}, "suppression.gama is unknown; did you mean suppression.gamma?"),
         ({"grid": {"suppression.gamma": ["many"]}}, "suppression.gamma is 'many'"),
         ({"grid": {"suppression.gamma": []}}, "suppression.gamma has no values to try"),
-        ({"grid": {"input.shard_size": [1]}}, "input.shard_size cannot be tried"),
-        ({"trials": [{"detector.name": "given", "detector.confidence": 0.5}]}, "given boxes are taken as they are"),
+        ({"grid": {"input.shard_size": [1]}}, "input.shard_size cannot be varied"),
+        (
+            {"trials": [{"detector.name": "given", "detector.confidence": 0.5}]},
+            "detector.confidence cannot be varied: it does not apply to --detector.name given",
+        ),
     ],
 )
-def test_mistakes_are_named(told: dict, message: str) -> None:
+def test_wrong_settings_are_named(settings: dict, message: str) -> None:
     with pytest.raises(SettingsError, match=message.replace("?", r"\?")):
-        trials_of(sweep(**told))
+        trials_of(sweep(**settings))
 
 
-def test_one_form_and_annotations_are_needed() -> None:
+def test_exactly_one_form_and_annotations_are_required() -> None:
     assert sweep(grid={"pose.batch": [1]}).problem() is None
-    assert "told: none" in str(sweep().problem())
-    assert "told: grid, random" in str(sweep(grid={"a": [1]}, random={"b": [1]}).problem())
-    assert "annotations is none" in str(sweep(grid={"a": [1]}, annotations=None).problem())
+    assert "must be set, not none" in str(sweep().problem())
+    assert "must be set, not grid and random" in str(sweep(grid={"a": [1]}, random={"b": [1]}).problem())
+    assert "--annotations is none" in str(sweep(grid={"a": [1]}, annotations=None).problem())
 
 
-def test_trials_share_the_run_of_their_networks() -> None:
-    """It keeps candidates down to the lowest confidence, and has the same suppression whatever is tried after it."""
+def test_trials_with_the_same_networks_share_a_run() -> None:
+    """The run stores candidates down to the lowest confidence, and always has the default suppression."""
     grid = {"pose.flip_test": [False, True], "detector.confidence": [0.3, 0.1], "suppression.gamma": [5, 9]}
     groups = by_networks(trials_of(sweep(grid=grid)))
     assert [(s.pose.flip_test, len(trials)) for s, trials in groups] == [(False, 4), (True, 4)]
@@ -69,7 +74,7 @@ def test_trials_share_the_run_of_their_networks() -> None:
         assert settings.suppression == Settings().suppression
 
 
-def test_a_command_makes_the_same_settings_again() -> None:
+def test_the_command_of_a_trial_has_its_settings() -> None:
     varied = {
         "suppression.gamma": 9,
         "pose.flip_test": True,
@@ -85,26 +90,21 @@ def test_a_command_makes_the_same_settings_again() -> None:
 
 
 def row(ap: float, speed: float | None) -> Row:
-    class Numbers:
-        pass
-
-    numbers = Numbers()
-    numbers.ap = ap  # type: ignore[attr-defined]
-    return Row(Trial({}, Settings()), numbers, 0, speed, None, "")  # type: ignore[arg-type]
+    return Row(Trial({}, Settings()), SimpleNamespace(ap=ap), 0, speed, None, "")  # type: ignore[arg-type]
 
 
-def test_the_front_is_what_nothing_beats_in_both() -> None:
+def test_the_pareto_front_of_ap_and_speed() -> None:
     rows = [row(0.5, 1.0), row(0.4, 5.0), row(0.3, 4.0), row(0.2, 9.0), row(0.5, 0.5), row(0.9, None), row(0.4, 5.0)]
     assert pareto(rows) == [True, True, False, True, False, False, True]
     assert [r.metrics.ap for r in ranked(rows)] == [0.9, 0.5, 0.5, 0.4, 0.4, 0.3, 0.2]
 
 
-def test_a_run_that_is_there_has_told_the_base() -> None:
-    assert "run and base are both told" in str(sweep(grid={"pose.batch": [1]}, run="out/run1").problem())
+def test_a_stored_run_and_base_settings_cannot_be_combined() -> None:
+    assert "--run and --base.* cannot be combined" in str(sweep(grid={"pose.batch": [1]}, run="out/run1").problem())
     assert sweep(grid={"pose.batch": [1]}, run="out/run1", base={}).problem() is None
 
 
-def test_paths_of_trials_hold_in_every_process(tmp_path, monkeypatch) -> None:
+def test_paths_of_trials_are_absolute(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (trial,) = trials_of(sweep(trials=[{"pose.weights": "b.pth"}]))
     assert trial.settings.pose.weights == str(tmp_path / "b.pth")

@@ -173,7 +173,7 @@ def test_a_run_that_a_plain_machine_went_on_with(task: str, collection, tmp_path
         "for name in ('ray', 'pydantic', 'fsspec', 'pyarrow', 'safetensors', 'yaml', 'simplejpeg', 'tensorboard'):\n"
         "    sys.modules[name] = None\n"
         "import pathlib, runpy\n"
-        "runpy.run_path('infra/train_plain.py')['main'](*map(pathlib.Path, sys.argv[1:]))\n"
+        "runpy.run_path('infra/weights/train_plain.py')['main'](*map(pathlib.Path, sys.argv[1:]))\n"
     )
     plain = subprocess.run(
         [sys.executable, "-c", code, str(there), str(cache), *([str(cfg)] if task == "detector" else [])],
@@ -191,7 +191,7 @@ def test_a_run_that_a_plain_machine_went_on_with(task: str, collection, tmp_path
 def test_a_plain_machine_does_not_leave_out_the_teacher(told: dict, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps(told))
     (tmp_path / "cache.npz").write_bytes(b"")
-    command = [sys.executable, "infra/train_plain.py", str(tmp_path), str(tmp_path / "cache.npz")]
+    command = [sys.executable, "infra/weights/train_plain.py", str(tmp_path), str(tmp_path / "cache.npz")]
     plain = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert plain.returncode == 1
     assert "learns from a teacher, who cannot be asked here" in plain.stderr

@@ -6,6 +6,7 @@ upsampling is Wang et al., Understanding Convolution for Semantic Segmentation, 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 from pipeline.errors import UserError
 from pipeline.pose.networks.efficientnet import EfficientNetLite0
 from pipeline.pose.networks.resnet import ResNet
+from pipeline.pose.networks.spec import PoseSpec
 
 _CLASSIC_OUTPUTS = 33
 _DENSE_OUTPUTS = 32
@@ -58,7 +60,7 @@ class FastPose(_FastPoseHead):
 
 
 class DeformableFastPose(_FastPoseHead):
-    """FastPose whose backbone looks where it wants to, where `modulated` also as much as it wants to; same shapes."""
+    """FastPose with deformable convolutions in the backbone (DCN; DCNv2 if `modulated`); same shapes."""
 
     def __init__(self, num_layers: int, num_joints: int = 17, conv_dim: int = 128, modulated: bool = False) -> None:
         backbone = ResNet(num_layers, attention=True, deformable=True, modulated=modulated)
@@ -66,7 +68,7 @@ class DeformableFastPose(_FastPoseHead):
 
 
 class ClassicFastPose(FastPose):
-    """The network of the first PyTorch release: 101 layers and 33 outputs, of which the first `num_joints` are given.
+    """The network of the first PyTorch release: 101 layers, 33 outputs, of which the first `num_joints` are returned.
 
     Its crops are 320x256.
     """
@@ -90,16 +92,16 @@ class _MobileFeatures(nn.Module):
 
 
 class FastPoseMobile(_FastPoseHead):
-    """FastPose on MobileNetV3 (Howard et al., ICCV 2019): the light one, same shapes."""
+    """FastPose on MobileNetV3 (Howard et al., ICCV 2019), a light variant; same shapes."""
 
     def __init__(self, size: Literal["small", "large"], num_joints: int = 17, conv_dim: int = 128) -> None:
         super().__init__(_MobileFeatures(size), {"small": 576, "large": 960}[size], num_joints, conv_dim)
 
 
 class FastPoseLite(nn.Module):
-    """FastPose on EfficientNet-Lite0, whose finer features join what has been upsampled; same shapes.
+    """FastPose on EfficientNet-Lite0, with skip connections from the finer features; same shapes.
 
-    The project's own: a small network learns places sooner when it need not carry them through the coarsest map.
+    The project's own variant: with skip connections a small network need not carry positions through the coarsest map.
     """
 
     def __init__(self, num_joints: int = 17, conv_dim: int = 128) -> None:
@@ -145,9 +147,9 @@ class FastPoseDUC(nn.Module):
 
 
 class DenseFastPoseDUC(nn.Module):
-    """Two upsampling towers on one deformable backbone: 17 body joints, then 32 points on the body's surface.
+    """Two upsampling branches on one deformable backbone: 17 body joints, then 32 points on the body's surface.
 
-    The first `num_joints` of the 49 outputs are given.
+    The first `num_joints` of the 49 outputs are returned.
     """
 
     def __init__(self, num_joints: int = 17) -> None:
@@ -169,5 +171,23 @@ class DenseFastPoseDUC(nn.Module):
 
 def _at_most(num_joints: int, outputs: int, name: str) -> int:
     if not 1 <= num_joints <= outputs:
-        raise UserError(f"{name} has {outputs} outputs; {num_joints} of them were asked for")
+        raise UserError(f"{name} has {outputs} outputs; {num_joints} joints do not fit")
     return num_joints
+
+
+SPECS = {
+    "fastpose_r50": PoseSpec(partial(FastPose, num_layers=50)),
+    # With 33 outputs it is the classic network.
+    "fastpose_r101": PoseSpec(partial(FastPose, num_layers=101), skeleton_joints={_CLASSIC_OUTPUTS: _BODY_OUTPUTS}),
+    "fastpose_r152": PoseSpec(partial(FastPose, num_layers=152)),
+    "fastpose_r50_dcn": PoseSpec(partial(DeformableFastPose, num_layers=50)),
+    "fastpose_duc_r50": PoseSpec(partial(FastPoseDUC, num_layers=50, unshuffle=True)),
+    "fastpose_duc_r152": PoseSpec(partial(FastPoseDUC, num_layers=152)),
+    "fastpose_duc_dense": PoseSpec(DenseFastPoseDUC, skeleton_joints={_BODY_OUTPUTS + _DENSE_OUTPUTS: _BODY_OUTPUTS}),
+    "fastpose_mobile_small": PoseSpec(partial(FastPoseMobile, size="small")),
+    "fastpose_mobile_large": PoseSpec(partial(FastPoseMobile, size="large")),
+    "fastpose_lite0": PoseSpec(FastPoseLite),
+    "fastpose_classic": PoseSpec(
+        ClassicFastPose, input_size=(320, 256), skeleton_joints={_CLASSIC_OUTPUTS: _BODY_OUTPUTS}
+    ),
+}

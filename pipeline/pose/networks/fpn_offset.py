@@ -6,11 +6,14 @@ Towards Accurate Multi-person Pose Estimation in the Wild, CVPR 2017.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.pose.networks.resnet import ResNet
+from pipeline.pose.networks.spec import PoseSpec
 
 
 class FPNOffset(nn.Module):
@@ -36,3 +39,6 @@ class FPNOffset(nn.Module):
             top = level + F.interpolate(top, size=level.shape[-2:], mode="nearest")
         features = self.smooth(top)
         return torch.cat([self.heatmap(features), self.offset(features)], dim=1)
+
+
+SPECS = {"fpn_offset_r50": PoseSpec(partial(FPNOffset, num_layers=50), decodings=("offset",))}

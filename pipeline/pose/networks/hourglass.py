@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.pose.networks.spec import PoseSpec
+
 
 class Residual(nn.Module):
     """Pre-activated bottleneck: (B, in, H, W) to (B, out, H, W)."""
@@ -94,3 +96,11 @@ class Hourglass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.intermediate(x)[-1]
+
+
+def _intermediate(network: nn.Module, inputs: Tensor) -> list[Tensor]:
+    assert isinstance(network, Hourglass)
+    return network.intermediate(inputs)
+
+
+SPECS = {"hourglass": PoseSpec(Hourglass, training_outputs=_intermediate)}

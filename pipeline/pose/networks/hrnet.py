@@ -6,10 +6,12 @@ Sun et al., Deep High-Resolution Representation Learning for Human Pose Estimati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from pipeline.pose.networks.resnet import Bottleneck
+from pipeline.pose.networks.spec import PoseSpec
 
 
 class BasicBlock(nn.Module):
@@ -108,3 +110,6 @@ class HRNet(nn.Module):
         for module in self.stage4:
             maps = module(maps)
         return self.final_layer(maps[0])
+
+
+SPECS = {"hrnet_w32": PoseSpec(partial(HRNet, width=32))}

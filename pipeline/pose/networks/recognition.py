@@ -1,4 +1,4 @@
-"""Which network a checkpoint belongs to, from its parameters' names and shapes alone."""
+"""Recognise the network of a checkpoint from the names and shapes of its parameters."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.pose.networks import POSE_MODELS, build_pose_model
+from pipeline.pose.networks import POSE_NETWORKS, build_pose_model, pose_spec
 from pipeline.weights.checkpoints import differences
 
 Shapes = Mapping[str, torch.Size]
 
 _MODULATED_OFFSETS = 27
 _OUTPUT_LAYERS = ("conv_out.weight", "conv_out_dense.weight", "final_layer.weight", "heatmap.weight", "offset.weight")
-_PARALLEL = "module."  # what DataParallel puts before every name
+_PARALLEL = "module."  # the prefix that DataParallel adds to every name
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network, ready to be built.
+    """A network to build.
 
     Attributes:
-        name: a key of `POSE_MODELS`.
-        num_joints: its heatmaps.
+        name: a key of `POSE_NETWORKS`.
+        num_joints: number of heatmaps.
         options: of its class.
     """
 
@@ -38,7 +38,7 @@ class Architecture:
         return build_pose_model(self.name, self.num_joints, **self.options)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its parameters and buffers, without memory."""
+        """Its parameters and buffers, on the meta device: without memory."""
         with torch.device("meta"):
             return self.build().state_dict()
 
@@ -51,15 +51,15 @@ class Architecture:
 
 
 def recognise(state: Mapping[str, Tensor]) -> Architecture | None:
-    """The network whose parameters have just these names and shapes; None where there is none."""
+    """The network whose parameters have exactly these names and shapes; None if there is none."""
     shapes = _shapes(state)
     return next((candidate for candidate in _candidates(shapes) if candidate.shapes() == shapes), None)
 
 
 def nearest(state: Mapping[str, Tensor]) -> Architecture | None:
-    """The network that shares the most parameters; None where none shares even half of the names."""
+    """The network that shares the most parameters; None if none shares half of the names."""
     shapes = _shapes(state)
-    candidates = list(_candidates(shapes)) or [Architecture(name) for name in POSE_MODELS]
+    candidates = list(_candidates(shapes)) or [Architecture(name) for name in POSE_NETWORKS]
 
     def likeness(candidate: Architecture) -> tuple[int, int]:
         own = candidate.shapes()
@@ -72,15 +72,15 @@ def nearest(state: Mapping[str, Tensor]) -> Architecture | None:
 def load_pose_network(
     state: Mapping[str, Tensor], source: str, name: str | None = None
 ) -> tuple[nn.Module, Architecture]:
-    """The network that a checkpoint belongs to, with its weights. Half precision is widened.
+    """The network of a checkpoint, with its weights. Half precision is converted to single precision.
 
     Args:
         state: the checkpoint.
-        source: where it comes from, for the error text.
-        name: what it is expected to be; by default whatever it is.
+        source: its name, for error messages.
+        name: the expected network; by default any.
 
     Raises:
-        UserError: it is another network, or none of those known; the text says what it looks like, which keys differ
+        UserError: it is another network, or an unknown one; the message names the nearest network, the keys that differ
             and what to pass instead.
     """
     if state and all(key.startswith(_PARALLEL) for key in state):
@@ -91,27 +91,26 @@ def load_pose_network(
         likely = nearest(state)
         if likely is None:
             raise UserError(
-                f"{source}: its {len(state)} keys look like no pose network; known: {', '.join(POSE_MODELS)}"
+                f"{source}: its {len(state)} keys do not resemble any pose network; known: {', '.join(POSE_NETWORKS)}"
             )
         raise UserError(
-            f"{source} looks like {likely} but does not fit it: {differences(likely.shapes(), shapes)}; pass a "
-            "checkpoint of one of the networks that `python -m pipeline.weights list` shows"
+            f"{source} resembles {likely} but does not fit: {differences(likely.shapes(), shapes)}; pass a checkpoint "
+            "of one of the networks that `python -m pipeline.weights list` prints"
         )
     if name is not None and name != architecture.name:
         architecture = _as_named(architecture, shapes, source, name)
     broken = [k for k, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
     whole = [k for k, t in architecture.tensors().items() if t.is_floating_point() != state[k].is_floating_point()]
     if broken or whole:
-        raise UserError(f"{source}: {(broken or whole)[0]} is {'not finite' if broken else 'of whole numbers'}")
+        raise UserError(f"{source}: {(broken or whole)[0]} {'is not finite' if broken else 'has whole numbers'}")
     network = architecture.build()
     network.load_state_dict(dict(state))
     return network, architecture
 
 
 def _as_named(architecture: Architecture, shapes: Shapes, source: str, name: str) -> Architecture:
-    """The network of that name, where a checkpoint fits it as well as the one that it was recognised as."""
-    if name not in POSE_MODELS:
-        build_pose_model(name)  # raises, with the nearest name
+    """The network of that name, if a checkpoint fits it as well as the recognised one."""
+    pose_spec(name)
     try:
         named = Architecture(name, architecture.num_joints)
         problems = differences(named.shapes(), shapes)
@@ -119,7 +118,7 @@ def _as_named(architecture: Architecture, shapes: Shapes, source: str, name: str
         problems = str(error)
     if problems:
         raise UserError(
-            f"{source} is {architecture}, not pose.name {name}: {problems}; pass weights of {name}, or pose.name "
+            f"{source} is {architecture}, not --pose.name {name}: {problems}; pass weights of {name}, or --pose.name "
             f"{architecture.name}"
         )
     return named
@@ -130,7 +129,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _candidates(shapes: Shapes) -> Iterator[Architecture]:
-    """Networks with such an output layer, most specific first."""
+    """Networks with the same output layer, most specific first."""
     shapes = {key: shape for key, shape in shapes.items() if len(shape) == 4 or not key.endswith(_OUTPUT_LAYERS)}
     if "conv_out.weight" in shapes:
         joints, conv_dim = shapes["conv_out.weight"][:2]
@@ -138,7 +137,7 @@ def _candidates(shapes: Shapes) -> Iterator[Architecture]:
         moves = {shape[0] for key, shape in shapes.items() if key.endswith("conv2_offset.bias")}
         if "conv_out_dense.weight" in shapes:
             yield Architecture("fastpose_duc_dense", joints + shapes["conv_out_dense.weight"][0])
-        if joints == 33:
+        if joints in POSE_NETWORKS["fastpose_classic"].skeleton_joints:
             yield Architecture("fastpose_classic", joints)
         for name in ("fastpose_r50", "fastpose_r101", "fastpose_r152"):
             yield Architecture(name, joints, options)

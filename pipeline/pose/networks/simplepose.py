@@ -5,9 +5,12 @@ Xiao et al., Simple Baselines for Human Pose Estimation and Tracking, ECCV 2018.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from pipeline.pose.networks.resnet import ResNet
+from pipeline.pose.networks.spec import PoseSpec
 
 
 class SimplePose(nn.Module):
@@ -28,3 +31,6 @@ class SimplePose(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.final_layer(self.deconv_layers(self.preact(x)))
+
+
+SPECS = {f"simplepose_r{layers}": PoseSpec(partial(SimplePose, num_layers=layers)) for layers in (50, 101, 152)}

@@ -1,5 +1,5 @@
-// Tables that sort by a click on a heading and show the rows that contain what is typed.
-// Long texts are cut short until a click. Each <div class="table"> holds its data as JSON: {columns, rows, marked}. Cells become text, never markup.
+// Tables: click a heading to sort, type to filter rows, click a truncated text to show all of it.
+// Each <div class="table"> holds its data as JSON: {columns, rows, marked}. Cells are set as text, never as markup.
 "use strict";
 
 const ROWS_AT_FIRST = 50;
@@ -11,13 +11,13 @@ function format(value) {
 }
 
 function compare(a, b) {
-  // What isn't there comes last, whichever way a column is sorted.
+  // Missing values come last in both directions.
   if (a === null || b === null) return a === b ? 0 : a === null ? Infinity : -Infinity;
   return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
 }
 
-function makeTable(place) {
-  const { columns, rows, marked } = JSON.parse(place.querySelector("script").textContent);
+function makeTable(container) {
+  const { columns, rows, marked } = JSON.parse(container.querySelector("script").textContent);
   const numeric = columns.map((_, c) => rows.some((r) => typeof r[c] === "number"));
   const long = columns.map((_, c) => rows.some((r) => format(r[c]).length > 60));
   const order = rows.map((cells, i) => ({ cells, marked: marked[i], text: cells.map(format).join(" ").toLowerCase() }));
@@ -40,19 +40,19 @@ function makeTable(place) {
   const scroll = document.createElement("div");
   scroll.className = "scroll";
   scroll.append(table);
-  place.append(tools, scroll);
+  container.append(tools, scroll);
 
   columns.forEach((name, c) => {
     const cell = document.createElement("th");
     cell.textContent = name;
     if (numeric[c]) cell.className = "number-cell";
     cell.addEventListener("click", () => {
-      const down = cell.getAttribute("aria-sort") !== "descending";
+      const descending = cell.getAttribute("aria-sort") !== "descending";
       for (const other of head.cells) other.removeAttribute("aria-sort");
-      cell.setAttribute("aria-sort", down ? "descending" : "ascending");
+      cell.setAttribute("aria-sort", descending ? "descending" : "ascending");
       order.sort((a, b) => {
         const difference = compare(a.cells[c], b.cells[c]);
-        return Number.isFinite(difference) && down ? -difference : difference;
+        return Number.isFinite(difference) && descending ? -difference : difference;
       });
       draw();
     });
@@ -61,9 +61,9 @@ function makeTable(place) {
 
   function draw() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = order.filter((row) => words.every((word) => row.text.includes(word)));
+    const matches = order.filter((row) => words.every((word) => row.text.includes(word)));
     body.replaceChildren(
-      ...found.slice(0, shown).map((row) => {
+      ...matches.slice(0, shown).map((row) => {
         const line = document.createElement("tr");
         if (row.marked) line.className = "marked";
         row.cells.forEach((value, c) => {
@@ -75,8 +75,8 @@ function makeTable(place) {
         return line;
       }),
     );
-    count.textContent = `${Math.min(shown, found.length)} of ${found.length} rows`;
-    more.hidden = found.length <= shown;
+    count.textContent = `${Math.min(shown, matches.length)} of ${matches.length} rows`;
+    more.hidden = matches.length <= shown;
   }
 
   search.addEventListener("input", draw);

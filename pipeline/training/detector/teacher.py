@@ -43,6 +43,6 @@ class YoloxTeacher:
 
     def __call__(self, views: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 RGB to (B, N, 5) float32: cx cy w h in pixels, and the score of a person."""
-        _, rows = self._detector.rows(list(views.cpu().numpy()))
+        _, rows = self._detector.predict(list(views.cpu().numpy()))
         taught = torch.cat([rows[..., :4], rows[..., 4:5] * rows[..., 5 + _PERSON, None]], dim=-1)
         return taught[:, self._order].to(views.device)

@@ -21,11 +21,13 @@ from pipeline.evaluation.pck import pck
 from pipeline.people import Boxes, People
 from pipeline.pose import build_pose_model
 from pipeline.pose.crop import CropRule
-from pipeline.pose.estimator import PoseEstimator, PoseNetwork, head_of, joint_count
+from pipeline.pose.estimator import PoseEstimator, PoseNetwork, make_head
 from pipeline.pose.heads import COMBINED_REGRESSED
+from pipeline.pose.networks import pose_spec
 from pipeline.pose.networks.recognition import Architecture, load_pose_network
 from pipeline.report.draw import contact_sheet, draw_people
 from pipeline.runtime.device import Compute
+from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import PoseSettings
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.suppression import PoseNMS
@@ -69,7 +71,7 @@ class PoseExperiment:
             _validation(settings.validation, SKELETONS[s.skeleton])
         people = read_people(settings)
         loss = PoseLoss(s.input_size, s.decode, s.norm, s.teacher_share, s.foreground)
-        task = PoseTask(people, SKELETONS[s.skeleton], s.augmentation, loss, teachers)
+        task = PoseTask(people, SKELETONS[s.skeleton], s.augmentation, loss, teachers, pose_spec(architecture.name).training_outputs)
         return cls(network, architecture, task, settings)
 
     def __str__(self) -> str:
@@ -158,8 +160,9 @@ def _make_network(settings: TrainSettings) -> tuple[nn.Module, Architecture]:
 def _check_head(architecture: Architecture, settings: PoseToTrain) -> None:
     """Refuse a head that the network, or the skeleton, doesn't have."""
     decode, joints = settings.decode, architecture.num_joints
-    if (architecture.name == "fpn_offset_r50") != (decode == "offset"):
-        raise UserError(f"pose.decode is {decode}; fpn_offset_r50, and no other network, is trained with offset")
+    possible = pose_spec(architecture.name).decodings
+    if decode not in possible:
+        raise UserError(f"--pose.decode {decode} does not fit the output of {architecture.name}; use {possible[0]}")
     if decode == "combined" and joints not in COMBINED_REGRESSED:
         counts = ", ".join(map(str, COMBINED_REGRESSED))
         raise UserError(f"pose.decode is combined, which skeletons of {counts} joints have; this one has {joints}")
@@ -173,7 +176,7 @@ def _own_joints(annotated: AnnotatedSet) -> Sequence[str] | None:
 def _teacher(weights: str, skeleton: Skeleton, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Heatmaps of a teacher for a batch of inputs; its first joints are those of the skeleton."""
     network, architecture = load_pose_network(read_state_dict(local_file(weights)), weights)
-    own = [other for other in SKELETONS.values() if len(other) == joint_count(architecture)]
+    own = [other for other in SKELETONS.values() if len(other) == pose_spec(architecture.name).num_skeleton_joints(architecture.num_joints)]
     if not any(other.joints[: len(skeleton)] == skeleton.joints for other in own):
         raise UserError(
             f"pose.teachers: {weights} is {architecture}, whose first joints are not those of {skeleton.name}"
@@ -255,8 +258,8 @@ def _poses(
     assert annotated is not None
     s = settings.pose
     compute = Compute.resolve(settings.compute.device, settings.compute.precision)
-    member = PoseNetwork(architecture, compute.prepare(copy.deepcopy(network)), (CropRule(s.input_size),))
-    poses = PoseEstimator([member], head_of(s.decode, s.norm), SKELETONS[s.skeleton], compute)
+    member = PoseNetwork(TorchNetwork(copy.deepcopy(network), compute), str(architecture), (CropRule(s.input_size),))
+    poses = PoseEstimator([member], make_head(s.decode, s.norm), SKELETONS[s.skeleton], compute)
     annotator = Annotator(None, poses, PoseNMS(kind="none"), compute)
     shown: list[np.ndarray] = []
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.pose.crop import MEAN_RGB
-from pipeline.pose.networks.hourglass import Hourglass
+from pipeline.pose.networks.spec import last_output
 from pipeline.skeletons import Skeleton
 from pipeline.training.options import PoseAugmentation
 from pipeline.training.pose.augment import view_of
@@ -33,11 +33,13 @@ class PoseTask:
         augmentation: PoseAugmentation,
         loss: PoseLoss,
         teachers: Sequence[Callable[[Tensor], Tensor]] = (),
+        training_outputs: Callable[[nn.Module, Tensor], Sequence[Tensor]] = last_output,
     ) -> None:
         """
         Args:
             loss: its input size is that of views.
             teachers: inputs (B, 3, H, W) to heatmaps (B, K, H/4, W/4); their mean is learnt from beside the labels.
+            training_outputs: the outputs of the network that the loss is summed over, see `PoseSpec`.
         """
         self.weights = people.weights
         self._people = people
@@ -45,6 +47,7 @@ class PoseTask:
         self._augmentation = augmentation
         self._loss = loss
         self._teachers = teachers
+        self._training_outputs = training_outputs
         self._upper = np.array([any(part in joint for part in _UPPER_BODY) for joint in skeleton.joints])
 
     def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
@@ -67,7 +70,7 @@ class PoseTask:
         pixels, keypoints, labelled = views
         inputs = network_input(pixels)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
-            outputs = network.intermediate(inputs) if isinstance(network, Hourglass) else [network(inputs)]
+            outputs = self._training_outputs(network, inputs)
         taught = None
         if self._teachers:
             with torch.no_grad():

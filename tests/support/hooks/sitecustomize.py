@@ -21,7 +21,7 @@ STAGES = {
     "pipeline.images": ("reading", "decode_image"),
     "pipeline.pose.estimator": ("networks", "PoseEstimator.estimate"),
     "pipeline.run.tables": ("writing", "encode_part"),
-    "pipeline.storage.objects": ("committing", "_take_name"),
+    "pipeline.storage.objects": ("committing", "_rename_into_place"),
 }
 _LEAKED = []
 

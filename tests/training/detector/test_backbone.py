@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infra.imagenet_backbone import fill_backbone
+from infra.weights.imagenet_backbone import fill_backbone
 from pipeline.detectors.darknet import Darknet
 from pipeline.pose.crop import MEAN_RGB
 from pipeline.pose.networks.efficientnet import EfficientNetLite0

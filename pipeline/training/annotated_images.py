@@ -1,4 +1,4 @@
-"""Annotated photographs, wherever they are stored."""
+"""Annotated images, local or on object storage."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def read_pixels(annotations: str, images: str, image: Mapping[str, Any]) -> np.n
     """(H, W, 3) uint8 RGB of an annotated image.
 
     Args:
-        annotations: the file, for the error text.
-        images: folder that its file names are relative to.
-        image: its entry.
+        annotations: the annotation file, for error messages.
+        images: folder that `file_name` is relative to.
+        image: its entry in the annotation file.
 
     Raises:
         AnnotationError: the image is missing or broken.

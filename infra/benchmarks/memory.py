@@ -1,9 +1,10 @@
-"""Measure that memory does not grow with the collection: peak memory of driver and worker, N images against 10 N.
+"""Check that memory does not grow with the collection: peak memory of driver and worker for N and for 10 N images.
 
-  uv run infra/memory.py
-  uv run infra/memory.py --images 500
+  uv run infra/benchmarks/memory.py
+  uv run infra/benchmarks/memory.py --images 500
 
-Both runs are whole jobs on a local cluster. Exit code 1 when either process needs over 10 % more for the larger one.
+Both runs are complete jobs on a local cluster. Exit code 1 if the driver or the worker needs over 10 % more memory for
+the larger collection.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-PROJECT = Path(__file__).resolve().parents[1]
-LIMIT = 1.10
+PROJECT = Path(__file__).resolve().parents[2]
+MAX_RATIO = 1.10
 
 
 def main() -> int:
@@ -32,17 +33,17 @@ def main() -> int:
         folder = Path(name)
         small = _peaks(folder, count)
         large = _peaks(folder, 10 * count)
-    worst = 0.0
+    max_ratio = 0.0
     print(f"{'':8s} {count:>10d} images {10 * count:>10d} images   ratio")
     for process in ("driver", "worker"):
         ratio = large[process] / small[process]
-        worst = max(worst, ratio)
+        max_ratio = max(max_ratio, ratio)
         print(f"{process:8s} {small[process] / 2**20:>13.0f} MB {large[process] / 2**20:>13.0f} MB   {ratio:5.3f}")
-    return 0 if worst <= LIMIT else 1
+    return 0 if max_ratio <= MAX_RATIO else 1
 
 
 def _peaks(folder: Path, count: int) -> dict[str, int]:
-    """Peak resident bytes of the driver and of its largest worker, sampled while a job runs."""
+    """Peak resident bytes of the driver and of its largest worker, sampled every 50 ms while a job runs."""
     photos = folder / f"photos{count}"
     photos.mkdir()
     r = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def _peaks(folder: Path, count: int) -> dict[str, int]:
                 continue
         time.sleep(0.05)
     if job.returncode:
-        raise SystemExit(f"the job ended with {job.returncode}")
+        raise SystemExit(f"the job failed with exit code {job.returncode}")
     return peaks
 
 

@@ -1,7 +1,9 @@
-"""Time the keypoint evaluation beside pycocotools' in one run, on made-up people, and compare the numbers.
+"""Time the keypoint evaluation and pycocotools on the same synthetic data, and compare their numbers.
 
-uv run infra/evaluation_speed.py                          5,000 images x 10 people
-uv run infra/evaluation_speed.py --images 500 --people 4
+uv run infra/benchmarks/evaluation_speed.py                          5,000 images x 10 people
+uv run infra/benchmarks/evaluation_speed.py --images 500 --people 4
+
+Exit code 1 if the numbers differ.
 """
 
 from __future__ import annotations
@@ -23,8 +25,13 @@ from pipeline.skeletons import SKELETONS
 SKELETON = SKELETONS["coco17"]
 
 
-def made_up(images: int, people: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """People all over each image, and for each of them a pose that is more or less right."""
+def synthetic(images: int, people: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """COCO annotations and results: people at random places, each with one noisy predicted pose.
+
+    Args:
+        images: number of images.
+        people: number of people in each image.
+    """
     r = np.random.default_rng(0)
     truth: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     results = []
@@ -45,12 +52,13 @@ def made_up(images: int, people: int) -> tuple[dict[str, Any], list[dict[str, An
     return truth, results
 
 
-def by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
+def evaluate_with_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
+    """The ten keypoint numbers of COCOeval, in its order."""
     with contextlib.redirect_stdout(io.StringIO()):
-        ground = COCO()
-        ground.dataset = {**truth, "info": {}}
-        ground.createIndex()
-        evaluation = COCOeval(ground, ground.loadRes([dict(entry) for entry in results]), "keypoints")
+        annotations = COCO()
+        annotations.dataset = {**truth, "info": {}}
+        annotations.createIndex()
+        evaluation = COCOeval(annotations, annotations.loadRes([dict(entry) for entry in results]), "keypoints")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -59,18 +67,19 @@ def by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> list
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--people", type=int, default=10, help="in each image")
+    parser.add_argument("--images", type=int, default=5000, help="number of images (default: 5000)")
+    parser.add_argument("--people", type=int, default=10, help="people per image (default: 10)")
     arguments = parser.parse_args()
-    truth, results = made_up(arguments.images, arguments.people)
+    truth, results = synthetic(arguments.images, arguments.people)
     started = time.perf_counter()
     ours = list(evaluate_keypoints(results, truth, SKELETON).numbers.values())
-    between = time.perf_counter()
-    theirs = by_pycocotools(truth, results)
-    seconds, their_seconds = between - started, time.perf_counter() - between
+    evaluated = time.perf_counter()
+    theirs = evaluate_with_pycocotools(truth, results)
+    seconds, their_seconds = evaluated - started, time.perf_counter() - evaluated
     print(f"{arguments.images} images x {arguments.people} people: AP {ours[0]:.4f}")
-    print(f"posemill {seconds:.1f} s   pycocotools {their_seconds:.1f} s   {their_seconds / seconds:.1f} times as fast")
-    print("equal to the last bit" if ours == theirs else f"NOT EQUAL: {ours} and {theirs}")
+    ratio = their_seconds / seconds
+    print(f"posemill {seconds:.1f} s   pycocotools {their_seconds:.1f} s   posemill is {ratio:.1f} times as fast")
+    print("numbers are bit-identical" if ours == theirs else f"NUMBERS DIFFER: posemill {ours}, pycocotools {theirs}")
     return int(ours != theirs)
 
 

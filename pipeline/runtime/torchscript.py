@@ -1,0 +1,48 @@
+"""TorchScript archives as networks. They run in float32."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError, first_line
+from pipeline.runtime.device import Compute
+
+TORCHSCRIPT_SUFFIXES = (".torchscript",)
+_METADATA_FILE = "metadata.json"  # an extra file inside the archive: a JSON object
+
+
+class TorchScriptNetwork:
+    """A TorchScript archive; see `Network`. It does not state which size it was exported for."""
+
+    input_size: tuple[int, int] | None = None
+    batch_size: int | None = None
+
+    def __init__(self, path: Path, compute: Compute) -> None:
+        """
+        Raises:
+            UserError: the file is not a TorchScript archive.
+        """
+        self._device = compute.device
+        files = {_METADATA_FILE: ""}
+        try:
+            self._module = torch.jit.load(path, map_location=compute.device, _extra_files=files).eval()
+        except RuntimeError as error:
+            raise UserError(f"{path}: neither .onnx nor TorchScript ({first_line(error)})") from None
+        self.metadata = _parse(files[_METADATA_FILE])
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        output = self._module(inputs.to(self._device, torch.float32))
+        return output[0] if isinstance(output, tuple | list) else output
+
+
+def _parse(text: str | bytes) -> Mapping[str, str]:
+    try:
+        content = json.loads(text) if text else {}
+    except ValueError:
+        return {}  # another exporter's file of the same name
+    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
