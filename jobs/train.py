@@ -2,7 +2,7 @@
 
 examples:
   uv run jobs/train.py --config configs/train/NAME.yaml
-  uv run jobs/train.py --config configs/train/NAME.yaml --resume       resume after an interruption
+  uv run jobs/train.py --config configs/train/NAME.yaml --resume       resume an interrupted run
   uv run jobs/train.py --config configs/train/NAME.yaml --workers 8    on the GPUs of a Ray cluster or of this machine
 
 exit code: 0 trained, 1 failed, 2 wrong settings
@@ -22,7 +22,7 @@ from pipeline.training.settings import TrainSettings
 if TYPE_CHECKING:
     from pipeline.training.directory import TrainRun
 
-_SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a bar
+_SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     history = run.history()
     if not history:
         print(
-            f"train: {settings.output} is empty; --output must be a place that all machines can reach", file=sys.stderr
+            f"train: --output {settings.output} has no results; it must be a directory that all machines can reach",
+            file=sys.stderr,
         )
         return 1
     print(_format(history[-1]))
@@ -56,14 +57,14 @@ def _train_here(run: TrainRun) -> None:
 
     from pipeline.runtime.device import Compute
     from pipeline.training.directory import train_run
-    from pipeline.training.experiment import experiment_of
+    from pipeline.training.experiment import build_experiment
     from pipeline.training.loop import Step, Trainer
 
     settings = run.settings
     device = Compute.resolve(settings.compute.device).device
-    experiment = experiment_of(settings, device)
+    experiment = build_experiment(settings, device)
     trainer = Trainer(experiment.network, experiment.task, settings.optimisation, device)
-    print(f"{experiment}, {trainer.steps_per_epoch} steps an epoch, on {device}", flush=True)
+    print(f"{experiment}, {trainer.steps_per_epoch} steps per epoch, on {device}", flush=True)
     columns = [
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),

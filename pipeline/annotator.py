@@ -1,4 +1,4 @@
-"""Images to people, batched across images. Knows no Ray and no storage of collections.
+"""Images to people, batched across images. Independent of Ray and of stored collections.
 
 >>> annotator = Annotator.from_settings(Settings(detector={"name": "whole_image"}))  # doctest: +SKIP
 >>> people = annotator.annotate([pixels])  # doctest: +SKIP
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.detectors import Detector, build_detector
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.people import Boxes, People
 from pipeline.pose.estimator import PoseEstimator
 from pipeline.process.stopwatch import Stopwatch
@@ -28,23 +28,23 @@ from pipeline.suppression import PoseNMS, pose_nms, pose_score
 _T = TypeVar("_T")
 _Group = Sequence[tuple[np.ndarray, Boxes | None]]
 
-# What no image is to blame for.
+# Failures of the machine; never attributed to an image.
 MACHINE_ERRORS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 class NetworksError(RuntimeError):
-    """The networks do not work on this machine, whatever the image; the text says what they failed with."""
+    """The networks fail on this machine for any image; the message has the error."""
 
 
 class Annotator:
     """A person detector, a pose network and pose NMS.
 
-    Results depend on the image, the settings and the weights alone: batches have one fixed shape, and what shares a
-    batch with an image does not touch it.
+    Results depend on the image, the settings and the weights alone: batches have one fixed shape, and images in a batch
+    do not affect each other.
 
     Attributes:
-        groups_ahead: batches of the detector that are under way while people of earlier ones are cut out and go through
-            the pose networks. On a GPU one, so that it has work while this process has; a CPU has nothing to gain.
+        groups_ahead: number of detector batches in flight while the people of earlier batches are cropped and posed: 1
+            on a GPU, so that it does not wait for the CPU; 0 on a CPU, which would not gain.
     """
 
     def __init__(self, detector: Detector | None, poses: PoseEstimator, suppression: PoseNMS, compute: Compute) -> None:
@@ -54,7 +54,7 @@ class Annotator:
         self.compute = compute
         self.groups_ahead = 1 if compute.device.type == "cuda" else 0
         self.stopwatch = Stopwatch()
-        # One thread for good: on a GPU each new one has to plan its convolutions again.
+        # A single lasting thread: on a GPU every new thread plans its convolutions again.
         self._detecting = ThreadPoolExecutor(1, "detect")
 
     @classmethod
@@ -62,7 +62,7 @@ class Annotator:
         """Load the networks.
 
         Raises:
-            UserError, OSError: a network that cannot be built or loaded, named.
+            UserError, OSError: a network cannot be built or loaded; the message names it.
         """
         compute = Compute.resolve(settings.compute.device, settings.compute.precision)
         detector = build_detector(settings.detector, compute)
@@ -77,32 +77,32 @@ class Annotator:
 
         Args:
             images: (H, W, 3) uint8 RGB each, sizes may differ.
-            boxes: person boxes of each image, where the detector is `given`.
+            boxes: person boxes of each image, if the detector is `given`.
         """
         given = [None] * len(images) if boxes is None else boxes
         return [self.suppress(people) for people in self.candidates(zip(images, given, strict=True))]
 
     def candidates(self, images: Iterable[tuple[np.ndarray, Boxes | None]]) -> Iterator[People]:
-        """The people of each image before suppression, in the images' order, as soon as their batches are full."""
+        """The people of each image before suppression, in order, as soon as their batches are full."""
         batch = _PoseBatch(self.poses, self.stopwatch)
-        waiting: deque[_PendingImage] = deque()
-        for group, found in self._with_boxes(_batched(images, self.detector.batch if self.detector else 1)):
-            for (image, _), boxes in zip(group, found, strict=True):
-                person = _PendingImage(boxes, len(self.poses.skeleton))
-                waiting.append(person)
-                batch.add(image, person)
-            while waiting and waiting[0].missing == 0:
-                yield waiting.popleft().people()
+        pending: deque[_PendingImage] = deque()
+        for group, detected in self._with_boxes(_batched(images, self.detector.batch if self.detector else 1)):
+            for (image, _), boxes in zip(group, detected, strict=True):
+                pending_image = _PendingImage(boxes, len(self.poses.skeleton))
+                pending.append(pending_image)
+                batch.add(image, pending_image)
+            while pending and pending[0].missing == 0:
+                yield pending.popleft().people()
         batch.run()
-        while waiting:
-            yield waiting.popleft().people()
+        while pending:
+            yield pending.popleft().people()
 
     def check(self) -> None:
         """Run a grey image through the networks.
 
         Raises:
-            NetworksError: they fail.
-            OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError: the machine does.
+            NetworksError: the networks fail.
+            OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError: the machine fails.
         """
         grey = np.full((64, 64, 3), 128, np.uint8)
         boxes = Boxes(np.array([[8, 8, 56, 56]], np.float32), np.ones(1, np.float32))
@@ -115,10 +115,9 @@ class Annotator:
         except MACHINE_ERRORS:
             raise
         except Exception as error:
-            reason = next(iter(str(error).splitlines()), "")
             raise NetworksError(
-                f"the networks fail on a grey image, too: {type(error).__name__}: {reason}; it is this machine or an "
-                "installed package, no image: `--compute.device cpu` tells whether it is the GPU"
+                f"the networks also fail on a grey image: {type(error).__name__}: {first_line(error)}; the cause is "
+                "this machine or an installed package, not an image: try --compute.device cpu to rule out the GPU"
             ) from error
 
     def empty(self) -> People:
@@ -131,7 +130,7 @@ class Annotator:
             return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)[0]
 
     def _with_boxes(self, groups: Iterable[_Group]) -> Iterator[tuple[_Group, list[Boxes]]]:
-        """Each group and its boxes; the detector is `groups_ahead`."""
+        """Each group and its boxes; the detector runs `groups_ahead`."""
         if not self.groups_ahead:
             for group in groups:
                 with self.stopwatch("detect"):
@@ -153,19 +152,19 @@ class Annotator:
             while ahead:
                 yield first()
         finally:
-            wait([boxes for _, boxes in ahead])  # whoever comes next must not share the detector's inputs
+            wait([boxes for _, boxes in ahead])  # a later call must not share the detector's input buffer
 
     def _boxes(self, group: _Group) -> list[Boxes]:
         if self.detector is not None:
             return self.detector.detect([image for image, _ in group])
         boxes = [given for _, given in group if given is not None]
         if len(boxes) < len(group):
-            raise UserError("detector.name is given, but an image came without boxes")
+            raise UserError("--detector.name is given, but an image came without boxes")
         return boxes
 
 
 def _batched(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
-    """itertools.batched, which Python 3.11 doesn't have yet."""
+    """itertools.batched of Python 3.12."""
     iterator = iter(items)
     while group := tuple(islice(iterator, size)):
         yield group
@@ -173,7 +172,7 @@ def _batched(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
 
 @dataclass
 class _PendingImage:
-    """An image whose people are still on their way through the pose network."""
+    """An image whose people have not all been through the pose networks."""
 
     boxes: Boxes
     num_joints: int
@@ -189,36 +188,36 @@ class _PendingImage:
 
 
 class _PoseBatch:
-    """Crops of people of many images, run through the pose networks whenever a batch is full."""
+    """Crops of people of many images; the pose networks run whenever the batch is full."""
 
     def __init__(self, poses: PoseEstimator, stopwatch: Stopwatch) -> None:
         self._poses = poses
         self._stopwatch = stopwatch
         self._crops = [rule.empty(poses.batch) for rule in poses.rules]
         self._boxes = [np.zeros((poses.batch, 4), np.float32) for _ in poses.rules]
-        self._owners: list[tuple[_PendingImage, int]] = []
+        self._owners: list[tuple[_PendingImage, int]] = []  # image and row of the person of each crop
 
-    def add(self, image: np.ndarray, person: _PendingImage) -> None:
+    def add(self, image: np.ndarray, pending_image: _PendingImage) -> None:
         row = 0
-        while row < len(person.boxes):
+        while row < len(pending_image.boxes):
             start = len(self._owners)
-            count = min(len(person.boxes) - row, self._poses.batch - start)
-            xyxy = person.boxes.xyxy[row : row + count]
+            count = min(len(pending_image.boxes) - row, self._poses.batch - start)
+            xyxy = pending_image.boxes.xyxy[row : row + count]
             with self._stopwatch("crop"):
                 for rule, crops, boxes in zip(self._poses.rules, self._crops, self._boxes, strict=True):
                     crops[start : start + count], boxes[start : start + count] = rule.cut(image, xyxy)
-            self._owners += [(person, i) for i in range(row, row + count)]
+            self._owners += [(pending_image, i) for i in range(row, row + count)]
             row += count
             if len(self._owners) == self._poses.batch:
                 self.run()
 
     def run(self) -> None:
-        """Run what is there; rows beyond it hold old crops, which touch nobody."""
+        """Run the batch; rows beyond the filled ones hold old crops and are ignored."""
         if not self._owners:
             return
         with self._stopwatch("poses"):
             keypoints, scores = self._poses.estimate(self._crops, self._boxes)
-        for row, (person, i) in enumerate(self._owners):
-            person.keypoints[i], person.scores[i] = keypoints[row], scores[row]
-            person.missing -= 1
+        for row, (pending_image, i) in enumerate(self._owners):
+            pending_image.keypoints[i], pending_image.scores[i] = keypoints[row], scores[row]
+            pending_image.missing -= 1
         self._owners = []

@@ -1,7 +1,7 @@
-"""Annotate one shard into one part. Knows no Ray.
+"""Annotate one shard into one part. Independent of Ray.
 
 Three stages overlap through bounded queues: threads read and decode, the caller's thread runs the networks, and another
-suppresses. Encoding and the one PUT that commits the part come last; a worker overlaps them with its next
+thread suppresses. Encoding, and the single PUT that commits the part, come last; a worker overlaps them with its next
 shard.
 """
 
@@ -35,8 +35,8 @@ _T = TypeVar("_T")
 
 _READ_AHEAD_BYTES = 256 << 20
 _READ_AHEAD_IMAGES = 64
-_SECONDS_PER_PROGRESS = 0.5  # the thread that tells is the one that runs the networks
-_POISON = "its worker process died of it twice (it crashed, hung, or took all memory); not touched again"
+_SECONDS_PER_PROGRESS = 0.5  # reports are made by the thread that runs the networks
+_POISON = "its worker process died twice while decoding it (crash, hang, or out of memory); not decoded again"
 
 
 @dataclass
@@ -45,10 +45,10 @@ class PartWriter:
 
     Attributes:
         run: the run directory that the parts go to.
-        annotator: the networks; one shard uses them at a time.
+        annotator: the networks; used by one shard at a time.
         precomputed: COCO ids and given boxes of the images.
-        deadline: around the decoding of each image.
-        decoders: images that are decoded at a time, each in a thread.
+        deadline: context around the decoding of each image.
+        decoders: number of images that are decoded at a time, each in a thread.
     """
 
     run: Run
@@ -63,16 +63,16 @@ class PartWriter:
 
         Args:
             shard: what to annotate.
-            poison: numbers of images that kill their process; they get a row and are not touched.
-            isolated: one image at a time, each announced before it is touched, so that a death tells which it was; an
-                error of one image becomes its row's.
+            poison: numbers of images that kill their process; they get a row and are not decoded.
+            isolated: one image at a time, each announced before it is decoded, so that a worker death can be attributed
+                to an image; an error of one image goes into its row.
 
         Raises:
             OSError: storage failed.
-            UserError: the shard changed since it was planned.
+            UserError: the shard has changed since it was planned.
             NetworksError: the networks fail on any image.
         """
-        results = self._isolated(shard, poison) if isolated else self._overlapped(shard, poison)
+        results = self._one_by_one(shard, poison) if isolated else self._overlapped(shard, poison)
         part = _Part(self.run.settings.output.candidates)
         yield from part.collect(results)
         with self.annotator.stopwatch("write"):
@@ -106,7 +106,7 @@ class PartWriter:
         queue: BoundedQueue[_Decoded] = BoundedQueue(_READ_AHEAD_IMAGES, _READ_AHEAD_BYTES)
         reader = threading.Thread(target=self._fill, args=(queue, shard, poison), name=f"read {shard.id}", daemon=True)
         reader.start()
-        waiting: deque[ImageRow] = deque()  # images the networks have been given, and those between them
+        waiting: deque[ImageRow] = deque()  # images in the networks, and unreadable ones between them
 
         def pixels() -> Iterator[tuple[np.ndarray, Boxes | None]]:
             for item in _timed(queue, partial(self.annotator.stopwatch, "wait for images")):
@@ -143,11 +143,11 @@ class PartWriter:
             for decoded in ahead:
                 put(decoded)
 
-    def _isolated(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InProgress]:
+    def _one_by_one(self, shard: Shard, poison: Collection[int]) -> Iterator[_Annotated | _InProgress]:
         with self._networks:
             items = read_shard(shard, self._limits)
             for number in range(shard.num_images):
-                yield _InProgress(number)  # before it is read: reading may be what kills
+                yield _InProgress(number)  # before it is read: reading may also kill the process
                 item = self._decode(next(items), number in poison)
                 if item.pixels is None:
                     yield self._without_people(item.row)
@@ -158,14 +158,14 @@ class PartWriter:
                 except MACHINE_ERRORS:
                     raise
                 except Exception as error:
-                    self.annotator.check()  # before the image is blamed
+                    self.annotator.check()  # rule out the machine before the image is blamed
                     item.row.status, item.row.error = "unreadable", f"could not be annotated: {error}"[:200]
                     yield self._without_people(item.row)
                 else:
                     yield _Annotated(item.row, candidates, _finished(people))
-            yield _InProgress(None)  # what follows is no image's fault
+            yield _InProgress(None)  # failures after this point are not caused by an image
             for _ in items:
-                pass  # the reader checks that nothing is left
+                pass  # lets the reader check that no item is left
 
     def _decode(self, item: Item, poison: bool) -> _Decoded:
         row = ImageRow(item.key, item.uri, self.precomputed.coco_id(item.key), item.sha256)
@@ -197,7 +197,7 @@ class PartWriter:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """An image on its way to the networks; without pixels it only keeps its place."""
+    """A decoded image; without pixels if it cannot be read, to keep its place in the order."""
 
     row: ImageRow
     pixels: np.ndarray | None = None
@@ -206,7 +206,7 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _Annotated:
-    """An image that the networks are done with; its people may still be in suppression."""
+    """An image after the networks; its people may still be in suppression."""
 
     row: ImageRow
     candidates: People
@@ -215,13 +215,13 @@ class _Annotated:
 
 @dataclass(frozen=True)
 class _InProgress:
-    """The number of the image that is about to be touched; None once all are done."""
+    """The number of the image that is about to be decoded; None after the last one."""
 
     number: int | None
 
 
 def _timed(items: Iterable[_T], stage: Callable[[], AbstractContextManager[None]]) -> Iterator[_T]:
-    """The items; waiting for each counts for the stage."""
+    """The items; the time to wait for each is counted for the stage."""
     iterator = iter(items)
     while True:
         with stage():
@@ -239,7 +239,7 @@ def _finished(people: People) -> Future[People]:
 
 
 class _Part:
-    """The rows of a part as they come in."""
+    """Collects the rows of a part."""
 
     def __init__(self, keep_candidates: bool) -> None:
         self.rows: list[ImageRow] = []
@@ -250,7 +250,7 @@ class _Part:
 
     def collect(self, annotated: Iterator[_Annotated | _InProgress]) -> Iterator[Progress]:
         pending: list[Future[People]] = []
-        told = time.monotonic()
+        reported = time.monotonic()
         for image in annotated:
             if isinstance(image, _InProgress):
                 yield self.progress(image.number)
@@ -261,8 +261,8 @@ class _Part:
             pending.append(image.people)
             if self.candidates is not None:
                 self.candidates.append(image.candidates)
-            if time.monotonic() - told > _SECONDS_PER_PROGRESS:
-                told = time.monotonic()
+            if time.monotonic() - reported > _SECONDS_PER_PROGRESS:
+                reported = time.monotonic()
                 yield self.progress()
         self.people = [people.result() for people in pending]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support.images import encode, gradient
-from support.paths import DEMO
+from support.paths import DEMO, DEMO_BOXES
 
 from pipeline import parts, storage
 from pipeline.annotator import Annotator, NetworksError
@@ -224,7 +224,7 @@ def test_given_boxes_reach_the_networks(tmp_path: Path) -> None:
     writer, shard = prepare(
         DEMO / "photos",
         str(tmp_path),
-        detector={"name": "given", "boxes": str(DEMO / "boxes.json")},
+        detector={"name": "given", "boxes": str(DEMO_BOXES)},
         images={"max_megapixels": 100},
     )
     list(writer.annotate(shard))

@@ -83,7 +83,7 @@ class SleepingAnnotator(Annotator):
 class SleepingWorker(Worker):
     """The job's worker without its networks; also reports the seconds slept."""
 
-    def start(self, run: Run, threads: int, given: Precomputed) -> None:
+    def start(self, run: Run, threads: int, precomputed: Precomputed) -> None:
         self._limit = 1 << 62
         self._writer = PartWriter(run, SleepingAnnotator(_SECONDS_PER_IMAGE))
 
@@ -111,7 +111,7 @@ class Clock(Display):
     first = last = 0.0
     slept = 0.0
 
-    def hear(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         self.first = self.first or time.perf_counter()
         self.last = time.perf_counter()
         self.slept = max(self.slept, progress.seconds.get("slept", 0.0))

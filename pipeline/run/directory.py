@@ -124,9 +124,7 @@ class Run:
             RunRefused: planning has not finished.
         """
         if not storage.exists(self.manifest_uri):
-            raise RunRefused(
-                f"{self.uri} has no manifest.parquet: planning was interrupted; run jobs/annotate.py again"
-            )
+            raise RunRefused(f"{self.uri} has no manifest.parquet: planning was interrupted; rerun jobs/annotate.py")
         return Manifest(self.manifest_uri)
 
     def part_uri(self, shard_id: str) -> str:
@@ -225,7 +223,7 @@ def _digests(settings: Settings) -> dict[str, str]:
         "detector.boxes": settings.detector.boxes if settings.detector.name == GIVEN else None,
         "annotations": settings.annotations,
     }
-    files = {name: local_file(named) for name, named in weights.items() if named}
+    files = {name: local_file(weight) for name, weight in weights.items() if weight}
     files |= {name: storage.local_copy(uri) for name, uri in others.items() if uri}
     digests = {name: storage.file_sha256(path) for name, path in files.items()}
     if "detector.weights" not in digests and settings.detector.name not in OWN_DETECTORS:

@@ -1,8 +1,7 @@
-"""Arrow schemas of parts and tables, and the folding of parts into tables.
+"""Parts and tables in Parquet, and the folding of parts into tables.
 
-A part holds one row per image with its people inside. The tables hold one row per image and one row per person. Boxes
-and keypoints are pixels of the upright original image; joints are in the order that the `skeleton` in the metadata
-names.
+A part has one row per image, with its people inside. The tables have one row per image and one row per person. Boxes
+and keypoints are pixels of the upright original image; joints are in the order of the `skeleton` in the metadata.
 """
 
 from __future__ import annotations
@@ -268,9 +267,12 @@ def table_metadata(run_uri: str) -> dict[str, Any]:
 
 
 def _table_files(run_uri: str, name: str) -> Iterator[str]:
-    for entry in storage.list_files(storage.join(run_uri, "tables", name)):
-        if not storage.basename(entry.uri).startswith("."):  # another driver may be writing it
-            yield entry.uri
+    try:
+        for entry in storage.list_files(storage.join(run_uri, "tables", name)):
+            if not storage.basename(entry.uri).startswith("."):  # an unfinished file of another driver
+                yield entry.uri
+    except storage.MissingObject:  # a local folder without tables; object stores have an empty listing
+        return
 
 
 def table_skeleton(run_uri: str) -> Skeleton:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import re
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -31,13 +33,40 @@ from pipeline.settings.tree import Section, Settings, with_uris
 
 _Tree = TypeVar("_Tree", bound=Section)
 
+_HELP_WIDTH = 98
+_LONGEST_CHOICES = 60  # characters; longer lists of choices are shown in the description
+
+# What is expected by the type of a pydantic error, filled with its context.
+_EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dataclass_type": "a section with settings",
+    "dict_type": "a section with settings",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_from_float": "an integer",
+    "int_parsing": "an integer",
+    "int_type": "an integer",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "model_type": "a section with settings",
+    "multiple_of": "a multiple of {multiple_of:g}",
+    "string_type": "text",
+    "too_long": "at most {max_length} values",
+    "too_short": "at least {min_length} values",
+    "tuple_type": "a list",
+}
+
 
 class SettingsError(UserError):
-    """A setting that is unknown or wrong; the message names it, its value and what was expected."""
+    """An unknown or wrong setting; the message names it, its value and what was expected."""
 
 
 class Leaf(NamedTuple):
-    """One setting: its dotted name, type, value and description."""
+    """One setting that is not a section: its dotted name, type, value and description."""
 
     name: str
     type: Any
@@ -46,7 +75,7 @@ class Leaf(NamedTuple):
 
 
 def leaves(section: Any = None, prefix: str = "") -> Iterator[Leaf]:
-    """Every setting of a tree, in its order."""
+    """All settings of a tree (by default the one of the annotate job), in its order."""
     section = Settings() if section is None else section
     if isinstance(section, BaseModel):
         fields = [(name, info.annotation, info.description or "") for name, info in type(section).model_fields.items()]
@@ -66,15 +95,15 @@ def load_settings(config: str | None, flags: dict[str, Any]) -> Settings: ...
 @overload
 def load_settings(config: str | None, flags: dict[str, Any], kind: type[_Tree]) -> _Tree: ...
 def load_settings(config: str | None, flags: dict[str, Any], kind: type[Any] = Settings) -> Any:
-    """Settings from a YAML file overlaid with dotted flags.
+    """Settings from a YAML file, overridden by flags.
 
     Args:
         config: URI of a YAML file, or None.
-        flags: dotted name to value, e.g. `{"detector.confidence": 0.1}`.
-        kind: of settings tree.
+        flags: values by dotted name, for example `{"detector.confidence": 0.1}`.
+        kind: class of the settings tree.
 
     Raises:
-        SettingsError: naming the file or flag, the value and what was expected.
+        SettingsError: an unknown or wrong setting; the message names the file or the flag.
     """
     tree: dict[str, Any] = {}
     if config is not None:
@@ -101,21 +130,53 @@ def load_settings(config: str | None, flags: dict[str, Any], kind: type[Any] = S
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError(_message(error, config, flags)) from None
+        raise SettingsError(_message(error, config, flags, kind)) from None
 
 
-def _message(error: ValidationError, config: str | None, flags: dict[str, Any]) -> str:
-    """Where the first wrong value was set, its name, the value and what was expected."""
+def _message(error: ValidationError, config: str | None, flags: Mapping[str, Any], kind: type[Any]) -> str:
+    """The first error as one line: file, setting, value and what was expected."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-    by_flag = next((f for f in flags if f"{f}.".startswith(f"{name}.") or f"{name}.".startswith(f"{f}.")), None)
-    file = f"{config}: " if config and by_flag is None else ""
-    if first["type"] == "value_error" and isinstance(first["input"], dict):
-        return file + first["msg"].removeprefix("Value error, ")  # of several settings, which it names
-    setting = name
-    if by_flag is not None:  # a flag that holds a list of sections has the wrong value inside
-        setting = f"--{by_flag} ({name})" if name.startswith(f"{by_flag}.") else f"--{by_flag}"
-    return f"{file}{setting} is {first['input']!r}: {first['msg'].removeprefix('Value error, ').lower()}"
+    location = list(first["loc"])
+    while location and isinstance(location[-1], int):  # one of several plain values
+        location.pop()
+    name = _dotted(location)
+    section = name.partition("[")[0]
+    is_flag = any(f"{flag}.".startswith(f"{section}.") or f"{section}.".startswith(f"{flag}.") for flag in flags)
+    setting = f"--{name}" if is_flag else f"{config}: {name}" if config else name
+    value, text = first["input"], first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and isinstance(value, dict):  # several settings, which the text names as flags
+        return text if is_flag or not config else f"{config}: {text.replace('--', '')}"
+    if first["type"] == "missing" and name == _dotted(first["loc"]):
+        return f"{setting} is missing"
+    if first["type"] == "extra_forbidden":
+        return f"{setting} is unknown{nearest(str(location[-1]), _names_beside(kind, location))}"
+    shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
+    return f"{setting} is {shown}; {_expectation(first['type'], first.get('ctx', {}), value, text)}"
+
+
+def _expectation(error_type: str, context: Mapping[str, Any], value: Any, text: str) -> str:
+    """What was expected, for the end of an error message."""
+    if error_type == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+        return f"{f'did you mean {close[0]}? ' if close else ''}Choices: {', '.join(choices)}"
+    if error_type == "missing":
+        return "expected more values"
+    if error_type in _EXPECTED:
+        return f"expected {_EXPECTED[error_type].format(**context)}"
+    return text
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def _names_beside(kind: Any, location: Sequence[int | str]) -> list[str]:
+    """Names of the settings in the section that an error location points into."""
+    for part in location[:-1]:
+        kind = get_args(kind)[0] if isinstance(part, int) else kind.model_fields[part].annotation
+        kind = _plain(kind)[0]
+    return list(kind.model_fields)
 
 
 def _refuse_unknown(tree: dict[str, Any], source: str, all_leaves: Sequence[Leaf], prefix: str = "") -> None:
@@ -131,7 +192,7 @@ def _refuse_unknown(tree: dict[str, Any], source: str, all_leaves: Sequence[Leaf
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """What may have been meant by an unknown name, in words that go on from `... is unknown`."""
+    """A suggestion for an unknown name, for the end of the message `NAME is unknown`."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not close:
         close = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
@@ -145,7 +206,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def as_flags(settings: Section) -> list[str]:
-    """The flags that say what differs from the defaults: `parse_settings` makes the same settings of them."""
+    """Flags for all settings that differ from the defaults; `parse_settings` reads them back."""
     defaults = {leaf.name: leaf.value for leaf in leaves(type(settings)())}
     return [
         f"--{leaf.name}={_flag_text(leaf.value, leaf.type)}"
@@ -170,44 +231,24 @@ def parse_settings(
 def parse_settings(
     argv: Sequence[str], description: str, default_config: str | None = None, *, kind: type[Any] = Settings
 ) -> Any:
-    """Settings of a command line; prints help or the settings, or one line about a mistake, and exits where asked.
+    """Settings of a command line. `--help`, `--print-config` and wrong settings end the process.
 
     Args:
-        argv: the arguments after the program's name.
+        argv: the arguments after the name of the program.
         description: first lines of `--help`.
-        default_config: the YAML file of a run that names neither `--config` nor `--input`.
-        kind: of settings tree.
+        default_config: YAML file that is used if neither `--config` nor `--input` is set.
+        kind: class of the settings tree.
+
+    Raises:
+        SystemExit: 0 after `--help` and `--print-config`, 2 after one line on stderr about a wrong setting.
     """
     known = list(leaves(kind()))
-    parser = _Parser(
-        usage="%(prog)s [--config FILE] [--SETTING VALUE ...]",
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with settings; flags override it")
-    parser.add_argument("--print-config", action="store_true", help="print the effective settings and exit")
-    groups: dict[str, Any] = {"": parser}
-    for leaf in known:
-        section = leaf.name.rpartition(".")[0]
-        if section not in groups:
-            groups[section] = parser.add_argument_group(section, _section_description(kind, section))
-        names = [f"--{leaf.name}"] + ([f"--{section}"] if leaf.name in ("input.uri", "output.uri") else [])
-        default = "none" if leaf.value is None else _text(leaf.value)
-        groups[section].add_argument(
-            *names,
-            dest=leaf.name,
-            metavar=_type_name(leaf.type),
-            default=argparse.SUPPRESS,
-            type=_reader(leaf.type),
-            help=f"{leaf.description} (default: {default})".replace("%", "%%"),
-            **({"nargs": "?", "const": True} if leaf.type is bool else {}),
-        )
+    parser = _make_parser(known, description, kind)
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         name = unknown[0].partition("=")[0]
         if not name.startswith("--"):
-            parser.error(f"{name!r} is not expected here; every argument is a flag with its value, --help lists them")
+            parser.error(f"{name!r} is not a flag; expected --SETTING VALUE, see --help")
         parser.error(
             f"{name} is unknown" + nearest(name[2:], [leaf.name for leaf in known]).replace("mean ", "mean --")
         )
@@ -228,8 +269,52 @@ def parse_settings(
     return settings
 
 
+def _make_parser(known: Sequence[Leaf], description: str, kind: Any) -> argparse.ArgumentParser:
+    parser = _Parser(
+        usage="%(prog)s [--config FILE] [--SETTING VALUE ...]",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with settings; flags override it")
+    parser.add_argument("--print-config", action="store_true", help="print the effective settings and exit")
+    groups: dict[str, Any] = {"": parser}
+    for leaf in known:
+        section = leaf.name.rpartition(".")[0]
+        parts = section.split(".")
+        for parent in (".".join(parts[: i + 1]) for i in range(len(parts))):  # an outer section is listed first
+            if parent not in groups:
+                groups[parent] = parser.add_argument_group(parent, _section_description(kind, parent))
+        names = [f"--{leaf.name}"] + ([f"--{section}"] if leaf.name in ("input.uri", "output.uri") else [])
+        groups[section].add_argument(
+            *names,
+            dest=leaf.name,
+            metavar=_metavar(leaf.type),
+            default=argparse.SUPPRESS,
+            type=_reader(leaf.type),
+            help=_help(leaf).replace("%", "%%"),
+            **({"nargs": "?", "const": True} if leaf.type is bool else {}),
+        )
+    return parser
+
+
+def _help(leaf: Leaf) -> str:
+    """The description of a setting, with its choices if they are too long for the metavar, and its default."""
+    text = leaf.description
+    if len(_type_name(leaf.type)) > _LONGEST_CHOICES:
+        text += f"; one of {', '.join(get_args(_plain(leaf.type)[0]))}"
+    if leaf.value is None and "by default" in text:
+        return text
+    return f"{text} (default: {'none' if leaf.value is None else _text(leaf.value)})"
+
+
+def _metavar(annotation: Any) -> str:
+    name = _type_name(annotation)
+    return name if len(name) <= _LONGEST_CHOICES else "NAME"
+
+
 def _reader(annotation: Any) -> Any:
-    """Turn a flag's text into something that pydantic reads as the setting's type."""
+    """A function from the text of a flag to a value that pydantic converts to the type of the setting."""
     kind, optional = _plain(annotation)
 
     def read(text: str) -> Any:
@@ -248,15 +333,16 @@ def _reader(annotation: Any) -> Any:
 
 
 def _section_description(kind: Any, section: str) -> str:
-    """The first paragraph of the docstring of the section's class."""
+    """The first paragraph of the docstring of the section's class, wrapped."""
     node = kind()
     for name in section.split("."):
         node = getattr(node, name)
-    return (type(node).__doc__ or "").split("\n\n")[0].replace("%", "%%")
+    paragraph = " ".join((type(node).__doc__ or "").split("\n\n")[0].split())
+    return textwrap.fill(paragraph, _HELP_WIDTH - 2).replace("%", "%%")
 
 
 def _type_name(annotation: Any) -> str:
-    """What may be typed: choices as they are, types in capitals."""
+    """The values of a type for `--help`: choices as they are typed, other types in capitals."""
     kind, _ = _plain(annotation)
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
@@ -269,7 +355,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
-    """A type without its annotations and None, and whether None was part of it."""
+    """A type without annotations and None, and whether it included None."""
     if get_origin(annotation) is Annotated:
         return _plain(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -279,11 +365,14 @@ def _plain(annotation: Any) -> tuple[Any, bool]:
 
 
 def _holds_sections(kind: Any) -> bool:
-    """Whether a setting is a section, or several, or free names with values; a flag gives it as YAML."""
+    """Whether values are sections, lists of sections, or mappings, which a flag gives as YAML."""
     if get_origin(kind) is tuple:
         kind = _plain(get_args(kind)[0])[0]
     return get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, Section))
 
 
 def _text(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

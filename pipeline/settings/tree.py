@@ -11,74 +11,92 @@ from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.suppression import PoseNMS
 
-OWN_DETECTOR = "person_small"  # in the catalogue: the weights of the project's own person detector
-GIVEN = "given"  # the detector's name where boxes come with the images
-FILE_DETECTORS = ("darknet", "yolox", "yolo")  # those that need a weights file
-OWN_DETECTORS = (*FILE_DETECTORS, GIVEN, "whole_image")  # all others are torchvision's
+DEFAULT_DETECTOR_WEIGHTS = "person_small"  # a name in the catalogue
+GIVEN = "given"  # detector.name if boxes are read from a file
+FILE_DETECTORS = ("darknet", "yolox", "yolo")  # these need a weights file
+OWN_DETECTORS = (*FILE_DETECTORS, GIVEN, "whole_image")  # the others are torchvision models
 
 
 class Section(BaseModel):
+    """A settings section: frozen, without unknown names and without infinite numbers."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def problem(self) -> str | None:
-        """What is wrong with settings that are each right, in words; None where nothing is."""
+        """The error message if valid settings contradict each other, else None."""
         return None
 
 
 class InputSettings(Section):
-    """What to annotate. `--input X` is short for `--input.uri X`."""
+    """The images to annotate."""
 
     uri: str | None = Field(
         None,
-        description="folder, prefix, glob, .tar/.tar.gz, Parquet with images, list (.txt .csv .parquet), or COCO .json",
+        description="folder, prefix, glob, .tar, .tar.gz, Parquet with images, list (.txt, .csv, .parquet), COCO .json",
     )
-    image_root: str | None = Field(None, description="folder that the names of a list or COCO file are relative to")
-    image_column: str | None = Field(None, description="column of a Parquet or CSV input; by default recognised")
-    shard_size: int = Field(1000, ge=1, description="images per shard, for loose files")
+    image_root: str | None = Field(
+        None, description="folder of the images that a list or COCO file names; by default the folder of that file"
+    )
+    image_column: str | None = Field(
+        None, description="column of a Parquet or CSV input with the images or their URIs; by default detected"
+    )
+    shard_size: int = Field(1000, ge=1, description="images per shard, for inputs of single image files")
 
 
 class OutputSettings(Section):
-    """What to write. `--output X` is short for `--output.uri X`."""
+    """The run directory and its tables."""
 
     uri: str = Field("out/demo", description="run directory, local or on object storage")
-    candidates: bool = Field(False, description="also store the people before suppression, for sweeps")
-    table_megabytes: int = Field(256, ge=1, description="parts folded into one table file, megabytes")
+    candidates: bool = Field(False, description="also store the candidates before suppression, which sweeps need")
+    table_megabytes: int = Field(256, ge=1, description="target size of a table file, megabytes")
 
 
 class ImageSettings(Section):
     """Limits that are checked before an image is decoded."""
 
-    max_megapixels: float = Field(100.0, gt=0, description="a header that announces more is refused, megapixels")
-    max_megabytes: float = Field(256.0, gt=0, description="a file that is larger is not read, megabytes")
+    max_megapixels: float = Field(
+        100.0, gt=0, description="maximum size of an image according to its header, megapixels; larger ones are refused"
+    )
+    max_megabytes: float = Field(
+        256.0, gt=0, description="maximum size of an image file, megabytes; larger ones are not read"
+    )
 
     @property
     def limits(self) -> DecodeLimits:
-        """As values that sources and decoders take."""
+        """The same limits, as sources and decoders take them."""
         return DecodeLimits(self.max_megapixels, self.max_megabytes)
 
 
 class DetectorSettings(Section):
-    """Where people are."""
+    """The person detector."""
 
     name: str = Field(
         "darknet",
-        description="darknet, yolox, yolo (exports of YOLOv5/v8), given, whole_image, or a torchvision model's name",
+        description="darknet, yolox, yolo (exports of YOLOv5 or YOLOv8), given (boxes from a file), whole_image, or a "
+        "torchvision model",
     )
     cfg: str | None = Field(
-        None, description="darknet: description, .cfg; by default the weights' own, YOLOv3-SPP's for .weights"
+        None,
+        description="darknet: network description, .cfg; by default as in .safetensors, and YOLOv3-SPP for .weights",
     )
     weights: str | None = Field(
         None,
-        description="a file, URI, or name in the catalogue; by default the project's own for darknet, torchvision's "
-        "own for its models",
+        description="file, URI or name in the catalogue; torchvision models have default weights",
     )
-    boxes: str | None = Field(None, description="given: COCO detection results or annotations; --annotations if empty")
+    boxes: str | None = Field(
+        None, description="given: COCO results or annotations with the boxes; by default --annotations"
+    )
     input_size: int | None = Field(
-        None, ge=32, multiple_of=32, description="side of the letterbox, pixels; by default the file's own, or 608"
+        None,
+        ge=32,
+        multiple_of=32,
+        description="side of the square input, pixels; by default as in the weights file or its description, else 640",
     )
-    confidence: float = Field(0.3, ge=0, le=1, description="least objectness (darknet) or score, exclusive")
-    nms_iou: float = Field(0.6, gt=0, le=1, description="overlap from which the weaker of two boxes goes")
-    max_boxes: int = Field(100, ge=1, description="more boxes in an image tighten its NMS")
+    confidence: float = Field(
+        0.3, ge=0, le=1, description="minimum objectness (darknet) or score (others) of a box, exclusive"
+    )
+    nms_iou: float = Field(0.6, gt=0, le=1, description="NMS drops a box if its IoU with a better one is at least this")
+    max_boxes: int = Field(100, ge=1, description="images with more boxes repeat NMS with a lower nms_iou")
     batch: int | None = Field(None, ge=1, description="images per batch; by default 8 on a GPU and 1 on a CPU")
 
     @model_validator(mode="before")
@@ -86,17 +104,17 @@ class DetectorSettings(Section):
     def _own_weights(cls, data: Any) -> Any:
         own = isinstance(data, dict) and data.get("name", "darknet") == "darknet"
         if own and data.get("weights") is None and data.get("cfg") is None:
-            return {**data, "weights": OWN_DETECTOR}
+            return {**data, "weights": DEFAULT_DETECTOR_WEIGHTS}
         return data
 
     @property
     def has_confidence(self) -> bool:
-        """Whether boxes are chosen by their scores; those that are given are taken as they are."""
+        """Whether boxes are selected by score; boxes from a file are all used."""
         return self.name not in (GIVEN, "whole_image")
 
 
 def detector_batch(settings: DetectorSettings, device: str) -> int:
-    """Images per batch of a detector on a `cuda` or `cpu` device."""
+    """Images per batch of a detector; `device` is `cuda` or `cpu`."""
     return settings.batch or (8 if device == "cuda" else 1)
 
 
@@ -135,35 +153,45 @@ InputSize = Annotated[_InputSize | None, AfterValidator(_multiples_of_32)]
 class NetworkSettings(Section):
     """A pose network of an ensemble."""
 
-    weights: str | None = Field(None, description="weights file, URI, or name in the catalogue")
-    name: PoseName | None = Field(None, description="pose network; by default the one that the weights are for")
-    input_size: InputSize = Field(None, description="height and width of a crop, pixels; by default the published")
+    weights: str | None = Field(None, description="file, URI or name in the catalogue")
+    name: PoseName | None = Field(None, description="pose network; by default recognised from the weights")
+    input_size: InputSize = Field(
+        None, description="height and width of a crop, pixels; by default as published for the weights"
+    )
 
 
 class PoseSettings(Section):
-    """Which pose each person has."""
+    """The pose network, its crops and the decoding of its output."""
 
     weights: str | None = Field(
-        "weights/fastpose_lite0_coco17.safetensors", description="weights file, URI, or name in the catalogue"
+        "weights/fastpose_lite0_coco17.safetensors", description="file, URI or name in the catalogue"
     )
-    name: PoseName | None = Field(None, description="pose network; by default the one that the weights are for")
-    input_size: InputSize = Field(None, description="height and width of a crop, pixels; by default the published")
-    skeleton: SkeletonName | None = Field(None, description="joints of the output; by default by their number")
-    crop: Literal["padded", "classic"] = Field("padded", description="crop rule; classic: the first PyTorch release's")
+    name: PoseName | None = Field(None, description="pose network; by default recognised from the weights")
+    input_size: InputSize = Field(
+        None, description="height and width of a crop, pixels; by default as published for the weights"
+    )
+    skeleton: SkeletonName | None = Field(
+        None, description="joints of the output; by default as in the weights file, else by their number"
+    )
+    crop: Literal["padded", "classic"] = Field(
+        "padded", description="crop rule; classic: as in the first PyTorch release"
+    )
     decode: Decode | None = Field(
-        None, description="how heatmaps become keypoints; by default as the catalogue or the file says, else argmax"
+        None,
+        description="how heatmaps become keypoints; by default as in the catalogue or the weights file, else argmax",
     )
     norm: Norm | None = Field(
-        None, description="integral: how maps are normalised; by default as the weights say, else sigmoid"
+        None,
+        description="integral, combined: heatmap normalisation; by default as in the weights file, else sigmoid",
     )
-    flip_test: bool = Field(False, description="average with the mirrored crop: better, half as fast")
+    flip_test: bool = Field(False, description="average with the mirrored crop: more accurate, half the speed")
     scales: tuple[Annotated[float, Field(gt=0.2, lt=5)], ...] = Field(
-        (1.0,), min_length=1, description="average over crops that show so many times the usual, e.g. 1,1.25"
+        (1.0,), min_length=1, description="average over crops of these relative sizes, for example 1,1.25"
     )
     ensemble: tuple[NetworkSettings, ...] = Field(
-        (), description="more networks to average with, e.g. [{weights: b.pth, input_size: [384, 288]}]"
+        (), description="more networks to average with, for example [{weights: b.pth, input_size: [384, 288]}]"
     )
-    batch: int = Field(32, ge=1, description="people per batch, over images")
+    batch: int = Field(32, ge=1, description="people per batch, across images")
 
     @model_validator(mode="after")
     def _classic_stands_alone(self) -> PoseSettings:
@@ -177,50 +205,58 @@ class PoseSettings(Section):
         return self
 
     def networks(self) -> tuple[NetworkSettings, ...]:
-        """All networks, the first one with its own settings."""
+        """All networks of the ensemble, the main one first."""
         first = NetworkSettings(weights=self.weights, name=self.name, input_size=self.input_size)
         return (first, *self.ensemble)
 
 
 class ComputeSettings(Section):
-    """On what, and how precisely, the networks run."""
+    """The device and the precision of the networks."""
 
-    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto: the GPU where there is one")
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto: a GPU if one is available")
     precision: Literal["auto", "bf16", "float32"] = Field(
-        "auto", description="auto: bf16 where the processor computes in it, else float32"
+        "auto", description="auto: bf16 if the processor has instructions for it, else float32"
     )
 
 
 class FleetSettings(Section):
-    """How the work is spread over a Ray cluster."""
+    """The distribution of the work over a Ray cluster."""
 
     address: str | None = Field(None, description="Ray cluster; by default RAY_ADDRESS, else a local one is started")
-    workers: int | None = Field(None, ge=1, description="at most so many; by default what the cluster has room for")
-    gpus_per_worker: float | None = Field(None, ge=0, description="GPUs of a worker; by default 1 where there are any")
-    cpus_per_worker: int | None = Field(
-        None, ge=1, description="CPU threads of a worker, which decode where it has a GPU; by default up to 4"
+    workers: int | None = Field(
+        None, ge=1, description="maximum number of workers; by default as many as fit on the cluster"
     )
-    max_attempts: int = Field(6, ge=1, description="attempts at a shard, without news of it, until it is quarantined")
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="GPUs per worker; by default 1 if the cluster has any"
+    )
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="CPU threads per worker; with a GPU they decode images; by default up to 4"
+    )
+    max_attempts: int = Field(6, ge=1, description="failures of a shard in a row before it is quarantined")
     image_seconds: float = Field(
-        120.0, gt=0, description="decoding one image may take so long, seconds; then its worker is ended"
+        120.0, gt=0, description="time limit for decoding one image, seconds; after it the worker is ended"
     )
     worker_gigabytes: float | None = Field(
-        None, gt=0, description="memory a worker may hold before it is replaced; by default its share of the machine"
+        None,
+        gt=0,
+        description="memory at which a worker is replaced, gigabytes; by default its share of the machine",
     )
     storage_retry_seconds: float = Field(
-        300.0, ge=0, description="how long failing requests to remote storage are retried, seconds"
+        300.0, ge=0, description="how long failed requests to remote storage are retried, seconds"
     )
-    grace_seconds: float = Field(20.0, ge=0, description="on a stop signal, time for shards in flight, seconds")
+    grace_seconds: float = Field(20.0, ge=0, description="time for shards in progress after a stop signal, seconds")
 
 
 class Settings(Section):
-    """Everything a run can be told."""
+    """All settings of an annotation run."""
 
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
-    annotations: str | None = Field(None, description="COCO annotations to evaluate against (file names or ids match)")
-    profile: bool = Field(False, description="print where the workers' time went, stage by stage")
-    draw: int = Field(0, ge=0, description="images to draw with boxes and skeletons")
+    annotations: str | None = Field(
+        None, description="COCO annotations to evaluate against, matched by id or file name"
+    )
+    profile: bool = Field(False, description="print the time that the workers spent in each stage")
+    draw: int = Field(0, ge=0, description="number of images to draw with boxes and skeletons")
     images: ImageSettings = ImageSettings()
     detector: DetectorSettings = DetectorSettings()
     pose: PoseSettings = PoseSettings()
@@ -235,7 +271,7 @@ class Settings(Section):
 
     def problem(self) -> str | None:
         if self.detector.name in FILE_DETECTORS and self.detector.weights is None:
-            return f"--detector.weights is none; a {self.detector.name} detector needs its file"
+            return f"--detector.name {self.detector.name} needs --detector.weights, which is none"
         return None
 
 

@@ -16,7 +16,7 @@ _BLOCKS = (16, 8)  # channels per block, the fastest first
 
 
 def with_fast_gradients(network: nn.Module) -> nn.Module:
-    """Let every depthwise convolution in `network` compute its gradient in blocks; names and parameters stay the same."""
+    """Let depthwise convolutions in `network` compute gradients in blocks; names and parameters stay the same."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and _block(child):

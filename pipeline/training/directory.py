@@ -1,12 +1,12 @@
-"""A training run: train, measure, keep. Knows files, not Ray.
+"""The directory of a training run, and the run itself: train, validate, write. Does not depend on Ray.
 
 OUTPUT/
   train.json            settings
-  checkpoint.pt         everything that going on needs; the newest only
-  last.safetensors      the averaged weights, half precision
-  best.safetensors      those that measured best
-  history.jsonl         a line per epoch: loss, learning rate, measurements
-  predictions.jpg       what the averaged weights see in images for validation
+  checkpoint.pt         everything that is needed to resume; the newest only
+  last.safetensors      the averaged weights after the last epoch, half precision
+  best.safetensors      the averaged weights with the highest validation AP
+  history.jsonl         one line per epoch: loss, learning rate, validation metrics
+  predictions.jpg       predictions of the averaged weights on validation images
   tensorboard/          the same for TensorBoard, and the loss of every step
 """
 
@@ -22,24 +22,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.report.draw import encode_picture
+from pipeline.jpeg import encode_jpeg
 from pipeline.training.experiment import Experiment
 from pipeline.training.loop import Step, Trainer
 from pipeline.training.settings import TrainSettings
 
-# What may be another in each start of one run.
-_PER_START = {
+# Settings that may change when a run is resumed.
+_CHANGEABLE = {
     "resume", "output", "compute", "workers", "address", "cache", "validation", "validate_every", "checkpoint_every",
 }  # fmt: skip
 
 
 class TrainingRefused(UserError):
-    """A run directory that is taken, or that cannot be gone on with; the text says why."""
+    """The output directory holds another run, or one that cannot be resumed with these settings."""
 
 
 @dataclass(frozen=True)
@@ -51,97 +52,110 @@ class TrainRun:
 
     @classmethod
     def start(cls, settings: TrainSettings) -> TrainRun:
-        """A new run, or with `resume` one that was begun, if there is one.
+        """A new run; with `resume`, the run in the output directory if it exists. Writes nothing.
 
         Raises:
-            TrainingRefused: there is a run already, or one with other settings.
+            TrainingRefused: a run exists and `resume` is false, or it has other settings.
         """
         run = cls(settings.output, settings)
         if not storage.exists(run.path("train.json")):
             return run
         if not settings.resume:
-            raise TrainingRefused(f"{run.uri} holds a training run; --resume goes on with it, or name another --output")
-        # What an earlier version did not ask for has its default.
-        before = TrainSettings.model_validate_json(storage.read_bytes(run.path("train.json")))
-        was, told = _told(before), _told(settings)
-        changed = [key for key in told if was.get(key) != told[key]]
+            raise TrainingRefused(f"--output {run.uri} holds a training run; add --resume, or name another directory")
+        try:
+            # Settings that an earlier version did not have get their defaults.
+            previous = TrainSettings.model_validate_json(storage.read_bytes(run.path("train.json")))
+        except ValidationError as error:
+            raise TrainingRefused(
+                f"{run.path('train.json')} does not fit this version ({error.error_count()} settings); train with the "
+                "version that wrote it, or name another --output"
+            ) from None
+        before, now = _fixed(previous), _fixed(settings)
+        changed = [key for key in now if before.get(key) != now[key]]
         if changed:
-            raise TrainingRefused(f"{run.uri} was started with other settings of: {', '.join(changed)}")
+            raise TrainingRefused(
+                f"--output {run.uri} was started with other settings of {', '.join(changed)}; use the same ones, or "
+                "name another directory"
+            )
         return run
 
-    def begin(self) -> None:
-        """Note the settings: from here on it is a run. A start that is refused before leaves nothing behind."""
+    def write_settings(self) -> None:
+        """Write train.json if it is missing. Called once training starts: refused settings leave no files."""
         if not storage.exists(self.path("train.json")):
-            storage.write_bytes(self.path("train.json"), json.dumps(_told(self.settings), indent=2).encode())
+            storage.write_bytes(self.path("train.json"), json.dumps(_fixed(self.settings), indent=2).encode())
 
     def path(self, name: str) -> str:
         return storage.join(self.uri, name)
 
-    def keep(self, trainer: Trainer) -> None:
-        """Write the checkpoint, whole or not at all."""
+    def save_checkpoint(self, trainer: Trainer) -> None:
+        """Write the checkpoint atomically."""
         sink = io.BytesIO()
         torch.save(trainer.state(), sink)
         storage.write_bytes(self.path("checkpoint.pt"), sink.getvalue())
 
-    def go_on(self, trainer: Trainer) -> bool:
-        """Load the checkpoint where there is one."""
+    def load_checkpoint(self, trainer: Trainer) -> bool:
+        """Resume from the checkpoint; False if there is none."""
         if not storage.exists(self.path("checkpoint.pt")):
             return False
         content = io.BytesIO(storage.read_bytes(self.path("checkpoint.pt")))
-        # To the CPU: the optimiser counts its steps there, and a count on a GPU would be waited for at every step.
+        # To the CPU: the optimiser keeps its step count there; a count on the GPU would block every step.
         trainer.load_state(torch.load(content, map_location="cpu", weights_only=True))
         return True
 
-    def keep_weights(self, name: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        """Averaged weights in half precision, as the annotate job takes them."""
+    def save_weights(self, name: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """Write a state dict in half precision, for the annotate job."""
         halved = {k: (t.half() if t.is_floating_point() else t).contiguous().cpu() for k, t in weights.items()}
         storage.write_bytes(self.path(name), safetensors_bytes(halved, metadata))
 
-    def note(self, entry: dict[str, Any]) -> None:
-        """Add a line to the history; of an epoch that was made before, the newest line counts."""
+    def append_history(self, entry: dict[str, Any]) -> None:
+        """Append an epoch to the history; its earlier line, and those of later epochs, are dropped."""
         lines = [line for line in self.history() if line["epoch"] < entry["epoch"]]
         text = "\n".join(json.dumps(line) for line in [*lines, entry])
         storage.write_bytes(self.path("history.jsonl"), text.encode())
 
     def history(self) -> list[dict[str, Any]]:
+        """The lines of history.jsonl, first epoch first; empty before the first."""
         path = self.path("history.jsonl")
         return [json.loads(line) for line in storage.read_bytes(path).splitlines()] if storage.exists(path) else []
 
 
-def _told(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that a run keeps to the end."""
+def _fixed(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that must stay the same when a run is resumed."""
     other = {"pose": "detector", "detector": "pose"}[settings.task]
-    return settings.model_dump(mode="json", exclude=_PER_START | {other})
+    return settings.model_dump(mode="json", exclude=_CHANGEABLE | {other})
 
 
 def train_run(run: TrainRun, experiment: Experiment, trainer: Trainer, report: Callable[[Step], None]) -> None:
-    """Train to the end of the schedule, keeping checkpoints on the way.
+    """Train to the end of the schedule, with checkpoints.
 
-    Every process of a run calls this; the one of rank 0 measures and writes.
+    Every process of a run calls this; the process of rank 0 validates and writes.
+
+    Args:
+        report: called after every step.
 
     Raises:
-        TrainingDiverged: the loss is no number; the last checkpoint is whole.
+        TrainingDiverged: the loss is not finite; the last checkpoint is intact.
     """
     settings = run.settings
     writes = trainer.rank == 0
     if writes:
-        run.begin()
-    run.go_on(trainer)
+        run.write_settings()
+    run.load_checkpoint(trainer)
     best = max((line.get("ap", -1.0) for line in run.history()), default=-1.0)
-    noted = max((line["epoch"] for line in run.history()), default=0)
-    with _board(run, trainer) if writes else contextlib.nullcontext() as board:
+    written = max((line["epoch"] for line in run.history()), default=0)
+    with _tensorboard(run, trainer) if writes else contextlib.nullcontext() as board:
 
         def end_epoch() -> None:
             nonlocal best
-            weights = trainer.with_precise_batchnorm()
+            weights = trainer.with_precise_batchnorm()  # in all processes
             if board is not None:
                 rate, losses = trainer.learning_rate(trainer.step - 1), trainer.losses
                 entry = {"epoch": trainer.epoch, "learning_rate": rate}
                 entry |= {"loss": float(np.mean(losses))} if losses else {}
-                best = _keep_epoch(run, experiment, trainer, weights, entry, best, board)
+                best = _end_epoch(run, experiment, trainer, weights, entry, best, board)
 
-        if trainer.epoch > noted:
-            # The checkpoint of a whole epoch is there, its line and weights are not: killed in between.
+        if trainer.epoch > written:
+            # The run was killed after the last checkpoint of the epoch and before its history line and weights.
             end_epoch()
         while trainer.epoch < settings.optimisation.epochs:
             for step in trainer.train_epoch():
@@ -150,11 +164,11 @@ def train_run(run: TrainRun, experiment: Experiment, trainer: Trainer, report: C
                     board.add_scalar("loss", step.loss, step.step)
                 if board is not None and step.step % settings.checkpoint_every == 0:
                     board.flush()
-                    run.keep(trainer)
+                    run.save_checkpoint(trainer)
             end_epoch()
 
 
-def _keep_epoch(
+def _end_epoch(
     run: TrainRun,
     experiment: Experiment,
     trainer: Trainer,
@@ -163,58 +177,60 @@ def _keep_epoch(
     best: float,
     board: Any,
 ) -> float:
-    """Measure where it is time, and write down the epoch; returns the best average precision so far."""
+    """Validate if it is due, and write the files of the epoch; returns the highest validation AP so far."""
     settings = run.settings
     metadata = experiment.metadata | _provenance(settings, trainer)
     if settings.validation is not None and (
         trainer.epoch % settings.validate_every == 0 or trainer.epoch == settings.optimisation.epochs
     ):
-        measured = experiment.measure(weights)
-        entry |= measured.numbers
-        storage.write_bytes(run.path("predictions.jpg"), encode_picture(measured.picture))
-        board.add_image("predictions", measured.picture, trainer.step, dataformats="HWC")
+        result = experiment.validate(weights)
+        entry |= result.metrics
+        storage.write_bytes(run.path("predictions.jpg"), encode_jpeg(result.picture))
+        board.add_image("predictions", result.picture, trainer.step, dataformats="HWC")
         metadata |= {"validation_ap": f"{entry['ap']:.4f}"}
         if entry["ap"] > best:
             best = entry["ap"]
-            run.keep_weights("best.safetensors", weights, metadata)
-    run.keep_weights("last.safetensors", weights, metadata)
+            run.save_weights("best.safetensors", weights, metadata)
+    run.save_weights("last.safetensors", weights, metadata)
     for name, value in entry.items():
         board.add_scalar(name if name == "learning_rate" or "/" in name else f"epoch/{name}", value, trainer.step)
-    run.note({key: None if isinstance(value, float) and math.isnan(value) else value for key, value in entry.items()})
+    run.append_history(
+        {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in entry.items()}
+    )
     board.flush()
-    run.keep(trainer)
+    run.save_checkpoint(trainer)
     return best
 
 
 def _provenance(settings: TrainSettings, trainer: Trainer) -> dict[str, str]:
-    """What weights were made of, for their file: settings without paths, and how far they came."""
+    """Metadata of a weights file: sets and settings without paths, and the epoch."""
     sets = ", ".join(
         storage.basename(s.annotations) + (f" ({s.source})" if s.source else "") + f" x{s.weight:g}"
         for s in settings.sets
     )
-    told = {
+    provenance = {
         "trained_on": sets,
         "epoch": f"{trainer.epoch} of {settings.optimisation.epochs}",
         "optimisation": json.dumps(settings.model_dump(mode="json")["optimisation"]),
-        settings.task: json.dumps(_named(settings.model_dump(mode="json")[settings.task])),
+        settings.task: json.dumps(_without_folders(settings.model_dump(mode="json")[settings.task])),
     }
-    return told | ({"about": settings.about} if settings.about else {})
+    return provenance | ({"about": settings.about} if settings.about else {})
 
 
-def _named(told: Any) -> Any:
-    """Settings with files by name alone: where they lay is nobody's business."""
-    if isinstance(told, dict):
-        return {key: _named(value) for key, value in told.items()}
-    if isinstance(told, list):
-        return [_named(value) for value in told]
-    return storage.basename(told) if isinstance(told, str) else told
+def _without_folders(settings: Any) -> Any:
+    """Settings with the names of files only: weights are published, and folders may be private."""
+    if isinstance(settings, dict):
+        return {key: _without_folders(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [_without_folders(value) for value in settings]
+    return storage.basename(settings) if isinstance(settings, str) else settings
 
 
 @contextlib.contextmanager
-def _board(run: TrainRun, trainer: Trainer) -> Iterator[Any]:
-    # Imported here: it takes a while, and processes that don't write have no use for it.
+def _tensorboard(run: TrainRun, trainer: Trainer) -> Iterator[Any]:
+    # Imported here: the import is slow, and only rank 0 needs it.
     from torch.utils.tensorboard import SummaryWriter
 
-    # What was written after the checkpoint is written again.
+    # Events after the checkpoint are dropped: their steps are trained again.
     with SummaryWriter(run.path("tensorboard"), purge_step=trainer.step + 1 if trainer.step else None) as writer:
         yield writer

@@ -1,6 +1,6 @@
-"""The training loop: a plain function over samples in memory. Knows no Ray, no storage, no settings files.
+"""The training loop over samples in memory, for any `Task`: a pose network's or a detector's.
 
-It runs wherever torch, numpy and OpenCV are. What is learnt is a `Task`: a pose network's, or a detector's.
+It does not depend on Ray, storage or settings files, and needs only torch, numpy and OpenCV.
 """
 
 from __future__ import annotations
@@ -21,38 +21,51 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.errors import UserError
 from pipeline.runtime.device import computes_in_bf16
 from pipeline.training.depthwise import with_fast_gradients
-from pipeline.training.distributed import with_shared_statistics
+from pipeline.training.distributed import with_synchronised_batchnorm
 from pipeline.training.options import Optimisation
 
-_AUGMENTERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads; those of other processes need cores, too
-_PREFETCH = 2 * _AUGMENTERS  # batches made ahead of the network
-_SETTLING = 20  # batches that BatchNorm's final statistics are measured on
+_AUGMENTERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads; other processes need cores too
+_PREFETCH = 2 * _AUGMENTERS  # batches prepared ahead
+_BATCHNORM_BATCHES = 20  # for the precise statistics of BatchNorm
 
 
 class TrainingDiverged(UserError):
-    """The loss is no number; nothing of that step was kept."""
+    """The loss or its gradient is not finite; the weights are those before the step."""
 
 
 class Task(Protocol):
-    """What a network is shown, and how wrong it is.
+    """The samples that a network is trained on, and its loss.
 
     Attributes:
-        weights: (N,) how often each sample is drawn, relative to others.
+        weights: (N,) how often each sample is drawn, relative to the others.
     """
 
     weights: np.ndarray
 
     def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
-        """Random views of these samples, stacked: what `loss` takes. Called from threads."""
+        """Random views of these samples, stacked, as `loss` takes them. Called from several threads.
+
+        Args:
+            randoms: one generator per sample.
+        """
         ...
 
     def loss(self, network: nn.Module, views: tuple[Tensor, ...], bf16: bool) -> Tensor:
-        """How wrong the network is, a mean over the views of all processes."""
+        """The loss of the network on these views; its mean over processes is the loss of the whole batch."""
         ...
 
 
 class Step(NamedTuple):
-    """Told after every step: of how many, the epoch, the loss, the learning rate, samples per second."""
+    """The state after a step.
+
+    Attributes:
+        step: steps so far.
+        steps: steps of the whole run.
+        epoch: of the step, from 0.
+        loss: of the whole batch.
+        learning_rate: of the step.
+        speed: samples per second.
+    """
 
     step: int
     steps: int
@@ -63,18 +76,18 @@ class Step(NamedTuple):
 
 
 class Trainer:
-    """A network on its way: weights, their average, optimiser and place in the schedule.
+    """A network in training: weights, their moving average, the optimiser and the position in the schedule.
 
-    With several processes each has its share of every batch; gradients, losses and BatchNorm's statistics are those of
-    the whole batch, so that how many there are changes nothing but the speed.
+    With several processes, each one gets a share of every batch. Gradients, losses and BatchNorm statistics are those
+    of the whole batch, so the number of processes changes the speed only.
 
     Attributes:
-        network: what is trained.
-        averaged: its exponential moving average.
-        step: steps made.
-        losses: of the steps of the epoch that was last worked at.
-        steps_per_epoch: of this task and batch.
-        rank: of this process; 0 writes.
+        network: the network.
+        averaged: the exponential moving average of its state dict.
+        step: completed steps.
+        losses: of the steps of the current or just completed epoch.
+        steps_per_epoch: number of steps.
+        rank: of this process; rank 0 writes the files.
     """
 
     def __init__(
@@ -86,13 +99,15 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Where `world` is more than 1, torch.distributed's process group is set up already.
+        """
+        Args:
+            world: number of processes. If more than 1, torch.distributed's process group must exist.
 
         Raises:
-            UserError: a batch that the processes cannot share evenly.
+            UserError: the batch cannot be shared evenly.
         """
         if options.batch % world:
-            raise UserError(f"batch is {options.batch}, which {world} processes cannot share evenly")
+            raise UserError(f"--optimisation.batch {options.batch} cannot be shared evenly by {world} processes")
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.options = options
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -105,25 +120,26 @@ class Trainer:
         self.rank = rank
         self._world = world
         self._task = task
-        self._learner: nn.Module = _Learner(self.network, task, options.bf16 and computes_in_bf16(self.device))
+        self._bf16 = options.bf16 and computes_in_bf16(self.device)
+        self._loss_module: nn.Module = _LossModule(self.network, task, self._bf16)
         if world > 1:
-            with_shared_statistics(self.network)
-            self._learner = DistributedDataParallel(self._learner)
-        make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
+            with_synchronised_batchnorm(self.network)
+            self._loss_module = DistributedDataParallel(self._loss_module)
+        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
         decayed = [p for p in network.parameters() if p.ndim > 1]
         plain = [p for p in network.parameters() if p.ndim <= 1]
-        self._optimizer = make(
+        self._optimizer = optimizer(
             [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=options.learning_rate,
         )
 
     @property
     def epoch(self) -> int:
-        """Epochs that are whole."""
+        """Completed epochs."""
         return self.step // self.steps_per_epoch
 
     def learning_rate(self, step: int) -> float:
-        """Of a step, counted from 0."""
+        """The learning rate of a step, counted from 0."""
         o = self.options
         epoch = step / self.steps_per_epoch
         if epoch < o.warm_up:
@@ -133,16 +149,16 @@ class Trainer:
         return o.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - o.warm_up) / max(o.epochs - o.warm_up, 1e-9)))
 
     def train_epoch(self) -> Iterator[Step]:
-        """The steps that are left of the current epoch.
+        """Run the remaining steps of the current epoch.
 
         Raises:
-            TrainingDiverged: the loss is no number.
+            TrainingDiverged: the loss or its gradient is not finite.
         """
         self.network.train()
         last = (self.epoch + 1) * self.steps_per_epoch
         started = time.monotonic()
         for views in self._batches(range(self.step, last)):
-            loss = self._learn(views)
+            loss = self._train_step(views)
             if self.step % self.steps_per_epoch == 0:
                 self.losses = []
             self.losses.append(loss)
@@ -154,23 +170,24 @@ class Trainer:
             )  # fmt: skip
             started = time.monotonic()
 
-    def _learn(self, views: tuple[Tensor, ...]) -> float:
+    def _train_step(self, views: tuple[Tensor, ...]) -> float:
         o = self.options
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
-        loss = self._learner(*views)
+        loss = self._loss_module(*views)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), o.clip)
-        told = self._mean(loss.detach()).item()
-        if not math.isfinite(told) or not math.isfinite(norm.item()):
+        mean_loss = self._mean(loss.detach()).item()
+        if not math.isfinite(mean_loss) or not math.isfinite(norm.item()):
             raise TrainingDiverged(
-                f"step {self.step + 1}: the loss is {told} and its gradient {norm.item()}; the "
-                f"checkpoint before it is kept. Lower learning_rate (now {o.learning_rate}) or clip ({o.clip})"
+                f"step {self.step + 1}: the loss is {mean_loss} and the norm of its gradient {norm.item()}; lower "
+                f"--optimisation.learning_rate (now {o.learning_rate}) or --optimisation.clip (now {o.clip}) in a new "
+                "run; the last checkpoint is intact"
             )
         self._optimizer.step()
         self._average()
-        return told
+        return mean_loss
 
     def _mean(self, loss: Tensor) -> Tensor:
         if self._world > 1:
@@ -178,7 +195,7 @@ class Trainer:
         return loss / self._world
 
     def _average(self) -> None:
-        # Early on the average is short, so that it does not drag the first weights along.
+        # A short average at the start: the first weights are random and must not stay in it.
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         for key, tensor in self.network.state_dict().items():
             if tensor.is_floating_point():
@@ -187,10 +204,10 @@ class Trainer:
                 self.averaged[key].copy_(tensor)
 
     def with_precise_batchnorm(self) -> dict[str, Tensor]:
-        """The averaged weights, with BatchNorm's statistics measured on coming views: what is kept in the end.
+        """The averaged weights with precise BatchNorm statistics, measured on the next views: the weights to store.
 
-        Statistics that were averaged on the way lag behind the weights, and are far off in a short run (Wu and Johnson,
-        Rethinking "Batch" in BatchNorm, 2021). With several processes all of them have to call this.
+        Running statistics lag behind the weights and are wrong in a short run (Wu and Johnson, Rethinking "Batch" in
+        BatchNorm, 2021). With several processes, all of them must call this.
         """
         network = copy.deepcopy(self.network)
         network.load_state_dict(self.averaged)
@@ -198,28 +215,29 @@ class Trainer:
         for norm in network.modules():
             if isinstance(norm, nn.BatchNorm2d):
                 norm.reset_running_stats()
-                norm.momentum = None  # the plain mean of what is seen from here on
+                norm.momentum = None  # the plain mean over all batches
         with torch.no_grad():
-            for views in self._batches(range(self.step, self.step + min(_SETTLING, self.steps_per_epoch))):
-                self._task.loss(network, views, self.options.bf16)
+            for views in self._batches(range(self.step, self.step + min(_BATCHNORM_BATCHES, self.steps_per_epoch))):
+                self._task.loss(network, views, self._bf16)
         return network.state_dict()
 
     def _batches(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
-        """Batches of these steps, made ahead in threads; a step's samples and views depend on seed and step alone."""
+        """Batches of these steps, prepared ahead in threads. A batch depends on the seed and its step only."""
         with ThreadPoolExecutor(_AUGMENTERS, "augment") as pool:
-            waiting = [pool.submit(self._batch, step) for step in steps[:_PREFETCH]]
+            pending = [pool.submit(self._batch, step) for step in steps[:_PREFETCH]]
             for position in range(len(steps)):
-                views = waiting.pop(0).result()
+                views = pending.pop(0).result()
                 if position + _PREFETCH < len(steps):
-                    waiting.append(pool.submit(self._batch, steps[position + _PREFETCH]))
+                    pending.append(pool.submit(self._batch, steps[position + _PREFETCH]))
                 yield tuple(torch.from_numpy(array).to(self.device) for array in views)
 
     def _batch(self, step: int) -> tuple[np.ndarray, ...]:
-        places, rows = self._rows(step)
-        return self._task.views(rows, [np.random.default_rng([self.options.seed, step, place]) for place in places])
+        positions, rows = self._rows(step)
+        seeds = [[self.options.seed, step, position] for position in positions]
+        return self._task.views(rows, [np.random.default_rng(seed) for seed in seeds])
 
     def _rows(self, step: int) -> tuple[list[int], list[int]]:
-        """This process's samples of a step: their places in the whole batch, and which they are."""
+        """The samples of this process in a step: their positions in the whole batch, and their rows in the task."""
         epoch, within = divmod(step, self.steps_per_epoch)
         random = np.random.default_rng([self.options.seed, epoch])
         weights = self._task.weights.astype(np.float64)
@@ -228,11 +246,11 @@ class Trainer:
         else:
             order = random.choice(len(weights), len(weights), p=weights / weights.sum())
         batch = order[(within * self.options.batch + np.arange(self.options.batch)) % len(order)]
-        places = range(self.rank, len(batch), self._world)
-        return list(places), [int(batch[place]) for place in places]
+        positions = range(self.rank, len(batch), self._world)
+        return list(positions), [int(batch[position]) for position in positions]
 
     def state(self) -> dict[str, Any]:
-        """Everything that going on later needs."""
+        """Everything that is needed to resume."""
         return {
             "network": self.network.state_dict(),
             "averaged": self.averaged,
@@ -242,17 +260,17 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Resume from a state that `state` returned."""
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
-        self.losses = list(state.get("losses", []))  # earlier versions kept none
+        self.losses = list(state.get("losses", []))  # missing in checkpoints of earlier versions
         for key, tensor in state["averaged"].items():
             self.averaged[key].copy_(tensor)
 
 
-class _Learner(nn.Module):
-    """From views to loss in one module, so that torch sees all that is learnt pass through it."""
+class _LossModule(nn.Module):
+    """The network and its loss as one module: DistributedDataParallel synchronises what runs in its forward pass."""
 
     def __init__(self, network: nn.Module, task: Task, bf16: bool) -> None:
         super().__init__()

@@ -14,32 +14,32 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.coco.errors import AnnotationError
+from pipeline.errors import UserError, first_line
 from pipeline.skeletons import SKELETONS
 
 _FIRST = 1.0  # MATLAB counts pixels from 1, COCO from 0
-# MPII has no boxes, but a centre, and a scale that makes a person 200 pixels tall.
+# MPII has a centre and a scale instead of boxes; a person of scale 1 is 200 pixels tall.
 _PIXELS_PER_SCALE = 200.0
 
 
 def convert(mat: Any, name: str) -> dict[str, Any]:
     """COCO keypoint annotations of MPII's training images.
 
-    Each person with joints gets the square box around their centre that MPII's scale gives, and `head_box`
-    [x, y, width, height], whose diagonal PCKh counts in. Images that MPII keeps for testing have no joints and are left
-    out.
+    Each person with joints gets a square box from MPII's centre and scale, and `head_box` [x, y, width, height], whose
+    diagonal is the unit of PCKh. MPII's test images have no joints and are left out.
 
     Args:
         mat: `RELEASE` of the file as scipy reads it, with records as objects and single elements unwrapped.
-        name: of the file, for error texts.
+        name: the file, for error messages.
 
     Raises:
-        AnnotationError: it is no such file.
+        AnnotationError: it is not such a file.
     """
     skeleton = SKELETONS["mpii16"]
     try:
         entries = list(zip(_list(mat.annolist), _list(mat.img_train), strict=True))
     except (AttributeError, ValueError):
-        raise AnnotationError(f"{name}: expected RELEASE with annolist and img_train of one length") from None
+        raise AnnotationError(f"{name}: RELEASE needs annolist and img_train of the same length") from None
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (entry, training) in enumerate(entries, 1):
@@ -56,25 +56,25 @@ def convert(mat: Any, name: str) -> dict[str, Any]:
 
 
 def _people(entry: Any) -> Iterator[Any]:
-    """The persons of an image who have joints, a place, a scale and a head."""
+    """The people of an image that have joints, a position, a scale and a head box."""
     for person in _list(getattr(entry, "annorect", None)):
-        whole = all(np.size(getattr(person, name, ())) == 1 for name in _NUMBERS)
-        if whole and all(hasattr(getattr(person, part, None), field) for part, field in _NEEDED):
+        has_numbers = all(np.size(getattr(person, name, ())) == 1 for name in _NUMBERS)
+        if has_numbers and all(hasattr(getattr(person, part, None), field) for part, field in _FIELDS):
             yield person
 
 
-_NEEDED = (("annopoints", "point"), ("objpos", "x"))
+_FIELDS = (("annopoints", "point"), ("objpos", "x"))
 _NUMBERS = ("scale", "x1", "y1", "x2", "y2")
 
 
 def _annotation(person: Any, num_joints: int) -> dict[str, Any]:
     keypoints = np.zeros((num_joints, 3))
     for point in _list(person.annopoints.point):
-        # A joint may lack the flag, or have an empty one: then its place is known all the same.
+        # The flag may be missing or empty; the joint is labelled nevertheless.
         visible = np.size(getattr(point, "is_visible", 1)) == 0 or int(getattr(point, "is_visible", 1))
         keypoints[int(point.id)] = (point.x - _FIRST, point.y - _FIRST, 2 if visible else 1)
     side = _PIXELS_PER_SCALE * float(person.scale)
-    x, y = (float(place) - _FIRST - side / 2 for place in (person.objpos.x, person.objpos.y))
+    x, y = (float(centre) - _FIRST - side / 2 for centre in (person.objpos.x, person.objpos.y))
     head = [float(person.x1) - _FIRST, float(person.y1) - _FIRST]
     return {
         "bbox": [x, y, side, side],
@@ -87,7 +87,7 @@ def _annotation(person: Any, num_joints: int) -> dict[str, Any]:
 
 
 def _list(value: Any) -> list[Any]:
-    """MATLAB knows no difference between one and a list of one, nor between none and an empty list."""
+    """A value as a list: MATLAB stores a list of one as its element, and an empty list as nothing."""
     return [] if value is None else list(np.atleast_1d(value))
 
 
@@ -102,11 +102,18 @@ def main(argv: Sequence[str]) -> int:
         return 1
     source, target = argv
     try:
-        content = loadmat(storage.local_copy(source), struct_as_record=False, squeeze_me=True)
+        path = storage.local_copy(source)
+        try:
+            content = loadmat(path, struct_as_record=False, squeeze_me=True)
+        except (ValueError, NotImplementedError) as error:
+            raise AnnotationError(
+                f"{source}: not a MATLAB file of version 7 or earlier ({first_line(error)})"
+            ) from None
         if "RELEASE" not in content:
-            raise AnnotationError(f"{source}: expected a RELEASE, found {', '.join(k for k in content if k[0] != '_')}")
+            names = ", ".join(name for name in content if name[0] != "_")
+            raise AnnotationError(f"{source}: expected the variable RELEASE; the file has {names}")
         coco = convert(content["RELEASE"], source)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"mpii: {error}", file=sys.stderr)
         return 1
     storage.write_bytes(target, json.dumps(coco).encode())

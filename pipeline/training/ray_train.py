@@ -1,4 +1,4 @@
-"""Several processes, on one machine or many, that share each batch: Ray Train around the plain loop."""
+"""Training in several processes that share each batch, on one machine or many: Ray Train around the plain loop."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from pipeline.fleet.cluster import connect, may_grow
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import FleetSettings
 from pipeline.training.directory import TrainRun, train_run
-from pipeline.training.experiment import experiment_of
+from pipeline.training.experiment import build_experiment
 from pipeline.training.loop import Trainer, TrainingDiverged
 from pipeline.training.settings import TrainSettings
 
 _MAX_FAILURES = 3
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> None:
-    """Train in `workers` processes. When one dies, all go on from the last checkpoint.
+    """Train in `workers` processes. If one dies, all of them resume from the last checkpoint.
 
-    The run directory must be one that all of them reach.
+    All processes must be able to reach the run directory.
 
     Args:
-        report: told each line of the history.
+        report: called with each new line of the history.
 
     Raises:
-        UserError: this machine has fewer GPUs, or CPUs, than workers.
-        RuntimeError: training failed, with what a worker said.
+        UserError: this machine has fewer GPUs, or CPUs, than workers; or a worker met an error of the user.
+        ray.train.TrainingFailedError: workers failed more often than Ray Train restarts them.
     """
     settings = run.settings
     with connect(FleetSettings(address=settings.address)):
@@ -51,57 +51,52 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             ),
         )
-        told = len(run.history())
+        reported = len(run.history())
         with ThreadPoolExecutor(1, "fit") as pool:
             fit = pool.submit(trainer.fit)
             while not fit.done():
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 lines = run.history()
-                for line in lines[told:]:
+                for line in lines[reported:]:
                     report(line)
-                told = max(told, len(lines))
-        try:
-            failed = fit.result().return_value
-        except ray.train.TrainingFailedError as error:
-            failed = _reason(error)
-        if failed:
-            raise RuntimeError(failed)
+                reported = max(reported, len(lines))
+        user_error = fit.result().return_value
+        if user_error:
+            raise UserError(user_error)
 
 
 def _use_gpu(settings: TrainSettings) -> bool:
-    """Whether each worker gets a GPU of its own. Ray would wait for ever for those that never come."""
+    """Whether each worker gets its own GPU.
+
+    Raises:
+        UserError: a cluster of this machine alone has too few; Ray would wait for them forever.
+    """
     gpus, cpus = (ray.cluster_resources().get(kind, 0) for kind in ("GPU", "CPU"))
     use_gpu = settings.compute.device == "cuda" or (settings.compute.device == "auto" and gpus > 0)
-    there, kind = (gpus, "GPU") if use_gpu else (cpus, "CPU")
-    if there < settings.workers and not may_grow(settings.address):
+    available, kind = (gpus, "GPU") if use_gpu else (cpus, "CPU")
+    if available < settings.workers and not may_grow(settings.address):
         raise UserError(
-            f"workers is {settings.workers}, each with a {kind} of its own; this machine has {there:g}: set workers to "
-            "that" + (", or compute.device to cpu" if use_gpu else "")
+            f"--workers {settings.workers} needs one {kind} per worker, but this machine has {available:g}; use fewer "
+            "workers" + (", or --compute.device cpu" if use_gpu else "")
         )
     return use_gpu
 
 
-def _reason(error: ray.train.TrainingFailedError) -> str:
-    """The worker's own words."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "a worker failed"
-
-
-def _worker(told: dict[str, Any]) -> str | None:
-    """Returns what another attempt would meet again; Ray Train tries again after whatever is raised."""
-    settings = TrainSettings.model_validate(told["settings"])
+def _worker(config: dict[str, Any]) -> str | None:
+    """Train in one process; returns the message of a user's error, because Ray Train retries whatever is raised."""
+    settings = TrainSettings.model_validate(config["settings"])
     context = ray.train.get_context()
-    # As it was decided for all of them: one that sees a GPU which Ray doesn't count must not use it alone.
-    device = Compute.resolve("cuda" if told["use_gpu"] else "cpu").device
-    if told["use_gpu"]:
+    # The driver decides for all workers: one that sees a GPU which Ray does not count must not use it alone.
+    device = Compute.resolve("cuda" if config["use_gpu"] else "cpu").device
+    if config["use_gpu"]:
         device = torch.device("cuda", torch.cuda.current_device())
     try:
-        experiment, mistake = experiment_of(settings, device), None
-    except ValueError as error:
-        experiment, mistake = None, str(error)
-    mistake = _of_anyone(mistake)
-    if experiment is None or mistake is not None:
-        return mistake
+        experiment, user_error = build_experiment(settings, device), None
+    except (UserError, FileNotFoundError, PermissionError) as error:
+        experiment, user_error = None, str(error)
+    user_error = _first_of_all_workers(user_error)
+    if experiment is None or user_error is not None:
+        return user_error
     trainer = Trainer(
         experiment.network,
         experiment.task,
@@ -112,13 +107,13 @@ def _worker(told: dict[str, Any]) -> str | None:
     )
     try:
         train_run(TrainRun(settings.output, settings), experiment, trainer, lambda step: None)
-    except TrainingDiverged as error:  # a loss of all of them, in all of them
+    except TrainingDiverged as error:  # the loss is shared: all workers raise it in the same step
         return str(error)
     return None
 
 
-def _of_anyone(mistake: str | None) -> str | None:
-    """The first mistake that any process made: one that went home alone would leave the others waiting."""
-    mistakes: list[str | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(mistakes, mistake)
-    return next((made for made in mistakes if made is not None), None)
+def _first_of_all_workers(message: str | None) -> str | None:
+    """The first message of any worker. If only the worker with the error returned, the others would wait forever."""
+    messages: list[str | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(messages, message)
+    return next((m for m in messages if m is not None), None)

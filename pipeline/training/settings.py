@@ -1,4 +1,4 @@
-"""What a training run is told: the same kind of tree as the annotate job's, filled by YAML and flags."""
+"""The settings of the train job: a typed tree, filled by a YAML file and by flags."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.decodings import Norm, TrainedDecode
 from pipeline.settings.paths import absolute_path
 from pipeline.settings.tree import ComputeSettings, PoseName, Section, SkeletonName
 from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
 
 
 class PseudoLabels(Section):
-    """Joints of people that have a box and no joints, as a better network sees them."""
+    """Joints that a stronger network predicts for people who have a box but no labelled joints."""
 
-    weights: str = Field(description="the better network: a file, URI, or name in the catalogue")
-    least_score: float = Field(0.5, ge=0, le=1, description="joints scored less stay unlabelled")
+    weights: str = Field(description="weights of the stronger network: a file, URI, or name in the catalogue")
+    least_score: float = Field(0.5, ge=0, le=1, description="minimum score of a joint; others stay unlabelled")
 
 
 class AnnotatedSet(Section):
     """COCO annotations and their images."""
 
     annotations: str = Field(description="COCO annotations, .json")
-    images: str = Field(description="folder that their file names are relative to")
+    images: str = Field(description="folder that the file names are relative to")
     source: str | None = Field(None, description="only images with this `source`")
     skeleton: SkeletonName | None = Field(
-        None, description="pose: whose joints the keypoints are; by default the person category's, by name"
+        None, description="pose: skeleton of the keypoints; by default the joint names of the person category"
     )
-    weight: float = Field(1.0, gt=0, description="how often its people or images are drawn, relative to others")
-    pseudo_labels: PseudoLabels | None = Field(None, description="pose: label people who have only a box")
+    weight: float = Field(1.0, gt=0, description="how often its people or images are drawn, relative to other sets")
+    pseudo_labels: PseudoLabels | None = Field(None, description="pose: label people who have a box only")
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -36,65 +37,67 @@ Side = Annotated[int, Field(ge=32, multiple_of=32)]
 
 
 class PoseToTrain(Section):
-    """Which pose network is trained, and towards what."""
+    """The pose network, its decoding and its loss."""
 
     name: PoseName = Field("fastpose_mobile_small", description="pose network")
-    skeleton: SkeletonName = Field("coco17", description="joints that it learns; sets are mapped by joint names")
+    skeleton: SkeletonName = Field("coco17", description="joints of the network; those of the sets are mapped by name")
     conv_dim: int | None = Field(None, description="FastPose: channels before the heatmaps; by default 128")
-    weights: str | None = Field(None, description="start from these weights; by default random ones")
+    weights: str | None = Field(None, description="initial weights; by default random")
     input_size: tuple[Side, Side] = Field((256, 192), description="height and width of crops, pixels")
-    decode: Literal["argmax", "integral", "combined", "offset"] = Field("argmax", description="the head")
-    norm: Literal["sigmoid", "softmax", "divide_sum"] = Field(
-        "sigmoid", description="integral: how maps are normalised"
-    )
+    decode: TrainedDecode = Field("argmax", description="how heatmaps become keypoints; decides the loss")
+    norm: Norm = Field("sigmoid", description="integral, combined: how heatmaps are normalised")
     foreground: float = Field(
-        0.0, ge=0, description="heatmaps: joints' cells weigh so much more; 0 as published, 20 from random weights"
+        0.0, ge=0, description="extra weight of cells near joints; 0 as published, 20 for training from random weights"
     )
-    teachers: tuple[str, ...] = Field((), description="weights whose mean heatmaps are learnt from beside the labels")
-    teacher_share: Share = Field(0.5, description="of the loss, where there are teachers")
+    teachers: tuple[str, ...] = Field(
+        (), description="weights of teacher networks: their mean heatmaps are targets too"
+    )
+    teacher_share: Share = Field(0.5, description="share of the loss against the teachers")
     augmentation: PoseAugmentation = PoseAugmentation()
 
 
 class DetectorToTrain(Section):
-    """Which person detector is trained."""
+    """The person detector and its loss."""
 
     cfg: str = Field("configs/detectors/person_small.cfg", description="Darknet description with one class")
-    weights: str | None = Field(None, description="start from these weights; by default random ones")
-    input_size: Side = Field(416, description="side of views, pixels")
+    weights: str | None = Field(None, description="initial weights; by default random")
+    input_size: Side = Field(416, description="side of the square input, pixels")
     teacher: str | None = Field(
         None,
-        description="a YOLOX network (.onnx, TorchScript) whose scores and boxes are learnt from beside the labels; "
-        "images whose boxes are incomplete count too then",
+        description="a YOLOX network (.onnx, TorchScript) whose scores and boxes are targets too; with it, images "
+        "with incomplete boxes are used as well",
     )
-    teacher_share: Share = Field(0.5, description="of the loss, where there is a teacher")
+    teacher_share: Share = Field(0.5, description="share of the loss against the teacher")
     augmentation: BoxAugmentation = BoxAugmentation()
 
 
 class TrainSettings(Section):
-    """Everything a training run can be told."""
+    """All settings of a training run."""
 
     output: str = Field("out/train", description="run directory, local or on object storage")
-    resume: bool = Field(False, description="go on with the run in the output directory")
-    task: Literal["pose", "detector"] = Field("pose", description="which of the two sections below counts")
-    sets: tuple[AnnotatedSet, ...] = Field(
-        (), description="what to learn from, e.g. [{annotations: train.json, images: images}]"
+    resume: bool = Field(False, description="resume the run in the output directory")
+    task: Literal["pose", "detector"] = Field(
+        "pose", description="which network is trained; the section of the other is ignored"
     )
-    validation: AnnotatedSet | None = Field(None, description="what to measure on; poses with true boxes")
-    cache: str | None = Field(None, description="file of cut-out people or shrunk images; made where it isn't there")
-    about: str | None = Field(None, description="kept in the weights: whose data this was, under which licence")
+    sets: tuple[AnnotatedSet, ...] = Field(
+        (), description="training sets, for example [{annotations: train.json, images: images}]"
+    )
+    validation: AnnotatedSet | None = Field(None, description="validation set; poses are evaluated with its boxes")
+    cache: str | None = Field(None, description="file of the prepared samples; created if missing")
+    about: str | None = Field(None, description="a note on the data and its licence, stored in the weights")
     pose: PoseToTrain = PoseToTrain()
     detector: DetectorToTrain = DetectorToTrain()
     optimisation: Optimisation = Optimisation()
     compute: ComputeSettings = ComputeSettings()
-    workers: int = Field(1, ge=1, description="processes that share each batch, by Ray Train where more than 1")
+    workers: int = Field(1, ge=1, description="processes that share each batch; with more than 1 they run on Ray Train")
     address: str | None = Field(
         None, description="Ray cluster of the workers; by default RAY_ADDRESS, else a local one"
     )
-    validate_every: int = Field(5, ge=1, description="epochs between measurements")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints; one is made after each epoch too")
+    validate_every: int = Field(5, ge=1, description="epochs between validations")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints; each epoch ends with one too")
 
     def with_absolute_paths(self) -> TrainSettings:
-        """The same settings, for processes in other directories."""
+        """The same settings with absolute paths, for processes with other working directories."""
 
         def of_set(s: AnnotatedSet) -> AnnotatedSet:
             pseudo = s.pseudo_labels
@@ -119,10 +122,10 @@ class TrainSettings(Section):
 
     def problem(self) -> str | None:
         if not self.sets:
-            return "sets is empty; name annotations and images to learn from"
+            return "--sets is empty; name annotations and images to train on"
         if self.pose.conv_dim is not None and self.pose.weights is not None:
-            return "pose.conv_dim is of a new network; that of pose.weights is what it is"
+            return "--pose.conv_dim cannot be set with --pose.weights, whose network has its own; leave one of them out"
         batch = self.optimisation.batch
         if batch % self.workers:
-            return f"workers is {self.workers}, which cannot share optimisation.batch {batch} evenly; choose a multiple"
+            return f"--optimisation.batch {batch} cannot be shared evenly by --workers {self.workers}; use a multiple"
         return None

@@ -35,6 +35,32 @@ def test_keypoints_and_boxes_are_evaluated(files, capsys) -> None:
     assert "person boxes: AP" in evaluate(folder, boxes, capsys)
 
 
+def test_metrics_and_errors_are_written_beside_the_results(files, capsys) -> None:
+    folder, poses, boxes, truth = files
+    expected = evaluate_keypoints(poses, truth, SKELETON)
+    output = evaluate(folder, poses, capsys)
+    assert f"metrics:   {folder / 'results.metrics.json'}" in output
+    metrics = json.loads((folder / "results.metrics.json").read_text())
+    assert metrics["keypoints"] == expected.numbers
+    assert (metrics["boxes"], metrics["skeleton"]) == (None, "coco17")
+    assert (metrics["annotated_images"], metrics["annotations"]) == (12, str(folder / "truth.json"))
+    errors = json.loads((folder / "results.errors.json").read_text())
+    assert errors["ap"] == pytest.approx(expected.ap)
+    assert set(errors) >= {"joints", "shares", "alone", "cumulative", "background", "missed", "pck", "groups"}
+    assert errors["cumulative"]["missed"] == pytest.approx(1)
+    assert {tuple(group) for group in errors["groups"]} == {("grouping", "label", "people", "ap")}
+    assert len(errors["joints"]["good"]) == 17
+
+    (folder / "results.json").write_text(json.dumps(poses))
+    assert main([str(folder / "results.json"), "--annotations", str(folder / "truth.json")]) == 0
+    assert not (folder / "results.errors.json").exists(), "the errors of an earlier evaluation are deleted"
+    evaluate(folder, boxes, capsys)
+    metrics = json.loads((folder / "results.metrics.json").read_text())
+    assert (metrics["keypoints"], metrics["skeleton"]) == (None, None)
+    assert 0 < metrics["boxes"]["ap"] < 1
+    assert sorted(path.name for path in folder.iterdir()) == ["results.json", "results.metrics.json", "truth.json"]
+
+
 @pytest.mark.parametrize(
     ("results", "message"),
     [

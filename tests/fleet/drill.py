@@ -1,13 +1,13 @@
-"""The drill: a run of 200 shards under fire for ten minutes, then the count.
+"""The drill: a run of 200 shards with ten minutes of failures, then the count of rows.
 
   uv run tests/fleet/drill.py
   uv run tests/fleet/drill.py --minutes 3 --shards 60 --seed 1
 
-A cluster of two nodes and an S3 server on this machine. Every few seconds one of these: a worker, a node, the driver or
-the head is killed with -9, or the S3 server is away for some seconds; and all the time one in twenty requests to it is
-refused, reset, cut, answered in vain or stalled. Whoever would start a dead driver or a dead head again, does. When the
-time is over, what is left is finished in peace. Exit code 1 when an image was lost or doubled, or a row differs from
-those of an undisturbed run.
+A cluster of two nodes and an S3 server run on this machine. Every few seconds a worker, a node, the driver or the head is
+killed with SIGKILL, or the S3 server is stopped for some seconds. One in twenty requests to the server is refused, reset,
+truncated, answered with a lost response, or stalled. A dead driver or head is started again. After the time is over, the
+run finishes without failures. Exit code 1 if an image is lost or doubled, or a row differs from those of an undisturbed
+run.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from pipeline import storage
 
 IMAGES_PER_SHARD = 25
 SECONDS_BETWEEN_FAULTS = (3, 12)
-KINDS = {"worker": 5, "node": 2, "driver": 2, "head": 1, "server": 1}  # and how likely each is
+KINDS = {"worker": 5, "node": 2, "driver": 2, "head": 1, "server": 1}  # relative frequencies
 
 
 class Drill:
-    """The cluster, the server and the job, each of which may die and is started again."""
+    """The cluster, the server and the job; each may be killed and is started again."""
 
     def __init__(self, folder: Path, server: S3Server, shards: int, seed: int) -> None:
         self.random = random.Random(seed)
@@ -56,8 +56,8 @@ class Drill:
         self.photos, self.run = "s3://bucket/photos", "s3://bucket/run"
         portrait = (DEMO / "photos" / "eileen_collins.jpg").read_bytes()
         for number in range(shards * IMAGES_PER_SHARD):
-            nobody = encode(gradient(self.random.randint(60, 200), self.random.randint(60, 200), seed=number))
-            data = nobody if number % 3 else portrait
+            pattern = encode(gradient(self.random.randint(60, 200), self.random.randint(60, 200), seed=number))
+            data = pattern if number % 3 else portrait
             storage.write_bytes(f"{self.photos}/{number:06d}.jpg", data + str(number).encode())
         self._log = (folder / "driver.log").open("ab")
         self.start_head()
@@ -71,11 +71,11 @@ class Drill:
         self.node = self.cluster.add_node(folder)
 
     def start_driver(self, run: str) -> subprocess.Popen[bytes]:
-        told = [f"--input={self.photos}", f"--output={run}", f"--input.shard_size={IMAGES_PER_SHARD}"]
-        told += ["--detector.name=whole_image", "--fleet.cpus_per_worker=1", "--fleet.workers=2"]
+        arguments = [f"--input={self.photos}", f"--output={run}", f"--input.shard_size={IMAGES_PER_SHARD}"]
+        arguments += ["--detector.name=whole_image", "--fleet.cpus_per_worker=1", "--fleet.workers=2"]
         environment = {**os.environ, "RAY_ADDRESS": self.cluster.address}
         return subprocess.Popen(
-            [sys.executable, "jobs/annotate.py", *told], env=environment, stdout=self._log, stderr=self._log
+            [sys.executable, "jobs/annotate.py", *arguments], env=environment, stdout=self._log, stderr=self._log
         )
 
     def strike(self) -> None:
@@ -111,16 +111,16 @@ class Drill:
             self.strike()
 
     def finished(self) -> bool:
-        """Whether the job is done; a driver that ended otherwise is started again."""
+        """Whether the job is complete; a driver that ended otherwise is started again."""
         if self.job.poll() is None:
             return False
         self.exits[self.job.returncode] += 1
         if self.job.returncode == 0:
             return True
         if self.job.returncode != -signal.SIGKILL:
-            said = (self._folder / "driver.log").read_text(errors="replace").splitlines()[-3:]
+            lines = (self._folder / "driver.log").read_text(errors="replace").splitlines()[-3:]
             print(
-                f"{time.strftime('%X')}  the driver ended with {self.job.returncode}:", *said, sep="\n    ", flush=True
+                f"{time.strftime('%X')}  the driver ended with {self.job.returncode}:", *lines, sep="\n    ", flush=True
             )
         self.job = self.start_driver(self.run)
         return False
@@ -149,29 +149,29 @@ def _server(folder: Path):  # type: ignore[no-untyped-def]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10, help="under fire at most (default: 10)")
-    parser.add_argument("--shards", type=int, default=200, help=f"of {IMAGES_PER_SHARD} images (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults (default: 0)")
-    told = parser.parse_args()
+    parser.add_argument("--minutes", type=float, default=10, help="maximum time with failures (default: 10)")
+    parser.add_argument("--shards", type=int, default=200, help=f"shards of {IMAGES_PER_SHARD} images (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the failures (default: 0)")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, _server(Path(name) / "s3") as server:
-        drill = Drill(Path(name), server, told.shards, told.seed)
+        drill = Drill(Path(name), server, options.shards, options.seed)
         try:
-            began = time.monotonic()
+            started = time.monotonic()
             server.faults.share = 0.05
-            drill.under_fire(60 * told.minutes)
+            drill.under_fire(60 * options.minutes)
             server.faults.share = 0.0
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - started
             drill.finish()
             undisturbed = drill.start_driver("s3://bucket/undisturbed").wait()
-            assert undisturbed == 0, "the undisturbed run did not end well"
+            assert undisturbed == 0, "the undisturbed run failed"
         finally:
             drill.close()
         images, people = rows(drill.run)
         same = (images, people) == rows("s3://bucket/undisturbed")
-    wanted = {f"{number:06d}.jpg" for number in range(told.shards * IMAGES_PER_SHARD)}
-    found = Counter(row["image_id"] for row in images)
-    lost, doubled = len(wanted - found.keys()), sum(count > 1 for count in found.values())
-    print(f"{seconds:.0f} s under fire: killed {dict(drill.done)}; requests harmed {dict(server.faults.done)}")
+    wanted = {f"{number:06d}.jpg" for number in range(options.shards * IMAGES_PER_SHARD)}
+    rows_by_id = Counter(row["image_id"] for row in images)
+    lost, doubled = len(wanted - rows_by_id.keys()), sum(count > 1 for count in rows_by_id.values())
+    print(f"{seconds:.0f} s with failures: killed {dict(drill.done)}; requests disturbed {dict(server.faults.done)}")
     print(f"drivers ended with {dict(drill.exits)}")
     print(f"{len(wanted)} images in, {len(images)} rows out, lost {lost}, doubled {doubled}, {len(people)} people")
     print("rows equal those of an undisturbed run" if same else "ROWS DIFFER from those of an undisturbed run")

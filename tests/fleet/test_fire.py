@@ -22,7 +22,7 @@ from pipeline.run import Run
 pytestmark = pytest.mark.slow
 
 
-def test_a_node_dies_and_the_others_go_on(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
+def test_a_node_dies_and_the_others_continue(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
     node = cluster.add_node(tmp_path)
     try:
         cluster.behave(sleep=0.5)
@@ -42,7 +42,7 @@ def test_a_node_dies_and_the_others_go_on(cluster: Cluster, photos: Path, undist
 def test_the_head_dies_and_the_job_is_given_to_another_cluster(
     cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, monkeypatch
 ) -> None:
-    # A driver waits a minute for its head to come back; here it is told to be quick.
+    # A driver waits a minute for its head to return; here five seconds.
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     run = tmp_path / "run"
     (tmp_path / "first").mkdir()
@@ -58,7 +58,7 @@ def test_the_head_dies_and_the_job_is_given_to_another_cluster(
     assert 0 < len(before) < 6
     cluster.behave()
     output = cluster.run("annotate", *flags(photos, run))
-    assert "shards are already done" in output
+    assert "are already done" in output
     assert ended_well(output)
     assert {name: parts(run)[name] for name in before} == before
     assert rows(str(run)) == undisturbed
@@ -66,8 +66,8 @@ def test_the_head_dies_and_the_job_is_given_to_another_cluster(
 
 def test_two_drivers_on_one_run(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
     cluster.behave(sleep=0.05)
-    told = [*flags(photos, tmp_path / "run"), "--fleet.workers=1"]
-    first = cluster.start("annotate", *told)
+    arguments = [*flags(photos, tmp_path / "run"), "--fleet.workers=1"]
+    first = cluster.start("annotate", *arguments)
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     second = subprocess.Popen(first.args, env=environment, stdout=subprocess.PIPE, text=True)
     for job in (first, second):
@@ -88,7 +88,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(
+def test_a_full_disk_ends_the_job_and_it_resumes_with_space(
     cluster: Cluster, photos: Path, undisturbed, tmp_path: Path, small_disk: Path
 ) -> None:
     cluster.behave()
@@ -98,9 +98,9 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(
     filler.write_bytes(b"x" * (2**20 - left))
     output = cluster.run("annotate", *flags(photos, run), code=1)
     assert "No space left on device" in output
-    assert "once that is mended, the same command goes on" in output
+    assert "then rerun the same command to resume" in output
     assert len(parts(run)) < 6
-    assert not list(run.glob("parts/.*")), "nothing half written is left"
+    assert not list(run.glob("parts/.*")), "no unfinished file is left"
     filler.unlink()
     assert ended_well(cluster.run("annotate", *flags(photos, run)))
     assert rows(str(run)) == undisturbed
@@ -115,11 +115,11 @@ def stored(s3_server: str, photos: Path) -> str:
 
 
 def anywhere(tables: tuple[list[dict], list[dict]]) -> list[dict]:
-    """Rows without what tells where the collection lies."""
+    """Rows without the columns that depend on where the collection is stored."""
     return [{k: v for k, v in row.items() if k not in ("uri", "shard")} for table in tables for row in table]
 
 
-def test_a_server_that_is_away_for_half_a_minute(
+def test_a_server_that_is_down_for_half_a_minute(
     cluster: Cluster, stored: str, undisturbed, s3_under_fire: S3Server
 ) -> None:
     cluster.behave(sleep=0.15)
@@ -133,12 +133,12 @@ def test_a_server_that_is_away_for_half_a_minute(
     back.join()
     assert job.returncode == 0, output
     assert "workers died" not in output
-    assert output.count("storage had trouble, and was tried again: ") == output.count("(told once)") > 0
+    assert output.count("storage: retrying after ") == output.count("(logged once)") > 0
     assert ended_well(output)
     assert anywhere(rows(run)) == anywhere(undisturbed)
 
 
-def test_a_network_that_loses_resets_cuts_and_stalls(
+def test_a_network_with_lost_reset_truncated_and_stalled_requests(
     cluster: Cluster, stored: str, undisturbed, s3_under_fire: S3Server
 ) -> None:
     cluster.behave()
@@ -149,8 +149,8 @@ def test_a_network_that_loses_resets_cuts_and_stalls(
     output = cluster.run("annotate", *flags(f"{stored}/photos", run))
     faults.share = 0.0
     assert (faults.done - before).keys() == set(FAULTS)
-    kinds = re.findall(r"storage had trouble, and was tried again: (.*) \(told once\)", output)
-    assert len(set(kinds)) == len(kinds)  # none where the storage's own client was patient enough
+    kinds = re.findall(r"storage: retrying after (.*) \(logged once\)", output)
+    assert len(set(kinds)) == len(kinds)  # empty if the storage client's own retries were enough
     assert ended_well(output)
     assert anywhere(rows(run)) == anywhere(undisturbed)
     assert Run.open(run).quarantined() == {}

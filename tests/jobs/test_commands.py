@@ -28,10 +28,10 @@ SHIPPED_AP_FLIPPED = 0.412  # ours with flip test, in bf16 or float32
 def test_the_demo(cluster: Cluster, tmp_path: Path) -> None:
     cluster.behave()
     run = tmp_path / "demo"
-    # Without --input the shipped demo is annotated; the output is only put aside.
+    # Without --input the demo is annotated.
     output = cluster.run("annotate", f"--output={run}")
     assert "7 images (6 ok, 1 unreadable), 7 people" in output
-    assert "boxes given by" in output
+    assert "person_small" in output
     assert "fastpose_lite0_coco17.safetensors" in output
     images, people = rows(str(run))
     assert {row["image_id"]: row["num_people"] for row in images}["cat.jpg"] == 0
@@ -41,9 +41,7 @@ def test_the_demo(cluster: Cluster, tmp_path: Path) -> None:
     assert len(pictures) == 6
     sizes = {p.name: cv2.imread(str(p)).shape[:2] for p in pictures}
     assert (600, 1552) in sizes.values()
-    results = json.loads((run / "coco_results.json").read_text())
-    assert len(results) == 7
-    assert all(len(entry["keypoints"]) == 51 for entry in results)
+    assert not (run / "coco_results.json").exists(), "the demo has no COCO ids"
     assert (run / "run.json").exists()
     totals = json.loads((run / "totals.json").read_text())
     assert totals["complete"]
@@ -64,10 +62,10 @@ def val_tars(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> str:
 
 
 def keypoint_ap(output: str) -> float:
-    found = re.search(r"keypoints: AP ([\d.]+)", output)
-    assert found, output
+    match = re.search(r"keypoints: AP ([\d.]+)", output)
+    assert match, output
     assert "120 of 120 annotated images in the run" in output
-    return float(found[1])
+    return float(match[1])
 
 
 @pytest.mark.slow
@@ -77,7 +75,7 @@ def test_real_photographs_with_true_boxes_from_files_and_from_s3(
     cluster: Cluster, val_tars: str, tmp_path: Path
 ) -> None:
     cluster.behave()
-    # Under its own name it would be taken for the shipped one, whose digest it has not.
+    # Under its own name it would be taken for a file of the catalogue, which has another digest.
     starter = shutil.copy(STARTER, tmp_path / "starter.safetensors")
     common = [
         f"--annotations={PEOPLE / 'val.json'}",
@@ -102,14 +100,14 @@ def test_real_photographs_with_true_boxes_from_files_and_from_s3(
     assert from_tars == on_files
     poses = [sorted((row["coco_id"], row["keypoints"]) for row in rows(uri)[1]) for uri in (str(local), remote)]
     assert poses[0] == poses[1], "the way to an image does not change its people"
-    output = cluster.run("evaluate", remote, "--why")
+    output = cluster.run("evaluate", remote, "--errors")
     assert "keypoints: AP 0.10" in output
-    assert "joints of people who were found: good" in output
+    assert "joints of matched people: good" in output
     assert json.loads(storage.read_bytes(f"{remote}/errors.json"))["missed"] > 0
 
 
 @needs_people
-def test_the_shipped_weights_score_what_they_did(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_shipped_weights_score_as_documented(cluster: Cluster, tmp_path: Path) -> None:
     cluster.behave()
     output = cluster.run(
         "annotate",
@@ -122,12 +120,12 @@ def test_the_shipped_weights_score_what_they_did(cluster: Cluster, tmp_path: Pat
         "--pose.flip_test",
     )
     assert keypoint_ap(output) == pytest.approx(SHIPPED_AP_FLIPPED, abs=0.005)
-    assert "measured with given boxes, flip test" in output
+    assert "evaluated with given boxes, flip test" in output
 
 
 @pytest.mark.slow
 @needs_people
-def test_the_shipped_detector_finds_what_it_did(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_shipped_detector_scores_as_documented(cluster: Cluster, tmp_path: Path) -> None:
     cluster.behave()
     output = cluster.run(
         "annotate",
@@ -139,9 +137,9 @@ def test_the_shipped_detector_finds_what_it_did(cluster: Cluster, tmp_path: Path
         "--detector.nms_iou=0.5",
         "--suppression.kind=none",
     )
-    found = re.search(r"person boxes: AP ([\d.]+)", output)
-    assert found, output
-    assert float(found[1]) == pytest.approx(SHIPPED_BOX_AP, abs=0.005)
+    match = re.search(r"person boxes: AP ([\d.]+)", output)
+    assert match, output
+    assert float(match[1]) == pytest.approx(SHIPPED_BOX_AP, abs=0.005)
 
 
 @pytest.mark.slow
@@ -183,32 +181,37 @@ def test_a_folder_of_anything(cluster: Cluster, tmp_path: Path) -> None:
     (photos / "broken.jpg").write_bytes(encode(gradient())[:300])
     output = cluster.run("annotate", f"--input={photos}", f"--output={tmp_path / 'run'}", "--detector.name=whole_image")
     assert "4 images (2 ok, 2 unreadable)" in output
-    assert "every whole image taken as one person" in output
+    assert "whole image" in output
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--input=nowhere"], "nowhere: no such folder"),
-        (["--input=pyproject.toml", "--detector.name=given"], "set detector.boxes, or annotations"),
+        (
+            ["--input=pyproject.toml", "--detector.name=given"],
+            "--detector.name given needs --detector.boxes or --annotations",
+        ),
         (["--input=configs/demo/photos", "--pose.weights=gone.pth"], "gone.pth: no such file"),
         (["--input=configs/demo/photos", "--detector.name=yolov8n"], "detector.name is 'yolov8n'"),
-        (["--input=configs/demo/boxes.json", "--detector.name=whole_image"], "set input.image_root"),
+        (["--input=tests/support/data/demo_boxes.json", "--detector.name=whole_image"], "set --input.image_root"),
     ],
 )
-def test_mistakes_end_before_ray_starts(cluster: Cluster, flags: list[str], message: str, tmp_path: Path) -> None:
+def test_wrong_settings_end_the_job_before_ray_starts(
+    cluster: Cluster, flags: list[str], message: str, tmp_path: Path
+) -> None:
     output = cluster.run("annotate", *flags, f"--output={tmp_path / 'run'}", code=2)
     assert message in output
     assert output.startswith("annotate: ")
     assert output.count("\n") == 1
 
 
-def test_reduce_and_evaluate_say_what_they_need(cluster: Cluster, tmp_path: Path) -> None:
+def test_reduce_and_evaluate_need_a_run_directory(cluster: Cluster, tmp_path: Path) -> None:
     assert "has no run.json" in cluster.run("reduce", str(tmp_path), code=2)
     assert "has no run.json" in cluster.run("evaluate", str(tmp_path), code=2)
 
 
-def test_a_cluster_that_is_not_there_is_named(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_cluster_that_does_not_answer_is_named(cluster: Cluster, tmp_path: Path) -> None:
     flags = [f"--output={tmp_path / 'run'}", "--fleet.address=127.0.0.1:1"]
     output = cluster.run("annotate", *flags, code=1)
     assert "no Ray cluster at 127.0.0.1:1" in output
@@ -230,15 +233,15 @@ def own_cluster(*flags: str) -> tuple[int, str]:
     return job.returncode, job.stdout
 
 
-def test_the_job_on_a_cluster_of_its_own(tmp_path: Path) -> None:
+def test_the_job_starts_a_cluster_if_there_is_none(tmp_path: Path) -> None:
     code, output = own_cluster(f"--output={tmp_path / 'demo'}")
     assert code == 0, output
     assert "7 images (6 ok, 1 unreadable)" in output
     assert "Traceback" not in output
-    assert len(output.splitlines()) < 20, "Ray's own lines don't drown the progress"
+    assert len(output.splitlines()) < 20, "Ray's own messages do not hide the progress"
 
 
 def test_a_worker_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     code, output = own_cluster(f"--output={tmp_path / 'demo'}", "--fleet.cpus_per_worker=999")
     assert code == 1
-    assert "a worker asks for 999 CPUs and 0 GPUs, this machine has" in output
+    assert "a worker needs 999 CPUs and 0 GPUs, but this machine has" in output

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import FLAGS, Cluster
-from support.paths import DEMO
+from support.paths import DEMO, DEMO_BOXES
 from support.s3 import S3_ENVIRONMENT
 
 from pipeline import storage
@@ -18,19 +18,19 @@ SECRETS = (S3_ENVIRONMENT["AWS_SECRET_ACCESS_KEY"], os.environ["RAY_AUTH_TOKEN"]
 IN_URI = "https://somebody:marked-secret@127.0.0.1:1/list.txt"
 
 
-def test_nothing_that_is_written_or_said_holds_a_secret(cluster: Cluster, s3_server: str, tmp_path: Path) -> None:
+def test_no_file_and_no_output_holds_a_secret(cluster: Cluster, s3_server: str, tmp_path: Path) -> None:
     cluster.behave()
     place = f"{s3_server}/secrets"
     for path in (DEMO / "photos").iterdir():
         storage.write_bytes(f"{place}/photos/{path.name}", path.read_bytes())
-    told = [f"--input={place}/photos", *FLAGS]
+    arguments = [f"--input={place}/photos", *FLAGS]
     run = f"{place}/run"
-    said = cluster.run("annotate", *told, f"--output={run}", "--draw=2", "--profile")
-    said += cluster.run("evaluate", run, f"--annotations={DEMO / 'boxes.json'}", "--report")
-    # And where things go wrong.
-    said += cluster.run("annotate", "--input=s3://no-such-bucket/x", f"--output={run}2", code=2)
-    said += cluster.run("annotate", *told, f"--output={run}3", f"--pose.weights={place}/none.pth", code=2)
-    said += cluster.run("annotate", *told, f"--output={run}", "--pose.flip_test", code=2)
+    output = cluster.run("annotate", *arguments, f"--output={run}", "--draw=2", "--profile")
+    output += cluster.run("evaluate", run, f"--annotations={DEMO_BOXES}", "--report")
+    # The same for jobs that fail.
+    output += cluster.run("annotate", "--input=s3://no-such-bucket/x", f"--output={run}2", code=2)
+    output += cluster.run("annotate", *arguments, f"--output={run}3", f"--pose.weights={place}/none.pth", code=2)
+    output += cluster.run("annotate", *arguments, f"--output={run}", "--pose.flip_test", code=2)
     files = list(storage.list_files(place))
     assert {"run.json", "report.html", "totals.json"} <= {storage.basename(entry.uri) for entry in files}
     written = [storage.read_bytes(entry.uri) for entry in files if "/photos/" not in entry.uri]
@@ -38,16 +38,16 @@ def test_nothing_that_is_written_or_said_holds_a_secret(cluster: Cluster, s3_ser
     assert any(name.startswith("worker-") and content for name, content in logs.items())
     written += logs.values()
     for secret in SECRETS:
-        assert secret not in said
+        assert secret not in output
         assert not any(secret.encode() in content for content in written)
 
 
 def test_a_password_in_a_uri_is_refused_and_not_told(cluster: Cluster, tmp_path: Path) -> None:
     for flag in (f"--input={IN_URI}", f"--input={tmp_path} --input.image_root={IN_URI}", f"--output={IN_URI}"):
-        output = [] if flag.startswith("--output") else [f"--output={tmp_path / 'run'}"]
-        said = cluster.run("annotate", *flag.split(), *output, code=2)
-        assert "https://***@127.0.0.1:1/...: a URI with a password in it is refused" in said
-        assert "marked-secret" not in said
+        target = [] if flag.startswith("--output") else [f"--output={tmp_path / 'run'}"]
+        output = cluster.run("annotate", *flag.split(), *target, code=2)
+        assert "https://***@127.0.0.1:1/...: a URI with a password in it is refused" in output
+        assert "marked-secret" not in output
     assert not (tmp_path / "run").exists()
 
 
@@ -57,9 +57,9 @@ SIGNED = "https://127.0.0.1:1/bucket/x?X-Amz-Date=20261122T000000Z&X-Amz-Signatu
 def test_a_signed_address_is_refused_and_not_told(cluster: Cluster, tmp_path: Path) -> None:
     for flag in (f"--input={SIGNED}", f"--pose.weights={SIGNED}", f"--pose.ensemble=[{{weights: '{SIGNED}'}}]"):
         given = [flag] if flag.startswith("--input") else [f"--input={DEMO / 'photos'}", flag]
-        said = cluster.run("annotate", *given, f"--output={tmp_path / 'run'}", code=2)
-        assert "https://127.0.0.1:1/bucket/x?***: a signed address is refused" in said
-        assert "marked-secret" not in said
+        output = cluster.run("annotate", *given, f"--output={tmp_path / 'run'}", code=2)
+        assert "https://127.0.0.1:1/bucket/x?***: a signed address is refused" in output
+        assert "marked-secret" not in output
     assert not (tmp_path / "run").exists()
 
 

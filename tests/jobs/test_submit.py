@@ -16,17 +16,17 @@ from support.paths import PROJECT
 pytestmark = pytest.mark.slow
 
 
-def test_a_submitted_job_has_all_that_it_needs_with_it(photos: Path, undisturbed, tmp_path: Path) -> None:
+def test_a_submitted_job_is_complete(photos: Path, undisturbed, tmp_path: Path) -> None:
     port = free_port()
     run = tmp_path / "run"
     job = [sys.executable, "jobs/annotate.py", f"--input={photos}", f"--output={run}", "--input.shard_size=6", *FLAGS]
     with start_cluster(tmp_path, dashboard=port):
         ray = Path(sys.executable).parent / "ray"
-        told = ["job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".", "--", *job]
+        arguments = ["job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".", "--", *job]
         environment = {**os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
         for _ in range(20):
             done = subprocess.run(
-                [ray, *told], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=240
+                [ray, *arguments], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=240
             )
             if "No available agent to submit job" not in done.stderr:
                 break

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support.cluster import Cluster, wait_for
-from support.paths import DEMO
+from support.paths import DEMO, DEMO_BOXES
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def scene(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four candidate boxes for each person, and annotations close to the poses that a run detects."""
     cluster.behave()
     folder = tmp_path_factory.mktemp("sweep")
-    truth = json.loads((DEMO / "boxes.json").read_text())
+    truth = json.loads(DEMO_BOXES.read_text())
     r = np.random.default_rng(0)
     boxes = []
     for annotation in truth["annotations"]:
@@ -26,7 +26,7 @@ def scene(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
             moved = (np.array(annotation["bbox"]) * (1 + r.normal(0, 0.06, 4))).tolist()
             boxes.append({"image_id": annotation["image_id"], "category_id": 1, "bbox": moved, "score": score})
     (folder / "boxes.json").write_text(json.dumps(boxes))
-    cluster.run("annotate", f"--output={folder / 'first'}")
+    cluster.run("annotate", f"--output={folder / 'first'}", "--detector.name=given", f"--detector.boxes={DEMO_BOXES}")
     results = json.loads((folder / "first" / "coco_results.json").read_text())
     annotations = []
     for number, entry in enumerate(results):

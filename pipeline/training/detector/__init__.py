@@ -1,1 +1,1 @@
-"""Learning where people are: images, their views, and the loss of a YOLO network."""
+"""Training of person detectors: images, augmentation and the loss of a YOLO network."""

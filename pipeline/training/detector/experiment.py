@@ -1,4 +1,4 @@
-"""A person detector's training: its images, and how well it does."""
+"""The experiment of detector training: network, images and teacher, and validation."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from pipeline import storage
 from pipeline.coco.annotations import load_annotations
 from pipeline.coco.errors import AnnotationError
 from pipeline.coco.subset import subset
-from pipeline.detectors.darknet import Darknet
+from pipeline.detectors.darknet import Darknet, DarknetError
 from pipeline.detectors.darknet_detector import DarknetDetector
 from pipeline.evaluation import evaluate_boxes
 from pipeline.people import Boxes
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import DetectorSettings
+from pipeline.training.annotated_images import read_pixels
 from pipeline.training.cache import cached
-from pipeline.training.detector.data import BoxLabels, ImageSet, boxes_of, shrink_images
+from pipeline.training.detector.data import BoxLabels, ImageSet, labels_by_image, shrink_images
 from pipeline.training.detector.task import DetectorTask
 from pipeline.training.detector.teacher import YoloxTeacher
 from pipeline.training.experiment import ValidationResult
-from pipeline.training.photographs import read_pixels
 from pipeline.training.settings import AnnotatedSet, TrainSettings
 from pipeline.weights.checkpoints import load_weights
 
-_PICTURES = 12
-_SHOWN_SCORE = 0.3
-_FIRST_OBJECTNESS = 0.01  # before anything is learnt: most of an image is background
-# COCO's curve wants weak boxes too, and takes the best hundred itself: a limit here would only tighten NMS.
+_PICTURES = 12  # on the sheet of predictions
+_DRAWN_SCORE = 0.3
+_INITIAL_OBJECTNESS = 0.01  # most of an image is background
+# COCO's precision-recall curve includes boxes with low scores, and the evaluation itself takes the best hundred of an
+# image: a lower limit here would only tighten NMS.
 _CONFIDENCE, _NMS_IOU, _MAX_BOXES = 0.01, 0.65, 10_000
 
 
@@ -49,12 +50,20 @@ class DetectorExperiment:
 
     @classmethod
     def from_settings(cls, settings: TrainSettings, device: torch.device) -> DetectorExperiment:
-        """Make the network and read the images; what is wrong with settings is told first."""
+        """Build the network and the teacher, read the images; settings are checked before images are read.
+
+        Raises:
+            AnnotationError: annotations or images that cannot be used.
+            UserError: a description, weights or a teacher that cannot be used.
+        """
         if settings.validation is not None:
-            _validation(settings.validation)
-        cfg = storage.read_bytes(settings.detector.cfg).decode()
+            _read_validation(settings.validation)
+        cfg = storage.read_bytes(settings.detector.cfg).decode(errors="replace")
         torch.manual_seed(settings.optimisation.seed)
-        network = Darknet(cfg)
+        try:
+            network = Darknet(cfg)
+        except DarknetError as error:
+            raise DarknetError(f"--detector.cfg {settings.detector.cfg}: {error}") from None
         if settings.detector.weights is not None:
             load_weights(network, settings.detector.weights, settings.detector.cfg)
         else:
@@ -72,12 +81,13 @@ class DetectorExperiment:
     def __str__(self) -> str:
         return f"{self._settings.detector.cfg}, {len(self.task.weights)} images"
 
-    def measure(self, weights: dict[str, Tensor]) -> ValidationResult:
+    def validate(self, weights: dict[str, Tensor]) -> ValidationResult:
+        """Box AP and AR."""
         annotated = self._settings.validation
         assert annotated is not None
         network = Darknet(self._cfg)
         network.load_state_dict(weights)
-        truth = _validation(annotated)
+        truth = _read_validation(annotated)
         results: list[dict[str, Any]] = []
         pictures: list[np.ndarray] = []
         for image, pixels, boxes in _detections(network, truth["images"], annotated, self._settings):
@@ -85,17 +95,17 @@ class DetectorExperiment:
                 box = [x1, y1, x2 - x1, y2 - y1]
                 results.append({"image_id": image["id"], "bbox": box, "score": score})
             if len(pictures) < _PICTURES:
-                pictures.append(draw_boxes(pixels, boxes.xyxy[boxes.scores >= _SHOWN_SCORE]))
+                pictures.append(draw_boxes(pixels, boxes.xyxy[boxes.scores >= _DRAWN_SCORE]))
         metrics = evaluate_boxes(results, truth)
         numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap_m": metrics.ap_m, "ap_l": metrics.ap_l, "ar": metrics.ar}
         return ValidationResult(numbers, contact_sheet(pictures))
 
 
 def read_images(settings: TrainSettings) -> ImageSet:
-    """Every image to learn from, from the cache where there is one.
+    """All images to train on, from the cache if it exists.
 
     Raises:
-        AnnotationError: annotations or images that cannot be used, named.
+        AnnotationError: annotations or images that cannot be used.
     """
     side, incomplete = settings.detector.input_size, settings.detector.teacher is not None
 
@@ -107,41 +117,41 @@ def read_images(settings: TrainSettings) -> ImageSet:
 
 def _images(annotated: AnnotatedSet, incomplete: bool) -> Iterator[tuple[np.ndarray, BoxLabels, float]]:
     content = load_annotations(annotated.annotations)
-    people = boxes_of(content, annotated.annotations, incomplete)
+    people = labels_by_image(content, annotated.annotations, incomplete)
     for image in content["images"]:
         if image["id"] in people and annotated.source in (None, image.get("source")):
             pixels = read_pixels(annotated.annotations, annotated.images, image)
             yield pixels, people[image["id"]], annotated.weight
 
 
-def _validation(annotated: AnnotatedSet) -> dict[str, Any]:
-    """The COCO file to measure on, with the images that are asked for and have all their boxes.
+def _read_validation(annotated: AnnotatedSet) -> dict[str, Any]:
+    """The content of the validation file, reduced to the images of the set that have complete boxes.
 
     Raises:
-        AnnotationError: it cannot be used, or has no such image.
+        AnnotationError: it cannot be used, or no such image exists.
     """
     content = load_annotations(annotated.annotations)
-    complete = boxes_of(content, annotated.annotations)
-    asked = [image for image in content["images"] if annotated.source in (None, image.get("source"))]
-    images = [image for image in asked if image["id"] in complete]
+    complete = labels_by_image(content, annotated.annotations)
+    selected = [image for image in content["images"] if annotated.source in (None, image.get("source"))]
+    images = [image for image in selected if image["id"] in complete]
     if not images:
-        raise AnnotationError(f"validation: {annotated.annotations} has no image with complete boxes to measure on")
+        raise AnnotationError(f"--validation {annotated.annotations} has no image with complete boxes")
     read_pixels(annotated.annotations, annotated.images, images[0])
     return subset(content, images)
 
 
 def init_objectness_bias(network: Darknet) -> None:
-    """Let a random network begin by finding hardly anything, so that background doesn't drown the first steps."""
+    """Give a random network a low objectness, so that the loss of the background does not dominate the first steps."""
     for before, layer in network.outputs():
         assert before.bias is not None
         bias = before.bias.detach().view(len(layer.anchors), -1)
-        nn.init.constant_(bias[:, 4], math.log(_FIRST_OBJECTNESS / (1 - _FIRST_OBJECTNESS)))
+        nn.init.constant_(bias[:, 4], math.log(_INITIAL_OBJECTNESS / (1 - _INITIAL_OBJECTNESS)))
 
 
 def _detections(
     network: Darknet, images: list[dict[str, Any]], annotated: AnnotatedSet, settings: TrainSettings
 ) -> Iterator[tuple[dict[str, Any], np.ndarray, Boxes]]:
-    wanted = DetectorSettings(
+    detector_settings = DetectorSettings(
         name="darknet",
         input_size=settings.detector.input_size,
         confidence=_CONFIDENCE,
@@ -149,7 +159,7 @@ def _detections(
         max_boxes=_MAX_BOXES,
     )
     compute = Compute.resolve(settings.compute.device, settings.compute.precision)
-    detector = DarknetDetector(network, wanted, compute)
+    detector = DarknetDetector(network, detector_settings, compute)
     for start in range(0, len(images), detector.batch):
         group = images[start : start + detector.batch]
         pixels = [read_pixels(annotated.annotations, annotated.images, image) for image in group]

@@ -1,8 +1,10 @@
-"""The loss of a YOLO network that finds people.
+"""The loss of a YOLO network with the class person.
 
-Which predictions should find whom: optimal transport made simple (Ge et al., YOLOX, 2021). How good a box is becomes
-the objectness to learn (Li et al., Generalized Focal Loss, NeurIPS 2020); boxes learn by complete IoU (Zheng et al.,
-AAAI 2020).
+Predictions are assigned to people by simplified optimal transport (SimOTA; Ge et al., YOLOX, 2021). The target of the
+objectness is the IoU of the predicted box (Li et al., Generalized Focal Loss, NeurIPS 2020). The loss of boxes is
+complete IoU (Zheng et al., AAAI 2020).
+
+Shapes: B images, N predictions, M boxes, G people.
 """
 
 from __future__ import annotations
@@ -12,88 +14,92 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou, complete_box_iou_loss
 
-from pipeline.training.distributed import over_processes
+from pipeline.training.distributed import shared_denominator
 
 _BOX_SHARE, _CLASS_SHARE = 5.0, 0.5
-_BEST = 10  # predictions whose overlaps add up to how many may find one person
+_TOP_OVERLAPS = 10  # their sum is the number of predictions of a person
 _OVERLAP_COST = 3.0
 _FAR_COST = 1e5
 _IGNORED_OVERLAP = 0.5
-_TAUGHT_SCORE = 0.05  # boxes that a teacher scores less are not learnt
+_MIN_TEACHER_SCORE = 0.05  # boxes with a lower score of the teacher are not targets
 
 
 def detection_loss(predictions: Tensor, cells: Tensor, reach: float, boxes: Tensor, kinds: Tensor) -> Tensor:
-    """How wrong predictions are, per person that is to be found.
+    """The loss against the labels, per assigned prediction.
 
     Args:
-        predictions: (B, N, 6) as a Darknet network of one class gives them: cx cy w h in pixels, objectness and class
-            in 0..1.
-        cells: (N, 3) centre x, y and stride of each prediction's cell, pixels.
-        reach: how far from the centre of its cell a prediction's centre can be, in cells.
+        predictions: (B, N, 6) of a Darknet network with one class: cx cy w h in pixels, objectness and class
+            probability in 0..1.
+        cells: (N, 3) centre x, centre y and stride of each prediction's cell, pixels.
+        reach: maximum distance of a prediction's centre from the centre of its cell, in cells.
         boxes: (B, M, 4) x1 y1 x2 y2 in pixels.
-        kinds: (B, M) 1 a person, 2 a region to ignore, 0 nothing.
+        kinds: (B, M) int: 1 a person, 2 an ignored region, 0 padding.
     """
-    found = _corners(predictions)
+    corners = _corners(predictions)
     objectness, person = predictions[..., 4], predictions[..., 5]
     target = torch.zeros_like(objectness)
-    counted = torch.ones_like(objectness, dtype=torch.bool)
+    not_ignored = torch.ones_like(objectness, dtype=torch.bool)
     rows: list[Tensor] = []
     truths: list[Tensor] = []
     with torch.no_grad():
         for image in range(len(predictions)):
             people = boxes[image][kinds[image] == 1]
-            matched, whom = assign(found[image], objectness[image], cells, reach, people)
+            assigned, person_rows = assign(corners[image], objectness[image], cells, reach, people)
             ignored = boxes[image][kinds[image] == 2]
             if len(ignored):
-                counted[image] = _inside(found[image], ignored).amax(dim=1) <= _IGNORED_OVERLAP
-            counted[image][matched] = True
-            overlaps = box_iou(found[image][matched], people).gather(1, whom[:, None])[:, 0]
-            target[image][matched] = overlaps
-            rows.append(image * predictions.shape[1] + matched)
-            truths.append(people[whom])
+                not_ignored[image] = _inside(corners[image], ignored).amax(dim=1) <= _IGNORED_OVERLAP
+            not_ignored[image][assigned] = True
+            overlaps = box_iou(corners[image][assigned], people).gather(1, person_rows[:, None])[:, 0]
+            target[image][assigned] = overlaps
+            rows.append(image * predictions.shape[1] + assigned)
+            truths.append(people[person_rows])
     positive = torch.cat(rows)
-    count = over_processes(torch.tensor(float(len(positive)), device=predictions.device))
-    loss = (_quality_focal(objectness, target) * counted).sum()
+    count = shared_denominator(torch.tensor(float(len(positive)), device=predictions.device))
+    loss = (_quality_focal(objectness, target) * not_ignored).sum()
     if len(positive):
-        box = complete_box_iou_loss(found.flatten(0, 1)[positive], torch.cat(truths), reduction="sum")
-        named = -person.flatten()[positive].clamp(min=1e-6).log().sum()
-        loss = loss + _BOX_SHARE * box + _CLASS_SHARE * named
+        box = complete_box_iou_loss(corners.flatten(0, 1)[positive], torch.cat(truths), reduction="sum")
+        classification = -person.flatten()[positive].clamp(min=1e-6).log().sum()
+        loss = loss + _BOX_SHARE * box + _CLASS_SHARE * classification
     return loss / count
 
 
-def distillation_loss(predictions: Tensor, taught: Tensor) -> Tensor:
-    """How far predictions are from a teacher's, per person that it sees; the same three terms, by its scores.
+def distillation_loss(predictions: Tensor, teacher: Tensor) -> Tensor:
+    """The loss against a teacher: the same three terms, weighted by its scores and divided by their sum.
 
     Args:
         predictions: (B, N, 6), see `detection_loss`.
-        taught: (B, N, 5) cx cy w h in pixels and score, of the same cells.
+        teacher: (B, N, 5) cx cy w h in pixels and person score, of the same cells.
     """
-    objectness, person, score = predictions[..., 4], predictions[..., 5], taught[..., 4]
-    count = over_processes(score.sum())
-    shown = score > _TAUGHT_SCORE
-    box = complete_box_iou_loss(_corners(predictions)[shown], _corners(taught)[shown])
-    named = -person[shown].clamp(min=1e-6).log()
-    loss = _quality_focal(objectness, score).sum() + (score[shown] * (_BOX_SHARE * box + _CLASS_SHARE * named)).sum()
+    objectness, person, score = predictions[..., 4], predictions[..., 5], teacher[..., 4]
+    count = shared_denominator(score.sum())
+    confident = score > _MIN_TEACHER_SCORE
+    box = complete_box_iou_loss(_corners(predictions)[confident], _corners(teacher)[confident])
+    classification = -person[confident].clamp(min=1e-6).log()
+    loss = (
+        _quality_focal(objectness, score).sum()
+        + (score[confident] * (_BOX_SHARE * box + _CLASS_SHARE * classification)).sum()
+    )
     return loss / count
 
 
-def assign(found: Tensor, objectness: Tensor, cells: Tensor, reach: float, people: Tensor) -> tuple[Tensor, Tensor]:
-    """Which predictions of an image should find which person.
+def assign(boxes: Tensor, objectness: Tensor, cells: Tensor, reach: float, people: Tensor) -> tuple[Tensor, Tensor]:
+    """Assign predictions of an image to people.
 
-    A prediction may find a person when its cell lies in the person's box or near its centre, and can be reached from
-    there. Each person gets as many predictions as the overlaps of its best ten add up to, the cheapest by confidence
-    and overlap; a prediction that several want finds the one that it costs least.
+    A prediction is a candidate for a person if the person's centre is within `reach` of its cell; cells outside the
+    person's box cost more. The number of predictions of a person is the sum of its ten highest overlaps; those with the
+    lowest cost (by objectness and overlap) are assigned. A prediction of several people goes to the one with the lowest
+    cost.
 
     Args:
-        found: (N, 4) x1 y1 x2 y2.
-        objectness: (N,).
+        boxes: (N, 4) x1 y1 x2 y2 of the predictions, pixels.
+        objectness: (N,) in 0..1.
         cells, reach: see `detection_loss`.
-        people: (G, 4) x1 y1 x2 y2.
+        people: (G, 4) x1 y1 x2 y2, pixels.
 
     Returns:
-        Row numbers of predictions, and of their persons.
+        rows of the assigned predictions (P,), and rows of their people (P,).
     """
-    none = torch.zeros(0, dtype=torch.long, device=found.device)
+    none = torch.zeros(0, dtype=torch.long, device=boxes.device)
     if not len(people):
         return none, none
     centre = (people[:, :2] + people[:, 2:]) / 2
@@ -104,35 +110,35 @@ def assign(found: Tensor, objectness: Tensor, cells: Tensor, reach: float, peopl
     candidates = near.any(dim=1).nonzero()[:, 0]
     if not len(candidates):
         return none, none
-    overlap = box_iou(found[candidates], people)
+    overlap = box_iou(boxes[candidates], people)
     cost = (
         -objectness[candidates, None].clamp(min=1e-6).log()
         - _OVERLAP_COST * overlap.clamp(min=1e-6).log()
         + _FAR_COST * ~(in_box & near)[candidates]
     )
     cost = cost + 10 * _FAR_COST * ~near[candidates]
-    how_many = overlap.topk(min(_BEST, len(candidates)), dim=0).values.sum(dim=0).int().clamp(min=1)
+    counts = overlap.topk(min(_TOP_OVERLAPS, len(candidates)), dim=0).values.sum(dim=0).int().clamp(min=1)
     rank = cost.argsort(dim=0).argsort(dim=0)
-    wanted = (rank < how_many) & near[candidates]
-    chosen = wanted.any(dim=1)
-    whom = torch.where(wanted, cost, torch.inf).argmin(dim=1)
-    return candidates[chosen], whom[chosen]
+    selected = (rank < counts) & near[candidates]
+    assigned = selected.any(dim=1)
+    person_rows = torch.where(selected, cost, torch.inf).argmin(dim=1)
+    return candidates[assigned], person_rows[assigned]
 
 
 def _quality_focal(objectness: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy by how far off it is, squared."""
-    wrong = F.binary_cross_entropy(objectness, target, reduction="none")
-    return wrong * (objectness.detach() - target).square()
+    """Binary cross entropy, weighted by the squared difference (beta = 2 in the paper)."""
+    cross_entropy = F.binary_cross_entropy(objectness, target, reduction="none")
+    return cross_entropy * (objectness.detach() - target).square()
 
 
 def _corners(rows: Tensor) -> Tensor:
-    """x1 y1 x2 y2 of rows that begin with cx cy w h."""
+    """(..., 4) x1 y1 x2 y2 of rows whose first columns are cx cy w h."""
     half = rows[..., 2:4] / 2
     return torch.cat([rows[..., :2] - half, rows[..., :2] + half], dim=-1)
 
 
 def _inside(boxes: Tensor, regions: Tensor) -> Tensor:
-    """(N, M) how much of each box lies in each region, 0..1."""
+    """(N, M) share of each box (N, 4) inside each region (M, 4), 0..1."""
     first = torch.maximum(boxes[:, None, :2], regions[:, :2])
     last = torch.minimum(boxes[:, None, 2:], regions[:, 2:])
     common = (last - first).clamp(min=0).prod(dim=2)

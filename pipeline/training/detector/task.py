@@ -1,4 +1,4 @@
-"""Learning where people are: views of images, and the loss of a Darknet network."""
+"""The task of detector training: augmented views of images, and the loss of a Darknet network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PERSON, _IGNORED = 1, 2
 
 
 class DetectorTask:
-    """Views of images; the network's predictions are held against the people in them.
+    """Augmented views of images, and the loss of a network's predictions against their people; see `Task`.
 
     Attributes:
-        weights: how often each image is drawn.
+        weights: (N,) how often each image is drawn, relative to the others.
     """
 
     def __init__(
@@ -36,14 +36,15 @@ class DetectorTask:
     ) -> None:
         """
         Args:
-            teacher: views (B, S, S, 3) uint8 RGB to what `distillation_loss` wants.
-            teacher_share: of the loss.
+            side: of the views, pixels.
+            teacher: views (B, S, S, 3) uint8 RGB to the teacher's predictions, see `distillation_loss`.
+            teacher_share: share of the distillation loss; the rest is the loss against the labels.
 
         Raises:
-            UserError: the network knows more classes than one.
+            UserError: the network has more than one class.
         """
         if network.classes != 1:
-            raise UserError(f"the description has {network.classes} classes; a person detector has classes=1")
+            raise UserError(f"--detector.cfg has classes={network.classes}; a person detector needs classes=1")
         self.weights = images.weights
         self._images = images
         self._shares = images.weights.astype(np.float64) / images.weights.sum(dtype=np.float64)
@@ -55,16 +56,16 @@ class DetectorTask:
         self._teacher_share = teacher_share
 
     def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
-        """(B, S, S, 3) uint8 RGB, boxes (B, M, 4) x1 y1 x2 y2 in their pixels, kinds (B, M) as the loss wants them."""
+        """(B, S, S, 3) uint8 RGB, boxes (B, M, 4) x1 y1 x2 y2 in their pixels, kinds (B, M), see `detection_loss`."""
         views = [self._view(row, random) for row, random in zip(rows, randoms, strict=True)]
-        most = max(1, *(len(people.boxes) + len(people.ignored) for _, people in views))
-        boxes = np.zeros((len(views), most, 4), np.float32)
-        kinds = np.zeros((len(views), most), np.int64)
-        for place, (_, people) in enumerate(views):
+        width = max(1, *(len(people.boxes) + len(people.ignored) for _, people in views))
+        boxes = np.zeros((len(views), width, 4), np.float32)
+        kinds = np.zeros((len(views), width), np.int64)
+        for index, (_, people) in enumerate(views):
             both = np.concatenate(people)
-            boxes[place, : len(both)] = both
-            kinds[place, : len(both)] = _IGNORED
-            kinds[place, : len(people.boxes)] = _PERSON
+            boxes[index, : len(both)] = both
+            kinds[index, : len(both)] = _IGNORED
+            kinds[index, : len(people.boxes)] = _PERSON
         return np.stack([pixels for pixels, _ in views]), boxes, kinds
 
     def _view(self, row: int, random: np.random.Generator) -> tuple[np.ndarray, BoxLabels]:
@@ -80,9 +81,10 @@ class DetectorTask:
         inputs = (pixels.float() / 255).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
             predictions = network(inputs).float()
-        # Torch's losses would refuse what is no number in their own words; so it passes them by, and comes back after.
-        told, predictions = 0 * predictions.sum(), predictions.nan_to_num(0, 0, 0)
-        loss = told + detection_loss(predictions, self._cells.to(inputs.device), self._reach, boxes, kinds)
-        if self._teacher is None or not torch.is_grad_enabled():  # statistics are settled: nobody learns
+        # Torch's losses raise errors on values that are not finite. They are replaced, and the sum makes the loss NaN,
+        # which `Trainer` reports.
+        nan_if_not_finite, predictions = 0 * predictions.sum(), predictions.nan_to_num(0, 0, 0)
+        loss = nan_if_not_finite + detection_loss(predictions, self._cells.to(inputs.device), self._reach, boxes, kinds)
+        if self._teacher is None or not torch.is_grad_enabled():  # only BatchNorm statistics are measured
             return loss
         return torch.lerp(loss, distillation_loss(predictions, self._teacher(pixels)), self._teacher_share)

@@ -1,4 +1,4 @@
-"""A trained detector that looks at the same views as the network that learns."""
+"""The teacher of a detector: an exported YOLOX network that runs on the same views."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _PERSON = 0  # of COCO's 80 classes
 
 
 class YoloxTeacher:
-    """What a YOLOX network predicts, in the order of another network's cells."""
+    """Predictions of a YOLOX network, in the order of the trained network's cells."""
 
     def __init__(self, weights: str, batch: int, side: int, cells: Tensor, compute: Compute) -> None:
         """
         Args:
-            weights: its .onnx or TorchScript: a file, URI, or name in the catalogue.
-            batch: most views per call.
-            side: of views, pixels.
-            cells: (N, 3) centre x, y and stride of each prediction of the network that learns.
+            weights: .onnx or TorchScript: a file, URI, or name in the catalogue.
+            batch: maximum number of views per call.
+            side: of the views, pixels.
+            cells: (N, 3) centre x, centre y and stride of each prediction of the trained network, pixels.
 
         Raises:
-            UserError: it is exported for another size of input, or the other network has other cells.
+            UserError: it was exported for another input size, or the trained network has other cells.
         """
         settings = DetectorSettings(name="yolox", weights=weights, batch=batch, input_size=side)
         self._detector = ExportedDetector.from_settings(settings, compute)
@@ -36,13 +36,13 @@ class YoloxTeacher:
             order[np.lexsort(cells.T.numpy())] = np.lexsort(own.T.numpy())
         if len(own) != len(cells) or not torch.equal(own[order], cells):
             raise UserError(
-                f"detector.teacher {weights} finds one person a cell at strides 8, 16 and 32, {len(own)} in all; "
-                f"detector.cfg has {len(cells)} predictions: its yolo layers need these strides and one anchor each"
+                f"--detector.teacher {weights} has {len(own)} predictions, one per cell at strides 8, 16 and 32; "
+                f"--detector.cfg has {len(cells)}: its yolo layers need these strides and one anchor each"
             )
         self._order = torch.from_numpy(order)
 
     def __call__(self, views: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 RGB to (B, N, 5) float32: cx cy w h in pixels, and the score of a person."""
+        """(B, S, S, 3) uint8 RGB to (B, N, 5) float32: cx cy w h in pixels, and person score."""
         _, rows = self._detector.predict(list(views.cpu().numpy()))
-        taught = torch.cat([rows[..., :4], rows[..., 4:5] * rows[..., 5 + _PERSON, None]], dim=-1)
-        return taught[:, self._order].to(views.device)
+        predictions = torch.cat([rows[..., :4], rows[..., 4:5] * rows[..., 5 + _PERSON, None]], dim=-1)
+        return predictions[:, self._order].to(views.device)

@@ -1,1 +1,1 @@
-"""Learning poses: people cut out of photographs, their views, targets and losses."""
+"""Training of pose networks: people cut out of images, augmentation, targets and losses."""

@@ -1,6 +1,6 @@
-"""One random view of a person: flip, rotation, scale, half body, box jitter, colour and occlusion.
+"""Augmented crops of people: flip, rotation, scale, half body, box jitter, colour and occlusion.
 
-All that moves pixels is one affine transform, so pixels are resampled once.
+All geometric changes are one affine transform, so pixels are resampled once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pipeline.training.options import PoseAugmentation
 
 @dataclass(frozen=True)
 class AugmentedCrop:
-    """What the network is shown, and where the joints are in it.
+    """A random crop of one person.
 
     Attributes:
         pixels: (height, width, 3) uint8 RGB.
-        keypoints: (K, 2) float32 x y in pixels of the view.
-        labelled: (K,) bool: place known, and inside the view.
+        keypoints: (K, 2) float32 x y in pixels of the crop.
+        labelled: (K,) bool: labelled and inside the crop.
     """
 
     pixels: np.ndarray
@@ -30,7 +30,7 @@ class AugmentedCrop:
     labelled: np.ndarray
 
 
-def view_of(
+def augment_crop(
     pixels: np.ndarray,
     box: np.ndarray,
     keypoints: np.ndarray,
@@ -41,14 +41,15 @@ def view_of(
     settings: PoseAugmentation,
     random: np.random.Generator,
 ) -> AugmentedCrop:
-    """A random view of one person.
+    """A random crop of one person.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
-        box: (4,) x1 y1 x2 y2; with the keypoints in pixels of `pixels`.
-        keypoints, labelled: (K, 2) and (K,).
-        input_size: height and width of the view.
-        mirror: joint order of a mirrored person.
+        box: (4,) x1 y1 x2 y2 in pixels of `pixels`.
+        keypoints: (K, 2) x y in pixels of `pixels`.
+        labelled: (K,) bool.
+        input_size: height and width of the crop, pixels.
+        mirror: joint order of a mirrored person, `Skeleton.mirror`.
         upper_body: (K,) bool, the joints of the upper half.
     """
     height, width = input_size
@@ -65,20 +66,20 @@ def view_of(
     flip = random.random() < settings.flip
 
     scale = width / crop_width
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if flip:
-        turn[0] = -turn[0]
-    # A mirrored view shows at W - 1 - x what the plain one shows at x.
+        linear[0] = -linear[0]
+    # Column x of a crop is column W - 1 - x of the mirrored one.
     target = np.array([width - 1 - width / 2 if flip else width / 2, height / 2])
-    matrix = np.concatenate([turn, (target - turn @ centre)[:, None]], axis=1)
+    matrix = np.concatenate([linear, (target - linear @ centre)[:, None]], axis=1)
 
-    shown = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    crop = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR)
     points = (keypoints @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-    known = labelled
     if flip:
-        points, known = points[mirror], labelled[mirror]
+        points, labelled = points[mirror], labelled[mirror]
     inside = ((points >= 0) & (points < [width, height])).all(axis=1)
-    return AugmentedCrop(_occlude(recolour(shown, settings.colour, random), settings, random), points, known & inside)
+    crop = _occlude(recolour(crop, settings.colour, random), settings, random)
+    return AugmentedCrop(crop, points, labelled & inside)
 
 
 def _half_body(
@@ -89,7 +90,7 @@ def _half_body(
     settings: PoseAugmentation,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """A box around only the upper or the lower joints, where there are enough of them."""
+    """The box of the upper or the lower joints only, at random and if enough joints are labelled; else the box."""
     if random.random() >= settings.half_body or labelled.sum() < settings.half_body_joints:
         return box
     halves = [labelled & upper_body, labelled & ~upper_body]

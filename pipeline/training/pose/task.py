@@ -1,4 +1,4 @@
-"""Learning poses: views of people, and the loss of their network."""
+"""The task of pose training: augmented crops of people, and the loss."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.pose.crop import MEAN_RGB
+from pipeline.pose.crop import subtract_mean
 from pipeline.pose.networks.spec import last_output
 from pipeline.skeletons import Skeleton
 from pipeline.training.options import PoseAugmentation
-from pipeline.training.pose.augment import view_of
+from pipeline.training.pose.augment import augment_crop
 from pipeline.training.pose.data import PeopleSet
 from pipeline.training.pose.losses import PoseLoss
 
@@ -20,10 +20,10 @@ _UPPER_BODY = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbo
 
 
 class PoseTask:
-    """Views of people cut out of photographs; the network's outputs are held against their joints.
+    """Augmented crops of people, and the loss of a network's outputs against their joints; see `Task`.
 
     Attributes:
-        weights: how often each person is drawn.
+        weights: (N,) how often each person is drawn, relative to the others.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class PoseTask:
     ) -> None:
         """
         Args:
-            loss: its input size is that of views.
-            teachers: inputs (B, 3, H, W) to heatmaps (B, K, H/4, W/4); their mean is learnt from beside the labels.
+            loss: crops have its input size.
+            teachers: inputs (B, 3, H, W) to heatmaps (B, K, H/4, W/4); their mean is a target beside the labels.
             training_outputs: the outputs of the network that the loss is summed over, see `PoseSpec`.
         """
         self.weights = people.weights
@@ -53,17 +53,17 @@ class PoseTask:
     def views(self, rows: Sequence[int], randoms: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
         """(B, H, W, 3) uint8 RGB, keypoints (B, K, 2) in their pixels, labelled (B, K)."""
         people = self._people
-        views = [
-            view_of(
+        crops = [
+            augment_crop(
                 people.pixels(row), people.boxes[row], people.keypoints[row], people.labelled[row],
                 self._loss.input_size, self._skeleton.mirror, self._upper, self._augmentation, random,
             )
             for row, random in zip(rows, randoms, strict=True)
         ]  # fmt: skip
         return (
-            np.stack([view.pixels for view in views]),
-            np.stack([view.keypoints for view in views]),
-            np.stack([view.labelled for view in views]),
+            np.stack([crop.pixels for crop in crops]),
+            np.stack([crop.keypoints for crop in crops]),
+            np.stack([crop.labelled for crop in crops]),
         )
 
     def loss(self, network: nn.Module, views: tuple[Tensor, ...], bf16: bool) -> Tensor:
@@ -71,14 +71,13 @@ class PoseTask:
         inputs = network_input(pixels)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
             outputs = self._training_outputs(network, inputs)
-        taught = None
+        teacher_heatmaps = None
         if self._teachers:
             with torch.no_grad():
-                taught = torch.stack([teacher(inputs) for teacher in self._teachers]).mean(dim=0)
-        return self._loss(outputs, keypoints, labelled, taught)
+                teacher_heatmaps = torch.stack([teacher(inputs) for teacher in self._teachers]).mean(dim=0)
+        return self._loss(outputs, keypoints, labelled, teacher_heatmaps)
 
 
 def network_input(pixels: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 RGB to what pose networks take: (B, 3, H, W) in 0..1 less the mean."""
-    mean = torch.from_numpy(MEAN_RGB).to(pixels.device)
-    return ((pixels.float() / 255 - mean).permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
+    """(B, H, W, 3) uint8 RGB to the input of pose networks: (B, 3, H, W) in 0..1 minus the mean, channels last."""
+    return subtract_mean(pixels.float().permute(0, 3, 1, 2) / 255).contiguous(memory_format=torch.channels_last)
