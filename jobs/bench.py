@@ -1,12 +1,14 @@
-"""Measure one worker: images/s end to end, against its networks alone on ready tensors, and against no batches.
+"""Measure one worker: images/s end to end, relative to its networks alone and to a loop without batches.
 
+examples:
   uv run jobs/bench.py                                   YOLOv3-SPP 608 + FastPose R50, random weights
   uv run jobs/bench.py --images 64 --rounds 5 --precision float32
+  uv run jobs/bench.py --input my/photos --people 5
 
-End to end is what a worker does: read, decode, letterbox, detect, select, crop, pose, decode, suppress, encode, write,
-two shards at a time. The detector runs as ever, but with random weights it finds nobody, so the boxes
-that pose sees are given. Without batches, images are read, found and posed one after the other, as a simple script
-would. The measurements alternate; ratios are medians over the rounds.
+End to end means what a worker does: read, decode, letterbox, detect, select, crop, pose, decode, suppress, encode, write,
+two shards at a time. The detector runs, but with random weights it detects no one, so the boxes for the pose network are
+given. The loop without batches reads, detects and poses one image after another, as a simple script would. The
+measurements alternate; ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo" / "photos"
 
 
 class _GivenAfterDetecting:
-    """Runs the detector for its cost, then hands on given boxes: a grid of people in each image."""
+    """Runs the detector for its cost, then returns a grid of boxes in each image."""
 
     def __init__(self, detector: DarknetDetector, people: int) -> None:
         self.batch = detector.batch
@@ -107,7 +109,7 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
     run = Run.create(settings)
     write_manifest(run.manifest_uri, plan_collection(settings.input))
     shards = list(run.manifest().shards())
-    decoders = torch.get_num_threads() if compute.device.type == "cuda" else 1  # as in a worker
+    decoders = torch.get_num_threads() if compute.device.type == "cuda" else 1  # as a worker has
     writer = PartWriter(run, annotator, decoders=decoders)
 
     detector_batches = sum(-(-shard.num_images // detector.batch) for shard in shards)
@@ -150,15 +152,15 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
     gain = statistics.median(u / w for u, w in zip(unbatched, whole, strict=True))
     made = compute.describe()
     print(f"YOLOv3-SPP 608 + FastPose R50, {made['precision']} on {made['device']}, {torch.get_num_threads()} threads,")
-    print(f"{count} images x {arguments.people} people, {len(shards)} shards, median of {arguments.rounds} rounds")
+    print(f"{count} images x {arguments.people} people, {len(shards)} shards, medians of {arguments.rounds} rounds")
     print(f"networks alone  {count / statistics.median(alone):8.2f} images/s")
     print(f"end to end      {count / statistics.median(whole):8.2f} images/s")
     print(f"no batches      {count / statistics.median(unbatched):8.2f} images/s")
-    print(f"end to end against the networks alone {ratio:.3f}, against no batches {gain:.2f}")
+    print(f"end to end relative to the networks alone {ratio:.3f}, relative to no batches {gain:.2f}")
 
 
 def _as_published(arguments: argparse.Namespace) -> None:
-    """What preparing a network brings: as its checkpoint says, in float32, against how it is run here."""
+    """The speed of a network prepared for inference, relative to the same network in float32 as published."""
     compute = Compute.resolve("auto", arguments.precision)
 
     def run(model: nn.Module, batch: Tensor) -> None:
@@ -175,10 +177,10 @@ def _as_published(arguments: argparse.Namespace) -> None:
         ready = crops.to(compute.dtype).contiguous(memory_format=torch.channels_last)
 
         pairs = [(partial(run, network, crops), partial(run, prepared, ready))] * 6
-        ratios = [_seconds(plain) / _seconds(fast) for plain, fast in pairs][1:]  # the first is slow at everything
+        ratios = [_seconds(plain) / _seconds(fast) for plain, fast in pairs][1:]  # the first is a warm-up
         precision = compute.describe()["precision"]
-        print(f"{name} in {precision}, folded, channels last: {statistics.median(ratios):.1f} times as fast as in")
-        print(f"float32 as published (median of 5 rounds, {min(ratios):.1f} to {max(ratios):.1f})")
+        print(f"{name} in {precision}, folded, channels last: {statistics.median(ratios):.1f} times as fast as")
+        print(f"  in float32 as published (median of 5 rounds, {min(ratios):.1f} to {max(ratios):.1f})")
 
 
 def _copy_photographs(source: Path, target: Path, count: int) -> int:

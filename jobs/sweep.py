@@ -6,7 +6,7 @@ examples:
   uv run jobs/sweep.py --run out/run1 --annotations people.json --grid "{suppression.kind: [pose, oks]}"
 
 Settings that apply after the networks (suppression.*, detector.confidence) are evaluated on stored candidates, without
-running a network. Others need a run of their own, which is reused: rerun the same command to resume.
+running a network. Each choice of other settings needs its own run, which is reused: rerun the same command to resume.
 exit code: 0 all trials done, 1 a run or evaluation failed, 2 wrong settings, 130 or 143 stopped by a signal
 """
 

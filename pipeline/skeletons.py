@@ -1,4 +1,4 @@
-"""Skeletons: which joints a pose has, in which order, and how they are scored and drawn."""
+"""Skeletons: the joints of a pose, their order, and how they are scored and drawn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-# COCO-WholeBody keeps the other joints of its 133, after the body's 17, in columns of their own.
+# COCO-WholeBody stores the 17 body joints in the column `keypoints`, and the other 116 in these columns.
 WHOLE_BODY_COLUMNS = ("foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 
 
@@ -33,7 +33,7 @@ class Skeleton:
 
     @property
     def mirror(self) -> list[int]:
-        """The permutation that puts the joints of a mirrored image back in order."""
+        """The permutation that restores the joint order after mirroring an image: left and right swap."""
         order = list(range(len(self)))
         for left, right in self.mirror_pairs:
             order[left], order[right] = right, left
@@ -41,14 +41,13 @@ class Skeleton:
 
     @property
     def parts(self) -> dict[str, list[int]]:
-        """Joints of body, feet, face and hands, in that order, without parts that it lacks."""
-        found: dict[str, list[int]] = {part: [] for part in ("body", "feet", "face", "hands")}
+        """Joint indices of body, feet, face and hands, in that order; missing parts are left out."""
+        parts: dict[str, list[int]] = {part: [] for part in ("body", "feet", "face", "hands")}
         for index, joint in enumerate(self.joints):
             feet = joint.endswith(("_toe", "_heel"))
-            found["hands" if "_hand_" in joint else "face" if "face" in joint else "feet" if feet else "body"].append(
-                index
-            )
-        return {part: joints for part, joints in found.items() if joints}
+            part = "hands" if "_hand_" in joint else "face" if "face" in joint else "feet" if feet else "body"
+            parts[part].append(index)
+        return {part: joints for part, joints in parts.items() if joints}
 
 
 _BODY = (
@@ -77,12 +76,12 @@ _FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger
 _HAND = ("wrist", *(f"{finger}{joint}" for finger in _FINGERS for joint in (1, 2, 3, 4)))
 _HAND_LIMBS = tuple((0 if joint % 4 == 1 else joint - 1, joint) for joint in range(1, _HAND_SIZE))
 
-# The 68 points of iBUG 300-W (Sagonas et al., 2013): runs of neighbours, and which points swap in a mirror.
+# The 68 points of iBUG 300-W (Sagonas et al., 2013): runs of neighbours, and pairs that swap when mirrored.
 _FACE_RUNS = (
     range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36), range(36, 42), range(42, 48),
     range(48, 60), range(60, 68),
 )  # fmt: skip
-_FACE_CLOSED = (36, 42, 48, 60)  # eyes and lips end where they begin
+_FACE_CLOSED = (36, 42, 48, 60)  # eyes and lips are closed curves
 _FACE_PAIRS = (
     *((16 - i, i) for i in range(8)), *((26 - i, 17 + i) for i in range(5)), (35, 31), (34, 32), (45, 36), (44, 37),
     (43, 38), (42, 39), (47, 40), (46, 41), (54, 48), (53, 49), (52, 50), (55, 59), (56, 58), (64, 60), (63, 61),
@@ -92,7 +91,8 @@ _FACE_LIMBS = tuple(
     limb for run in _FACE_RUNS for limb in [*pairwise(run), *([(run[-1], run[0])] if run[0] in _FACE_CLOSED else [])]
 )
 
-# pycocotools' sigmas of the 17, and those of COCO-WholeBody's own evaluation (Jin et al., ECCV 2020) for the rest.
+# The sigmas of pycocotools for the 17 body joints, and of the COCO-WholeBody evaluation (Jin et al., ECCV 2020) for the
+# rest.
 _BODY_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
     0.089,
@@ -109,7 +109,7 @@ _WHOLEBODY_HAND_SIGMAS = (
     0.029, 0.022, 0.035, 0.037, 0.047, 0.026, 0.025, 0.024, 0.035, 0.018, 0.024, 0.022, 0.026, 0.017, 0.021, 0.021,
     0.032, 0.020, 0.019, 0.022, 0.031,
 )  # fmt: skip
-# The Halpe data set's own evaluation (github.com/Fang-Haoshu/Halpe-FullBody).
+# From the evaluation of the Halpe data set (github.com/Fang-Haoshu/Halpe-FullBody).
 _HALPE_EXTRA_SIGMAS = (*[0.08] * 3, *[0.089] * 6)
 _HALPE_FINE_SIGMA = 0.015  # every face and hand joint
 
@@ -123,7 +123,7 @@ def _moved(pairs: Iterable[tuple[int, int]], first: int) -> tuple[tuple[int, int
 
 
 def _by_name(joints: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """Mirror pairs of joints that are called left and right."""
+    """Mirror pairs of joints with left and right in their names."""
     return tuple(
         (i, joints.index(name.replace("left", "right", 1))) for i, name in enumerate(joints) if name.startswith("left")
     )
@@ -137,7 +137,7 @@ def _skeleton(
     face_sigmas: tuple[float, ...] = (),
     hand_sigmas: tuple[float, ...] = (),
 ) -> Skeleton:
-    """A body; after it, where there are sigmas for them, 68 points of the face and both hands."""
+    """A skeleton of a body, then 68 face points and both hands if their sigmas are given."""
     joints = body
     pairs: tuple[tuple[int, int], ...] = ()
     if face_sigmas:
@@ -164,7 +164,7 @@ _MPII_LIMBS = (
     (0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (8, 12), (12, 11), (11, 10), (8, 13),
     (13, 14), (14, 15),
 )  # fmt: skip
-# MPII has no OKS of its own: COCO's sigmas where COCO has the joint, Halpe's 0.08 along the spine.
+# MPII does not define OKS: the sigmas of COCO for the joints that COCO has, and Halpe's 0.08 along the spine.
 _MPII_SIGMAS = tuple(_BODY_SIGMAS[_BODY.index(joint)] if joint in _BODY else 0.08 for joint in _MPII_JOINTS)
 
 SKELETONS: dict[str, Skeleton] = {

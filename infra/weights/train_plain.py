@@ -1,12 +1,14 @@
-"""Go on with a training run where there is only torch, torchvision, numpy and OpenCV: on a borrowed GPU, say.
+"""Continue a training run on a machine that has only torch, torchvision, numpy and OpenCV, such as a borrowed GPU.
 
-  uv run jobs/train.py --config ... --output RUN --cache people.npz     here; stop it when its first checkpoint is there
-  python infra/weights/train_plain.py RUN people.npz                            there, with RUN/train.json and the cache;
-                                                                        for a detector also its description, .cfg
-  uv run jobs/train.py --config ... --output RUN --cache ... --resume   here, with the RUN/checkpoint.pt that it made
+1. On a machine with the project's environment; stop it after the first checkpoint:
+     uv run jobs/train.py --config CONFIG --output RUN --cache SAMPLES.npz
+2. On the other machine, with RUN/train.json, RUN/checkpoint.pt and the cache (for a detector also its .cfg):
+     python infra/weights/train_plain.py RUN SAMPLES.npz [DETECTOR.cfg]
+3. On the first machine, with the new RUN/checkpoint.pt; validates and writes the weights:
+     uv run jobs/train.py --config CONFIG --output RUN --cache SAMPLES.npz --resume
 
-The last command measures and writes the weights. Stopped and started again, the second goes on from its last epoch.
-Teachers are beyond it: their networks need more than these packages.
+Rerun the second command to resume after its last completed epoch. Runs with teachers are refused: teacher networks need
+more packages.
 """
 
 from __future__ import annotations
@@ -27,20 +29,21 @@ from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugment
 
 
 def pose(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:
-    from pipeline.pose.networks import build_pose_model, pose_spec
+    from pipeline.pose.networks import pose_spec
     from pipeline.skeletons import SKELETONS
     from pipeline.training.pose.data import PeopleSet
     from pipeline.training.pose.losses import PoseLoss
     from pipeline.training.pose.task import PoseTask
 
-    told = settings["pose"]
-    skeleton = SKELETONS[told["skeleton"]]
-    options = {} if told["conv_dim"] is None else {"conv_dim": told["conv_dim"]}
-    network = build_pose_model(told["name"], len(skeleton), **options)
-    loss = PoseLoss(tuple(told["input_size"]), told["decode"], told["norm"], foreground=told["foreground"])
-    outputs = pose_spec(told["name"]).training_outputs
-    augmentation = PoseAugmentation(**told["augmentation"])
-    return network, PoseTask(PeopleSet.from_bytes(cache), skeleton, augmentation, loss, training_outputs=outputs)
+    s = settings["pose"]
+    skeleton = SKELETONS[s["skeleton"]]
+    options = {} if s["conv_dim"] is None else {"conv_dim": s["conv_dim"]}
+    spec = pose_spec(s["name"])
+    loss = PoseLoss(tuple(s["input_size"]), s["decode"], s["norm"], foreground=s["foreground"])
+    augmentation = PoseAugmentation(**s["augmentation"])
+    people = PeopleSet.from_bytes(cache)
+    task = PoseTask(people, skeleton, augmentation, loss, spec.training_outputs)
+    return spec.build(num_joints=len(skeleton), **options), task
 
 
 def detector(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, Task]:
@@ -48,27 +51,27 @@ def detector(settings: dict[str, Any], cache: bytes) -> tuple[torch.nn.Module, T
     from pipeline.training.detector.data import ImageSet
     from pipeline.training.detector.task import DetectorTask
 
-    told = settings["detector"]
-    cfg = Path(told["cfg"])
+    s = settings["detector"]
+    cfg = Path(s["cfg"])
     if not cfg.is_file():
-        raise SystemExit(f"{cfg} is not here: name the detector's description after the cache")
+        raise SystemExit(f"{cfg} does not exist; name the detector's .cfg after the cache")
     network = Darknet(cfg.read_text())
-    augmentation = BoxAugmentation(**told["augmentation"])
-    return network, DetectorTask(ImageSet.from_bytes(cache), network, told["input_size"], augmentation)
+    augmentation = BoxAugmentation(**s["augmentation"])
+    return network, DetectorTask(ImageSet.from_bytes(cache), network, s["input_size"], augmentation)
 
 
 def main(run: Path, cache: Path, cfg: Path | None = None) -> None:
     settings = json.loads((run / "train.json").read_text())
-    told = settings[settings["task"]]
-    if told.get("teachers") or told.get("teacher"):
-        raise SystemExit(f"{run} learns from a teacher, who cannot be asked here; use jobs/train.py --resume")
+    section = settings[settings["task"]]
+    if section.get("teachers") or section.get("teacher"):
+        raise SystemExit(f"{run} uses a teacher network, which needs more packages; use jobs/train.py --resume")
     if cfg is not None:
-        told["cfg"] = str(cfg)
+        section["cfg"] = str(cfg)
     network, task = {"pose": pose, "detector": detector}[settings["task"]](settings, cache.read_bytes())
     trainer = Trainer(network, task, Optimisation(**settings["optimisation"]))
     checkpoint = run / "checkpoint.pt"
-    # The first weights come with the run: random ones differ between versions of torch.
-    # To the CPU: the optimiser counts its steps there, and a count on a GPU would be waited for at every step.
+    # The initial weights are in the checkpoint: random ones differ between versions of torch.
+    # To the CPU: the optimiser keeps its step count there; a count on the GPU would block every step.
     trainer.load_state(torch.load(checkpoint, map_location="cpu", weights_only=True))
     while trainer.epoch < trainer.options.epochs:
         started = time.monotonic()

@@ -68,7 +68,7 @@ def boxes_by_image(source: str, content: Any, category: PersonCategory | None = 
             raise AnnotationError(f"{source}: entry {number} lacks image_id or a bbox of four numbers") from None
     if others and not grouped and not isinstance(content, dict):
         raise AnnotationError(
-            f"{source}: no box is of a person: category_id of the boxes is {', '.join(map(str, sorted(others)))}, the "
+            f"{source}: no box is of a person: category_id of the boxes is {', '.join(sorted(map(str, others)))}, the "
             f"annotations' person is {category.id}"
         )
     stacked = {image: np.array(rows, np.float32) for image, rows in grouped.items()}

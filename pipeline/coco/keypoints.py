@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# COCO-WholeBody keeps the joints after the body's 17 in columns of their own.
+# COCO-WholeBody stores the joints after the 17 of the body in separate columns.
 WHOLE_BODY_COLUMNS = ("foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 WHOLE_BODY_JOINTS = 133
 

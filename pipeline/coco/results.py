@@ -52,13 +52,13 @@ def read_results(
     for number, entry in enumerate(result_entries(source) if isinstance(source, str) else source):
         try:
             values = _checked(number, entry, known_ids, key, length)
-            category = entry.get("category_id", annotations.person_id)
+            category = entry.get("category_id")
             digest = hash((entry["image_id"], entry["score"], *values))
         except TypeError as error:
             raise AnnotationError(f"results entry {number} has a value of the wrong type ({error})") from None
         repeated += digest in seen
         seen.add(digest)
-        if annotations.person_id is None or category == annotations.person_id:
+        if None in (category, annotations.person_id) or category == annotations.person_id:
             image_ids.append(int(entry["image_id"]))
             scores.append(entry["score"])
             numbers.extend(values)
@@ -66,7 +66,7 @@ def read_results(
             categories.add(category)
     if categories and not image_ids:
         raise AnnotationError(
-            f"no result is of a person: category_id of the results is {', '.join(map(str, sorted(categories)))}, the "
+            f"no result is of a person: category_id of the results is {', '.join(sorted(map(str, categories)))}, the "
             f"annotations' person is {annotations.person_id}"
         )
     warnings = (f"{repeated} results entries occur more than once; COCO counts each one",) if repeated else ()

@@ -1,4 +1,4 @@
-"""Where people are: networks that find boxes, boxes that are given, or the whole image where that is asked for."""
+"""Person detectors: Darknet, exported and torchvision networks, and the whole image as a box."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ __all__ = ["Darknet", "Detector", "build_detector"]
 
 
 class Detector(Protocol):
-    """Finds people in images.
+    """A person detector.
 
     Attributes:
-        batch: how many images it wants at a time; results never depend on which images share a batch.
+        batch: maximum number of images per call; results never depend on which images share a batch.
     """
 
     batch: int
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
-        """Person boxes, in image pixels, of at most `batch` images (H, W, 3) uint8 RGB."""
+        """Person boxes, in image pixels, for each of at most `batch` images (H, W, 3) uint8 RGB."""
         ...
 
 
 def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | None:
-    """The detector that the settings name; None where boxes are given with the images.
+    """The detector that the settings name; None if boxes are read from a file (`given`).
 
     Raises:
-        UserError: an unknown name, or files that don't fit.
+        UserError: an unknown name, or files that do not fit.
     """
-    # Imported here: whoever trains a network of this package on a bare machine has not all of what these need.
+    # Imported here: the modules for training work without the dependencies of these.
     from pipeline.detectors.darknet_detector import DarknetDetector
     from pipeline.detectors.exported import OUTPUT_FORMATS, ExportedDetector
     from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector

@@ -1,4 +1,4 @@
-"""Darknet networks (the YOLO family) from their own files: a .cfg description and .weights.
+"""Darknet networks (the YOLO family), built from a .cfg description and a .weights file.
 
 Redmon and Farhadi, YOLOv3, 2018; Bochkovskiy et al., YOLOv4, 2020. The file formats are Darknet's.
 """
@@ -23,7 +23,7 @@ _BN_EPS = 1e-6
 
 
 class DarknetError(UserError):
-    """A description or weights file that cannot be used; the text names the section or count."""
+    """A description or weights file that cannot be used; the message names the section or the count."""
 
 
 _ACTIVATIONS: dict[str, Any] = {
@@ -38,7 +38,7 @@ _ACTIVATIONS: dict[str, Any] = {
 
 
 def parse_cfg(text: str) -> list[dict[str, str]]:
-    """The sections of a description in file order; each is its `key = value` lines and its name under "type"."""
+    """The sections of a description in file order, each as its `key = value` lines and its name as "type"."""
     sections: list[dict[str, str]] = []
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.split("#", 1)[0].strip()
@@ -52,12 +52,12 @@ def parse_cfg(text: str) -> list[dict[str, str]]:
         else:
             raise DarknetError(f"line {number} of the description is {raw!r}; expected [section] or key=value")
     if not sections or sections[0]["type"] not in ("net", "network"):
-        raise DarknetError("the description does not begin with a [net] section")
+        raise DarknetError("the description does not start with a [net] section")
     return sections
 
 
 class _Pool(nn.Module):
-    """Max pooling padded by size - 1 in all with -infinity, the smaller half before."""
+    """Max pooling, padded with -infinity by size - 1 in total, the smaller half on the left and top."""
 
     def __init__(self, size: int, stride: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Yolo(nn.Module):
             torch.meshgrid(torch.arange(width, device=x.device), torch.arange(height, device=x.device), indexing="xy"),
             dim=-1,
         )[:, :, None]
-        # Made where they are used: a copy from the host would wait for all that a GPU still has to do.
+        # Created on the device: a copy from the host would wait for all work that is queued on the GPU.
         sides = [torch.full((), side, dtype=x.dtype, device=x.device) for anchor in self.anchors for side in anchor]
         anchors = torch.stack(sides).view(-1, 2)
         if self.new_coords:
@@ -104,8 +104,8 @@ class Darknet(nn.Module):
     be any multiples of 32.
 
     Attributes:
-        size: height and width that the description names, defaults only.
-        classes: number of classes of its yolo layers.
+        size: height and width in the description; other sizes work too.
+        classes: number of classes of the yolo layers.
     """
 
     def __init__(self, cfg: str) -> None:
@@ -129,18 +129,18 @@ class Darknet(nn.Module):
             channels.append(incoming)
             scales.append(_scale(index, section, scales))
         if not self.classes:
-            raise DarknetError("the description has no [yolo] section, so it detects nothing")
+            raise DarknetError("the description has no [yolo] section; a detector needs at least one")
         self._yolos = [
             (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
         ]
-        self._kept = {source for i, s in enumerate(sections) for source in _sources(i, s)}
+        self._reused = {source for i, s in enumerate(sections) for source in _sources(i, s)}
 
     @classmethod
     def from_files(cls, cfg_path: str | Path, weights_path: str | Path) -> Darknet:
-        """A trained network from local files of Darknet's own: description and .weights.
+        """A trained network from a local description and .weights file.
 
         Raises:
-            DarknetError: a file that cannot be used, named.
+            DarknetError: a file cannot be used.
         """
         try:
             network = cls(Path(cfg_path).read_text())
@@ -150,20 +150,20 @@ class Darknet(nn.Module):
         return network
 
     def outputs(self) -> Iterator[tuple[nn.Conv2d, Yolo]]:
-        """Each yolo layer with the convolution that it reads."""
+        """Each yolo layer with the convolution before it."""
         for before, layer in pairwise(self.layers):
             if isinstance(layer, Yolo):
                 assert isinstance(before, nn.Sequential)
                 yield cast(nn.Conv2d, before.conv), layer
 
     def cells(self, height: int, width: int) -> Tensor:
-        """(N, 3) centre x, y and stride, in pixels of an input of this size, of each prediction's cell."""
+        """(N, 3) centre x, centre y and stride of the cell of each prediction, in pixels of an input of this size."""
         grids = ((cell_grid(height, width, stride), len(yolo.anchors)) for yolo, stride in self._yolos)
         return torch.cat([grid.repeat_interleave(anchors, dim=0) for grid, anchors in grids])
 
     @property
     def reach(self) -> float:
-        """How far from the centre of its cell a prediction's centre can be, in cells; the least of all yolo layers."""
+        """Maximum distance of a prediction's centre from that of its cell, in cells; the minimum of all yolo layers."""
         return min(yolo.scale_xy for yolo, _ in self._yolos) / 2
 
     def _build(self, index: int, section: dict[str, str], incoming: int, channels: list[int]) -> tuple[nn.Module, int]:
@@ -216,7 +216,7 @@ class Darknet(nn.Module):
             self.classes = int(section["classes"])
             if incoming != len(mask) * (5 + self.classes):
                 raise DarknetError(
-                    f"section {index} [yolo]: {incoming} channels come in; {len(mask)} anchors of {self.classes} "
+                    f"section {index} [yolo]: its input has {incoming} channels; {len(mask)} anchors of {self.classes} "
                     f"classes need {len(mask) * (5 + self.classes)}"
                 )
             yolo = Yolo(
@@ -226,39 +226,39 @@ class Darknet(nn.Module):
                 bool(int(section.get("new_coords", 0))),
             )
             return yolo, incoming
-        raise DarknetError(f"section {index} is [{kind}]; that kind is not known here")
+        raise DarknetError(f"section {index} is [{kind}], which is not supported")
 
     def forward(self, x: Tensor) -> Tensor:
         input_height = x.shape[2]
-        kept: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
         predictions = []
         for index, (section, layer) in enumerate(zip(self.sections, self.layers, strict=True)):
             kind = section["type"]
             if kind == "yolo":
                 predictions.append(layer(x, input_height))
             elif kind == "route":
-                x = torch.cat([kept[source] for source in _sources(index, section)], dim=1)
+                x = torch.cat([outputs[source] for source in _sources(index, section)], dim=1)
                 groups = int(section.get("groups", 1))
                 x = x.chunk(groups, dim=1)[int(section.get("group_id", 0))]
             elif kind == "shortcut":
                 for source in _sources(index, section):
-                    x = x + kept[source]
+                    x = x + outputs[source]
                 x = layer(x)
             else:
                 x = layer(x)
-            if index in self._kept:
-                # A later in-place activation must not reach into what is kept: convolutions always make a new tensor.
-                kept[index] = x
+            if index in self._reused:
+                # Later in-place activations do not change it: they follow convolutions, which create new tensors.
+                outputs[index] = x
         return torch.cat(predictions, dim=1)
 
     def load_darknet_weights(self, data: bytes) -> None:
         """Fill the parameters from the bytes of a .weights file.
 
         Raises:
-            DarknetError: the file holds more or fewer values than the description needs.
+            DarknetError: the file has more or fewer values than the description needs.
         """
         if len(data) < 20:
-            raise DarknetError(f"the weights file has {len(data)} bytes; not even a header")
+            raise DarknetError(f"the weights file has {len(data)} bytes; its header alone needs 20")
         major, minor = np.frombuffer(data, "<i4", 2)
         header = 20 if major * 10 + minor >= 2 else 16
         values = torch.from_numpy(np.frombuffer(data[header : header + (len(data) - header) // 4 * 4], "<f4").copy())
@@ -269,9 +269,7 @@ class Darknet(nn.Module):
             tensors += [state[name] for name in names if name in state]
         needed = sum(t.numel() for t in tensors)
         if needed != len(values):
-            raise DarknetError(
-                f"the weights file holds {len(values)} values, the description needs {needed}: not made for each other"
-            )
+            raise DarknetError(f"the weights file has {len(values)} values, but the description needs {needed}")
         position = 0
         with torch.no_grad():
             for tensor in tensors:
@@ -280,7 +278,7 @@ class Darknet(nn.Module):
 
 
 def _scale(index: int, section: dict[str, str], scales: list[float]) -> float:
-    """How many pixels of the input lie between neighbours of a section's output."""
+    """Stride of a section's output, in pixels of the network input."""
     kind = section["type"]
     before = scales[index - 1] if index else 1.0
     if kind in ("convolutional", "maxpool"):
@@ -291,7 +289,7 @@ def _scale(index: int, section: dict[str, str], scales: list[float]) -> float:
 
 
 def _sources(index: int, section: dict[str, str]) -> list[int]:
-    """Absolute indices of the sections whose output a route or shortcut takes beside its own input."""
+    """Absolute indices of the sections whose outputs a route or shortcut uses."""
     key = {"route": "layers", "shortcut": "from"}.get(section["type"])
     if key is None:
         return []
@@ -299,5 +297,5 @@ def _sources(index: int, section: dict[str, str]) -> list[int]:
     absolute = [n if n >= 0 else index + n for n in numbers]
     for number, source in zip(numbers, absolute, strict=True):
         if not 0 <= source < index:
-            raise DarknetError(f"section {index} [{section['type']}]: {key} {number} points outside the description")
+            raise DarknetError(f"section {index} [{section['type']}]: {key} {number} is not an earlier section")
     return absolute

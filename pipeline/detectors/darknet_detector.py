@@ -1,4 +1,4 @@
-"""Person boxes by a Darknet network: letterbox, network, selection, and back to image pixels."""
+"""Person boxes from a Darknet network: letterbox, network, selection, conversion to image pixels."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def load_darknet(cfg: str | None, weights: Path) -> Darknet:
     """A trained network.
 
     Args:
-        cfg: URI of the description; by default the one inside a .safetensors file, and YOLOv3-SPP's for .weights.
-        weights: Darknet's own .weights, or .safetensors as training writes it.
+        cfg: URI of the description; by default the one inside a .safetensors file, and that of YOLOv3-SPP for .weights.
+        weights: a .weights file of Darknet, or .safetensors as training writes it.
 
     Raises:
         DarknetError: the files cannot be used or do not belong together.
@@ -53,7 +53,7 @@ def load_darknet(cfg: str | None, weights: Path) -> Darknet:
 
 
 class DarknetDetector:
-    """Person boxes by a Darknet network, in batches of one fixed shape.
+    """Person boxes from a Darknet network, in batches of one fixed shape.
 
     Attributes:
         batch: images per call.
@@ -84,7 +84,7 @@ class DarknetDetector:
         return cls(network, settings, compute)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
-        # The batch always has its full shape, so that an image's result does not depend on its neighbours.
+        # The batch always has its full shape, so that results do not depend on which images share it.
         letterboxes = [letterbox(image, out) for image, out in zip(images, self._inputs, strict=False)]
         with torch.inference_mode():
             predictions = self.network(self._compute.to_input(torch.from_numpy(self._inputs)))[: len(images)]

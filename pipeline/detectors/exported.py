@@ -1,6 +1,6 @@
-"""Detectors of the YOLO family that come as one exported file: ONNX or TorchScript.
+"""Detectors of the YOLO family in exported files, ONNX or TorchScript.
 
-Ge et al., YOLOX: Exceeding YOLO Series in 2021; the outputs of YOLOv5 and YOLOv8 exports are distinguished by shape.
+Ge et al., YOLOX: Exceeding YOLO Series in 2021. The outputs of YOLOv5 and YOLOv8 are distinguished by shape.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.detectors.selection import select_people
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
-from pipeline.runtime.network import Network, load_exported
+from pipeline.runtime.network import Network, load_exported, trial_output
 from pipeline.settings.tree import DetectorSettings, detector_batch
 from pipeline.weights.catalogue import confirm, local_file
 
@@ -36,8 +36,8 @@ class OutputFormat:
     Attributes:
         style: how images are placed in the input.
         to_input: (B, 3, H, W) RGB in 0..255 to the network's input.
-        decoder: the decoder, from the output for a grey image and (H, W). Raises UserError if the output is not of this
-            family.
+        decoder: chooses the decoder by the output for a grey image and the input size (H, W). Raises UserError if the
+            output is not of this family.
     """
 
     style: LetterboxStyle
@@ -46,9 +46,9 @@ class OutputFormat:
 
 
 def yolox_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
-    """YOLOX outputs (B, N, 5 + C): centres relative to their cell, logarithms of sizes, both in strides.
+    """The decoder of YOLOX: (B, N, 5 + C), centres relative to the cell and logarithms of sizes, both in strides.
 
-    The output of an export that decodes inside the network is recognised by centres all over the input.
+    An export that includes the decoding is recognised by centres that are spread over the whole input.
     """
     _check(output, size, "YOLOX", output.ndim == 3 and output.shape[1] == _num_cells(size) and output.shape[2] > 5)
     if output[..., :2].abs().max() > max(size) / 4:
@@ -64,14 +64,14 @@ def yolox_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
 
 
 def yolox_cells(size: tuple[int, int]) -> Tensor:
-    """(N, 3) centre x, centre y and stride of the cell of each YOLOX row, in pixels of an input of (height, width)."""
+    """(N, 3) centre x, centre y and stride of the cell of each YOLOX row, in pixels of an input of this size."""
     return torch.cat([cell_grid(*size, stride) for stride in _STRIDES])
 
 
 def yolo_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
-    """YOLOv5 outputs (B, N, 5 + C), three rows per cell, in the final form; YOLOv8 (B, 4 + C, N), one per cell.
+    """The decoder of YOLOv5, (B, N, 5 + C) with three rows per cell, or YOLOv8, (B, 4 + C, N) with one row per cell.
 
-    YOLOv8 has no objectness: the highest class probability takes its place, and each class is divided by it.
+    YOLOv8 has no objectness: the highest class probability takes its place, and class probabilities are divided by it.
     """
     cells = _num_cells(size)
     if output.ndim == 3 and output.shape[1] == 3 * cells and output.shape[2] > 5:
@@ -105,7 +105,7 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
 
 
 class ExportedDetector:
-    """Person boxes by an exported network, in batches of one fixed shape and float32.
+    """Person boxes from an exported network, in batches of one fixed shape, in float32.
 
     Attributes:
         batch: images per call.
@@ -113,10 +113,10 @@ class ExportedDetector:
     """
 
     def __init__(self, network: Network, output_format: OutputFormat, settings: DetectorSettings, batch: int) -> None:
-        """Run the network once, on a grey image.
+        """Run the network once on a grey image, to choose the decoder.
 
         Raises:
-            UserError: it cannot run on such an input, or the output is not of this family.
+            UserError: the network cannot run on this input size, or its output is not of this family.
         """
         self.batch = batch
         self._settings = settings
@@ -126,8 +126,9 @@ class ExportedDetector:
         self.size = network.input_size or (side, side)
         self._inputs = np.full((batch, *self.size, 3), output_format.style.pad_value, np.uint8)
         try:
-            self._decode = output_format.decoder(self._run(1), self.size)
-        except Exception as error:  # runtimes raise exceptions of their own
+            output = trial_output(network, self._network_input(1))
+            self._decode = output_format.decoder(output[:1].float().cpu(), self.size)
+        except UserError as error:
             raise UserError(f"--detector.weights {settings.weights} as {settings.name}: {error}") from None
 
     @classmethod
@@ -161,16 +162,16 @@ class ExportedDetector:
         ]
 
     def predict(self, images: Sequence[np.ndarray]) -> tuple[list[Letterbox], Tensor]:
-        """The placement of up to `batch` images (H, W, 3) uint8 RGB, and their decoded rows, see `Decoder`."""
-        # The batch always has its full shape, so that an image's result does not depend on its neighbours.
+        """The placement of at most `batch` images (H, W, 3) uint8 RGB, and their decoded rows, see `Decoder`."""
         style = self._format.style
         letterboxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
-        return letterboxes, self._decode(self._run(len(images)))
-
-    def _run(self, count: int) -> Tensor:
-        """The output of the first `count` inputs."""
-        # A file with a fixed batch runs in chunks of that size anyway: the rest of the inputs can be left out.
-        used = self._inputs[:count] if self._network.batch_size else self._inputs
         with torch.inference_mode():
-            rgb = torch.from_numpy(used).permute(0, 3, 1, 2).float()
-            return self._network(self._format.to_input(rgb).contiguous())[:count].float().cpu()
+            output = self._network(self._network_input(len(images)))[: len(images)].float().cpu()
+        return letterboxes, self._decode(output)
+
+    def _network_input(self, count: int) -> Tensor:
+        """The input for the first `count` images."""
+        # The batch has its full shape, so that results do not depend on which images share it. A network with a fixed
+        # batch splits and pads its input anyway.
+        used = self._inputs[:count] if self._network.batch_size else self._inputs
+        return self._format.to_input(torch.from_numpy(used).permute(0, 3, 1, 2).float()).contiguous()

@@ -1,4 +1,4 @@
-"""Images of any size in a network input of one size: scaled, padded with grey."""
+"""Letterboxes: images of any size, scaled and padded with grey to the size of a network input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from pipeline.people import Boxes
 
 
 class LetterboxStyle(NamedTuple):
-    """How a family of networks wants its input: the grey beside the image, where that lies, how it is scaled."""
+    """The letterbox convention of a family of networks.
+
+    Attributes:
+        pad_value: grey value of the padding.
+        centred: whether the image is centred; else it is at the top left.
+        interpolation: an OpenCV constant.
+    """
 
     pad_value: int
     centred: bool
@@ -24,7 +30,7 @@ YOLO = LetterboxStyle(114, True, cv2.INTER_LINEAR)
 
 
 class Letterbox(NamedTuple):
-    """How one image lies in the input: network pixel = image pixel * scale + offset, per axis."""
+    """The placement of an image of `width` x `height`: network pixel = image pixel * scale + offset, per axis."""
 
     width: int
     height: int
@@ -34,7 +40,7 @@ class Letterbox(NamedTuple):
     top: int
 
     def to_image(self, boxes: Boxes) -> Boxes:
-        """Boxes in network pixels to image pixels, clamped to the image."""
+        """Convert boxes from network pixels to image pixels, clamped to the image."""
         offset = np.array([self.left, self.top] * 2, np.float32)
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
@@ -42,7 +48,7 @@ class Letterbox(NamedTuple):
 
 
 def letterbox(image: np.ndarray, out: np.ndarray, style: LetterboxStyle = DARKNET) -> Letterbox:
-    """Scale an image into a network input.
+    """Scale and pad an image to a network input.
 
     Args:
         image: (H, W, 3) uint8 RGB.

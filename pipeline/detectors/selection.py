@@ -1,4 +1,4 @@
-"""From a network's raw predictions to the person boxes of one image."""
+"""Selection of the person boxes of an image from the predictions of a network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ TIGHTER_STEP = 0.05
 
 
 def likely_rows(predictions: Tensor, confidence: float) -> list[Tensor]:
-    """Each image's rows whose objectness is above `confidence`, float32 on the CPU, in their order.
+    """The rows of each image with an objectness above `confidence`, float32 on the CPU, in their order.
 
-    A GPU is waited for once for the batch, not for each image.
+    This synchronises with a GPU once per batch instead of once per image.
 
     Args:
-        predictions: (B, N, 5 + C) float.
+        predictions: (B, N, 5 + C) float, see `select_people`.
+        confidence: minimum objectness, exclusive.
     """
     likely = predictions[..., 4] > confidence
     counts = likely.sum(dim=1)
@@ -33,16 +34,18 @@ def select_people(
     person_class: int = 0,
     objectness_alone: bool = True,
 ) -> Boxes:
-    """Person boxes of one image by score, class and overlap.
+    """Person boxes of one image, selected by score, class and overlap.
 
-    Kept are predictions scored above `confidence` whose best class is person. Where more than `max_boxes` remain after
-    NMS, the candidates go through it again with a threshold 0.05 lower, until they fit or the threshold is used up.
+    Predictions are kept if their score is above `confidence` and their best class is person. If more than `max_boxes`
+    remain after NMS, it is repeated with a threshold lower by 0.05, until they fit or the threshold reaches 0.05.
 
     Args:
         predictions: (N, 5 + C) float: cx cy w h in network pixels, objectness, class probabilities.
-        confidence: least score, exclusive.
-        nms_iou: overlap from which the weaker of two boxes goes; areas count whole pixels, x2 - x1 + 1.
-        objectness_alone: the objectness is the score; else it is multiplied by the probability of a person.
+        confidence: minimum score, exclusive.
+        nms_iou: IoU from which the weaker of two boxes is dropped; boxes include their last pixel, x2 - x1 + 1 wide.
+        max_boxes: number of boxes above which NMS is repeated.
+        person_class: index of the class person.
+        objectness_alone: whether the objectness is the score; else it is multiplied by the probability of person.
 
     Returns:
         Boxes in network pixels, best first.
@@ -65,6 +68,6 @@ def select_people(
 
 
 def overlap_nms(xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Rows that survive NMS, best first: suppressed at overlap >= `iou`, areas with + 1 pixel as Darknet has it."""
-    whole_pixels = xyxy + torch.tensor([0.0, 0.0, 1.0, 1.0])
-    return nms(whole_pixels, scores, float(np.nextafter(np.float32(iou), np.float32(0))))
+    """Indices of the rows that remain after NMS at IoU >= `iou`, best first; boxes include their last pixel."""
+    inclusive = xyxy + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    return nms(inclusive, scores, float(np.nextafter(np.float32(iou), np.float32(0))))

@@ -1,4 +1,4 @@
-"""torchvision's detection models, as they are."""
+"""Detection models of torchvision."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pipeline.runtime.device import Compute
 from pipeline.settings.tree import OWN_DETECTORS, DetectorSettings, detector_batch
 from pipeline.weights.checkpoints import load_weights
 
-_PERSON = 1  # in torchvision's COCO classes
+_PERSON = 1  # class index in torchvision's COCO models
 _BACKGROUND_AND_COCO = 91
 
 
 @cache
 def torchvision_names() -> list[str]:
-    """Names of the detection models; those that need masks or keypoints to train also give boxes."""
+    """Names of the detection models, including those for masks and keypoints, which return boxes too."""
     return models.list_models(module=models.detection)
 
 
 def default_weights(name: str) -> str:
-    """The name of the weights that torchvision downloads for a model, e.g. `SSDLite320_..._Weights.COCO_V1`.
+    """The name of the weights that torchvision downloads for a model, such as `SSDLite320_..._Weights.COCO_V1`.
 
     Raises:
         UserError: torchvision has no such detection model.
@@ -39,18 +39,18 @@ def default_weights(name: str) -> str:
 
 
 def unknown_detector(name: str) -> str:
-    """The error text for a detector that doesn't exist."""
+    """The error message for an unknown name of a detector."""
     known = [*OWN_DETECTORS, *torchvision_names()]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"detector.name is {name!r}: no such detector; {hint}Known: {', '.join(known)}"
+    return f"--detector.name {name}: no such detector; {hint}Known: {', '.join(known)}"
 
 
 class TorchvisionDetector:
-    """Person boxes by a torchvision detection model.
+    """Person boxes from a torchvision detection model, in float32.
 
-    These models scale each image to a size of its own and pad a batch to its largest, so an image's result would depend
-    on its neighbours; they run image by image, in float32.
+    These models pad a batch to its largest image, so that results would depend on which images share it. Images are
+    therefore processed one by one.
     """
 
     def __init__(self, model: nn.Module, settings: DetectorSettings, compute: Compute) -> None:
@@ -61,23 +61,23 @@ class TorchvisionDetector:
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings, compute: Compute) -> TorchvisionDetector:
-        """Load the model: from `detector.weights`, else by torchvision's own download.
+        """Load the model, with `detector.weights` or else with the weights that torchvision downloads.
 
         Raises:
-            UserError: weights that don't fit, or a download that fails.
+            UserError: the weights do not fit, or the download failed.
         """
         if settings.weights is not None:
             model = models.get_model(
                 settings.name, weights=None, weights_backbone=None, num_classes=_BACKGROUND_AND_COCO
             )
-            load_weights(model, settings.weights, f"detector.name {settings.name}")
+            load_weights(model, settings.weights, f"--detector.name {settings.name}")
             return cls(model, settings, compute)
         try:
             model = models.get_model(settings.name, weights="DEFAULT", weights_backbone=None)
         except OSError as error:
             raise UserError(
-                f"detector.name {settings.name}: torchvision could not download its weights ({error}); give one with "
-                "detector.weights, or another detector with detector.name"
+                f"--detector.name {settings.name}: torchvision cannot download its weights ({error}); set "
+                "--detector.weights to a file, or use another detector"
             ) from None
         return cls(model, settings, compute)
 
@@ -87,6 +87,6 @@ class TorchvisionDetector:
     def _detect_one(self, image: np.ndarray) -> Boxes:
         pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1).to(torch.float32) / 255
         with torch.inference_mode():
-            found = self._model([pixels])[0]
-        people = (found["labels"] == _PERSON) & (found["scores"] > self._confidence)
-        return Boxes(found["boxes"][people].cpu().numpy(), found["scores"][people].cpu().numpy())
+            detections = self._model([pixels])[0]
+        people = (detections["labels"] == _PERSON) & (detections["scores"] > self._confidence)
+        return Boxes(detections["boxes"][people].cpu().numpy(), detections["scores"][people].cpu().numpy())

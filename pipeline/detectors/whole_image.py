@@ -1,4 +1,4 @@
-"""Every image is one person who fills it: for collections that are already cut to single people."""
+"""The whole image as a person box, for collections of images that are already cut to single people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.people import Boxes
 
 
 class WholeImage:
-    """The image's frame as its only box, score 1. Used only when asked for by name: it invents people elsewhere."""
+    """One box per image: the whole image, with score 1."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch

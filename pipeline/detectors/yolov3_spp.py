@@ -1,7 +1,7 @@
-"""YOLOv3-SPP's description in Darknet's own format: 80 classes, three scales, 22,743 predictions at 608 x 608.
+"""The Darknet description of YOLOv3-SPP: 80 classes, three scales, 22,743 predictions at 608 x 608.
 
 Darknet-53 (Redmon and Farhadi, YOLOv3, 2018) with spatial pyramid pooling (He et al., TPAMI 2015) before its first
-head. A description file would spell out each of the 114 sections; the pattern behind them is short.
+head. The 114 sections follow a pattern, so they are generated here instead of read from a file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _head(mask: str) -> list[str]:
 
 
 def describe(size: int = 608) -> str:
-    """The description's text."""
+    """The text of the description, for square inputs of `size` pixels."""
     sections = [_section("net", width=size, height=size, channels=3), _conv(32, 3)]
     for filters, blocks in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
         sections.append(_conv(filters, 3, stride=2))

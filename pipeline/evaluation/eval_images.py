@@ -73,7 +73,7 @@ def pair(
         annotations: all images; detections in other images are left out.
         image_ids: (N,) of the detections.
         detections: in any order; those of equal score keep their order.
-        max_detections: of an image, only so many detections count, best first.
+        max_detections: maximum per image; the detections with the highest scores count.
         labels: see `EvalImages`.
     """
     rows, starts = group_by_image(annotations.ids, image_ids, -detections.scores)

@@ -56,7 +56,7 @@ _PEOPLE_GROUPINGS = (_SIZE, LABELLED, OVERLAPPED, CROSSED)
 def group_images(name: str, values: Sequence[Any]) -> tuple[Grouping, np.ndarray]:
     """Group images by the values of a column: the grouping, and (I,) the label number of each image.
 
-    The most frequent values have a group of their own, the others share one.
+    Each of the most frequent values has its own group, the others share one.
     """
     text = np.array(["none" if value is None else str(value) for value in values])
     names, which, counts = np.unique(text, return_inverse=True, return_counts=True)

@@ -24,7 +24,7 @@ class Rules(NamedTuple):
 
     Attributes:
         areas: limits in square pixels by name of the range of people's areas.
-        max_detections: of an image, only so many detections count, best first.
+        max_detections: maximum per image; the detections with the highest scores count.
     """
 
     areas: Mapping[str, tuple[float, float]]
@@ -144,7 +144,7 @@ def _match_detection(
     matched: np.ndarray,
     not_counted: np.ndarray,
 ) -> None:
-    """Match one detection to the most similar free person, of equal ones the last; people that count come first."""
+    """Match one detection to the most similar free person (the last one of a tie); people that count come first."""
     able = (similar >= _MEETS[:, None]) & (free | crowd)
     counting = able & ~ignored[:, None]
     pool = np.where(counting.any(axis=2, keepdims=True), counting, able)

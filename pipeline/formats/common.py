@@ -1,4 +1,4 @@
-"""What the formats share: the tables of a run image by image, rounding, JSON lists, names inside archives."""
+"""Helpers of the formats: the tables of a run image by image, rounding, JSON lists, names inside archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pose each person has: crops, networks, heatmap decoding."""
+"""Poses of detected people: crops, networks and the decoding of heatmaps."""
 
 from pipeline.pose.networks import build_pose_model
 

@@ -1,28 +1,33 @@
-"""A pose network from settings: its file is found, recognised and loaded, with what the file states about its use."""
+"""Load the pose network that a settings section names, with what its file states about its use.
+
+Weights are recognised by their names and shapes. An exported network, ONNX or TorchScript, has no names: its output for
+a black crop shows the number of joints. Metadata inside .safetensors and exported files may state `decode`, `norm`,
+`skeleton`, `input_size` (such as 256x192) and `network`; values that are not known here are ignored.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 
-from pipeline.decodings import Norm, TrainedDecode
-from pipeline.errors import UserError, first_line
+from pipeline.decodings import Decode, Norm, TrainedDecode
+from pipeline.errors import UserError
 from pipeline.pose.networks import pose_spec
 from pipeline.pose.networks.recognition import Architecture, load_pose_network
+from pipeline.pose.networks.spec import HEATMAP_DECODINGS
 from pipeline.runtime.device import Compute
-from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported
+from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported, trial_output
 from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import NetworkSettings
 from pipeline.skeletons import SKELETONS, Skeleton
-from pipeline.weights.catalogue import confirm, local_file, published_decodings
+from pipeline.weights.catalogue import CatalogueEntry, confirm, local_file, published_decodings
 from pipeline.weights.checkpoints import read_safetensors_metadata, read_state_dict
 
 _USUAL_INPUT_SIZE = (256, 192)
-_STATED_DECODINGS = get_args(TrainedDecode)  # values of `decode` in a file's metadata
 
 
 @dataclass(frozen=True)
@@ -31,22 +36,18 @@ class PoseCheckpoint:
 
     Attributes:
         network: (B, 3, H, W) mean-subtracted RGB to (B, C, H/4, W/4).
-        name: of the architecture, or of an exported file.
         description: in words, for example `fastpose_r50 with 17 joints`.
-        num_outputs: number of heatmaps: the joints of the skeleton, then others.
-        num_joints: joints of the skeleton.
+        num_joints: joints of the skeleton; the output may have more channels after theirs.
         input_size: height and width of its crops, pixels.
         decodings: values of `pose.decode` that are usual for its weights; several if published checkpoints differ and
             the file does not state its own.
         possible_decodings: values of `pose.decode` that fit its output.
-        norm: how heatmaps are normalised where integral decoding is used.
+        norm: normalisation of its heatmaps for integral decoding.
         skeleton: name of the skeleton, if the file states it.
     """
 
     network: Network
-    name: str
     description: str
-    num_outputs: int
     num_joints: int
     input_size: tuple[int, int]
     decodings: tuple[str, ...]
@@ -58,8 +59,13 @@ class PoseCheckpoint:
         return self.description
 
 
-def load_checkpoint(settings: NetworkSettings, compute: Compute) -> PoseCheckpoint:
+def load_checkpoint(settings: NetworkSettings, compute: Compute, decode: Decode | None = None) -> PoseCheckpoint:
     """Load a network and its weights; without weights they are random, for measuring speed.
+
+    Args:
+        settings: the network.
+        compute: device and precision.
+        decode: value of `pose.decode`, if it is set. It decides how the outputs of an exported network are counted.
 
     Raises:
         UserError: an unknown network, or a file that cannot be used.
@@ -68,91 +74,14 @@ def load_checkpoint(settings: NetworkSettings, compute: Compute) -> PoseCheckpoi
         if settings.name is None:
             raise UserError("--pose.weights and --pose.name are both none; set one of them")
         architecture = Architecture(settings.name)
-        return _of_architecture(architecture, TorchNetwork(architecture.build(), compute), settings, None, None)
+        return _recognised(TorchNetwork(architecture.build(), compute), architecture, settings, None)
     path = local_file(settings.weights)
     if path.suffix.lower() in EXPORTED_SUFFIXES:
-        return _of_exported(load_exported(path, compute), settings)
+        return _exported(load_exported(path, compute), settings, decode)
     module, architecture = load_pose_network(read_state_dict(path), settings.weights, settings.name)
     entry = confirm(settings.weights, path, architecture.name, architecture.num_joints)
     metadata = read_safetensors_metadata(path) if path.suffix == ".safetensors" else {}
-    network = TorchNetwork(module, compute, metadata)
-    return _of_architecture(
-        architecture, network, settings, entry.input_size if entry else None, entry.decode if entry else None
-    )
-
-
-def _of_architecture(
-    architecture: Architecture,
-    network: TorchNetwork,
-    settings: NetworkSettings,
-    published_size: tuple[int, int] | None,
-    published_decode: str | None,
-) -> PoseCheckpoint:
-    spec, metadata = pose_spec(architecture.name), network.metadata
-    stated = metadata.get("decode")
-    usual = published_decodings(architecture.name, architecture.num_joints)
-    decodings: tuple[str, ...]
-    if len(spec.decodings) == 1:
-        decodings = spec.decodings
-    elif published_decode:
-        decodings = (published_decode,)
-    elif stated in _STATED_DECODINGS:
-        decodings = (stated,)
-    elif not usual or "argmax" in usual:
-        decodings = ("argmax",)
-    else:
-        decodings = tuple(usual)
-    return PoseCheckpoint(
-        network,
-        architecture.name,
-        str(architecture),
-        architecture.num_joints,
-        spec.num_skeleton_joints(architecture.num_joints),
-        settings.input_size or published_size or _stated_size(metadata) or spec.input_size,
-        decodings,
-        spec.decodings,
-        _stated_norm(metadata),
-        _stated_skeleton(metadata),
-    )
-
-
-def _of_exported(network: Network, settings: NetworkSettings) -> PoseCheckpoint:
-    """An ONNX or TorchScript file; one run on zeros shows its output."""
-    metadata = network.metadata
-    size = network.input_size or settings.input_size or _stated_size(metadata) or _USUAL_INPUT_SIZE
-    if settings.input_size not in (None, size):
-        raise UserError(
-            f"--pose.input_size is {settings.input_size}, but {settings.weights} was exported for {size}; leave it out"
-        )
-    try:
-        with torch.inference_mode():
-            output = network(torch.zeros(1, 3, *size))
-    except Exception as error:  # runtimes raise exceptions of their own
-        raise UserError(
-            f"{settings.weights}: cannot run on a crop of {size[0]}x{size[1]}: {first_line(error)}"
-        ) from None
-    if output.ndim != 4:
-        raise UserError(
-            f"{settings.weights}: output {list(output.shape)}; a pose network outputs (B, K, H, W) heatmaps"
-        )
-    stated = metadata.get("decode")
-    decode = stated if stated in _STATED_DECODINGS else "argmax"
-    outputs = output.shape[1] // 3 if decode == "offset" else output.shape[1]
-    skeleton = _stated_skeleton(metadata)
-    joints = len(SKELETONS[skeleton]) if skeleton else outputs
-    name = metadata.get("network", "exported network")
-    return PoseCheckpoint(
-        network,
-        name,
-        f"{name} with {joints} joints",
-        outputs,
-        joints,
-        size,
-        (decode,),
-        ("offset",) if decode == "offset" else ("argmax", "integral", "combined", "classic"),
-        _stated_norm(metadata),
-        skeleton,
-    )
+    return _recognised(TorchNetwork(module, compute, metadata), architecture, settings, entry)
 
 
 def common_skeleton(name: str | None, checkpoints: Sequence[PoseCheckpoint]) -> Skeleton:
@@ -195,16 +124,92 @@ def common_decoding(checkpoints: Sequence[PoseCheckpoint]) -> str:
     return decodings[0]
 
 
-def _stated_norm(metadata: Mapping[str, str]) -> Norm:
-    return next((norm for norm in get_args(Norm) if norm == metadata.get("norm")), "sigmoid")
+class _Stated(NamedTuple):
+    """What the metadata of a file states about the use of its network; None where it does not."""
+
+    decode: str | None
+    norm: Norm | None
+    input_size: tuple[int, int] | None
+    skeleton: str | None
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> _Stated:
+        sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", metadata.get("input_size", ""))
+        return cls(
+            next((decode for decode in get_args(TrainedDecode) if decode == metadata.get("decode")), None),
+            next((norm for norm in get_args(Norm) if norm == metadata.get("norm")), None),
+            (int(sides[1]), int(sides[2])) if sides else None,
+            next((name for name in SKELETONS if name == metadata.get("skeleton")), None),
+        )
 
 
-def _stated_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """Height and width that a network was trained at, if its file states them."""
-    sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", metadata.get("input_size", ""))
-    return (int(sides[1]), int(sides[2])) if sides else None
+def _recognised(
+    network: TorchNetwork, architecture: Architecture, settings: NetworkSettings, entry: CatalogueEntry | None
+) -> PoseCheckpoint:
+    """A network of this package; `entry` is that of its weights in the catalogue."""
+    spec, stated = pose_spec(architecture.name), _Stated.of(network.metadata)
+    published_size = entry.input_size if entry else None
+    decode = entry.decode if entry and entry.decode else stated.decode
+    usual = published_decodings(architecture.name, architecture.num_joints)
+    decodings: Sequence[str] = usual if usual and "argmax" not in usual else ["argmax"]
+    if len(spec.decodings) == 1:
+        decodings = spec.decodings
+    elif decode:
+        decodings = [decode]
+    return PoseCheckpoint(
+        network=network,
+        description=str(architecture),
+        num_joints=spec.num_skeleton_joints(architecture.num_joints),
+        input_size=settings.input_size or published_size or stated.input_size or spec.input_size,
+        decodings=tuple(decodings),
+        possible_decodings=spec.decodings,
+        norm=stated.norm or "sigmoid",
+        skeleton=stated.skeleton,
+    )
 
 
-def _stated_skeleton(metadata: Mapping[str, str]) -> str | None:
-    name = metadata.get("skeleton")
-    return name if name in SKELETONS else None
+def _exported(network: Network, settings: NetworkSettings, decode: Decode | None) -> PoseCheckpoint:
+    """An ONNX or TorchScript file, run once."""
+    if settings.name is not None:
+        raise UserError(
+            f"--pose.name {settings.name} cannot be used with the exported {settings.weights}; leave it out"
+        )
+    stated = _Stated.of(network.metadata)
+    size = network.input_size or settings.input_size or stated.input_size or _USUAL_INPUT_SIZE
+    if settings.input_size not in (None, size):
+        raise UserError(
+            f"--pose.input_size is {_sides(settings.input_size or ())}, but {settings.weights} was exported for "
+            f"{_sides(size)}; leave it out"
+        )
+    try:
+        output = trial_output(network, torch.zeros(1, 3, *size))
+    except UserError as error:
+        raise UserError(f"{settings.weights}: {error}") from None
+    if output.ndim != 4 or output.shape[2] * size[1] != output.shape[3] * size[0]:
+        raise UserError(
+            f"{settings.weights}: its output {list(output.shape)} for crops of {_sides(size)} is not (B, K, H, W) "
+            "heatmaps of the same aspect ratio"
+        )
+    usual = decode or stated.decode or "argmax"
+    channels = output.shape[1]
+    per_joint = 3 if usual == "offset" else 1
+    joints = len(SKELETONS[stated.skeleton]) if stated.skeleton else channels // per_joint
+    if channels < joints * per_joint or (usual == "offset" and channels != joints * per_joint):
+        raise UserError(
+            f"{settings.weights}: its output {list(output.shape)} has {channels} channels; {joints} joints with "
+            f"decoding {usual} need {joints * per_joint}"
+        )
+    return PoseCheckpoint(
+        network=network,
+        description=network.metadata.get("network", f"exported network with {joints} joints"),
+        num_joints=joints,
+        input_size=size,
+        decodings=(usual,),
+        possible_decodings=("offset",) if usual == "offset" else HEATMAP_DECODINGS,
+        norm=stated.norm or "sigmoid",
+        skeleton=stated.skeleton,
+    )
+
+
+def _sides(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))

@@ -1,4 +1,4 @@
-"""Boxes to network crops: one transform per person, the same rule for every input size.
+"""Crops of people: one affine transform per box, by the same rule for all input sizes.
 
 Frames: image pixels are those of the upright original; crop pixels are x' = W/2 + (x - cx) s, y' = H/2 + (y - cy) s
 with one scale s and no half-pixel shift.
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 ENLARGE = 1.25
-# ImageNet's BGR mean on RGB channels: the published networks were trained with it so.
+# The BGR mean of ImageNet, on RGB channels: the published networks were trained with it.
 MEAN_RGB = np.array([0.406, 0.457, 0.480], np.float32)
-_OPENCV_LONGEST_SIDE = 32_766  # warpAffine refuses more
+_OPENCV_LONGEST_SIDE = 32_766  # the limit of cv2.warpAffine
 _CLASSIC_MARGIN = 0.15
 _CLASSIC_LEAST_PX = 5.0
 
@@ -24,16 +24,16 @@ _CLASSIC_LEAST_PX = 5.0
 def crop_boxes(
     boxes: np.ndarray, input_size: tuple[int, int], enlarge: float = ENLARGE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The transforms that cut people out.
+    """The transforms from an image to the crops of people.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2 in image pixels.
         input_size: height and width of the crop, pixels.
-        enlarge: how much more than the box a crop shows.
+        enlarge: size of the crop relative to the box.
 
     Returns:
-        matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the enlarged boxes (N, 4) float32 that the
-        crops show, x1 y1 x2 y2 in image pixels.
+        matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the boxes (N, 4) float32 that the crops
+        cover, x1 y1 x2 y2 in image pixels.
     """
     height, width = input_size
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -52,12 +52,12 @@ def crop_boxes(
 
 
 def cut_crops(image: np.ndarray, matrices: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
-    """Cut people out of one image, bilinear, black outside.
+    """Cut people out of one image, with bilinear interpolation, black outside the image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        matrices: (N, 2, 3) image pixels to crop pixels.
-        input_size: height and width of a crop.
+        matrices: (N, 2, 3), image pixels to crop pixels.
+        input_size: height and width of a crop, pixels.
 
     Returns:
         (N, height, width, 3) uint8 RGB.
@@ -71,7 +71,7 @@ def cut_crops(image: np.ndarray, matrices: np.ndarray, input_size: tuple[int, in
 
 
 def _within_opencv(image: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An image that OpenCV can transform, shrunk where its sides are longer than that allows, and fitting matrices."""
+    """The image, reduced if a side is too long for OpenCV, and the matrices that belong to it."""
     shrink = -(-max(image.shape[:2]) // _OPENCV_LONGEST_SIDE)
     if shrink <= 1:
         return image, matrices
@@ -83,10 +83,10 @@ def _within_opencv(image: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray,
 def classic_boxes(
     boxes: np.ndarray, input_size: tuple[int, int], image_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The transforms of the first PyTorch release (2018): 15 % of the box's size added on each side, in the image.
+    """The transforms of the first PyTorch release (2018): boxes are enlarged by 15 % on each side, within the image.
 
-    The corner pixels of the enlarged box, with black added to the crop's aspect on both sides, map to the crop's
-    corner pixels. What is added is a whole number of pixels.
+    The enlarged box is padded with black on both sides, by whole pixels, to the aspect ratio of the crop. Its corner
+    pixels map to the corner pixels of the crop.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2 in image pixels.
@@ -94,8 +94,8 @@ def classic_boxes(
         image_size: height and width of the image, pixels.
 
     Returns:
-        matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the enlarged boxes (N, 4) float32, not
-        rounded, at least 5 pixels wide and high.
+        matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the enlarged boxes (N, 4) float32, without
+        padding and not rounded, at least 5 pixels wide and high.
     """
     height, width = input_size
     limit = np.array(image_size[::-1], np.float64)
@@ -118,18 +118,18 @@ def classic_boxes(
 
 def subtract_mean(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) RGB in 0..1, as `Compute.to_input` makes it, minus `MEAN_RGB`: the input of pose networks."""
-    # Not blocking: 12 bytes are copied before the call returns, and nothing waits for the GPU.
+    # A blocking copy would wait for all work that is queued on the GPU.
     return pixels - torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
 class CropRule:
-    """What a network is shown of a person.
+    """The rule by which a network's crops are cut.
 
     Attributes:
         input_size: height and width of the crop, pixels.
-        scale: how much more than usual it shows; 1 is usual.
-        classic: the rule of the first PyTorch release; its crops are float32 with the mean already subtracted.
+        scale: size of the image section relative to the usual one.
+        classic: use the rule of the first PyTorch release; its crops are float32 with the mean already subtracted.
     """
 
     input_size: tuple[int, int]
@@ -137,7 +137,7 @@ class CropRule:
     classic: bool = False
 
     def empty(self, count: int) -> np.ndarray:
-        """(count, height, width, 3) zeros for crops of this rule."""
+        """(count, height, width, 3) zeros, with the type of this rule's crops."""
         return np.zeros((count, *self.input_size, 3), np.float32 if self.classic else np.uint8)
 
     def cut(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,8 +148,8 @@ class CropRule:
             boxes: (N, 4) x1 y1 x2 y2 in image pixels.
 
         Returns:
-            crops (N, height, width, 3) uint8 RGB, or float32 as `classic` says, and the boxes (N, 4) that decoding maps
-            back with.
+            crops (N, height, width, 3), uint8 RGB or, if `classic`, float32; and the boxes (N, 4) for decoding, x1 y1
+            x2 y2 in image pixels.
         """
         if not self.classic:
             matrices, cropped_boxes = crop_boxes(boxes, self.input_size, ENLARGE * self.scale)
@@ -160,7 +160,7 @@ class CropRule:
             (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.floor(box[2:]).astype(int)
             inside = image[y1:y2, x1:x2].astype(np.float32)
             inside /= 255
-            inside -= MEAN_RGB  # beyond it is 0: the mean
+            inside -= MEAN_RGB  # outside the box the crop is 0, which is the mean
             moved = matrix.copy()
             moved[:, 2] += matrix[:, :2] @ (x1, y1)
             inside, moved = _within_opencv(inside, moved)

@@ -1,4 +1,4 @@
-"""Keypoints from crops: pose networks in batches of one fixed shape, then decoding."""
+"""Keypoints from crops: pose networks run in batches of one fixed shape, then decoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from pipeline.decodings import Norm
 from pipeline.errors import UserError
 from pipeline.pose.checkpoint import common_decoding, common_skeleton, load_checkpoint
-from pipeline.pose.crop import MEAN_RGB, CropRule
+from pipeline.pose.crop import CropRule, subtract_mean
 from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, OffsetHead, View
 from pipeline.runtime.device import Compute
 from pipeline.runtime.network import Network
@@ -25,8 +25,8 @@ class PoseNetwork:
 
     Attributes:
         network: (batch, 3, H, W) mean-subtracted RGB to (batch, C, H/4, W/4).
-        description: of the architecture, in words.
-        rules: crop rules, one view of each person per rule.
+        description: in words, for example `fastpose_r50 with 17 joints`.
+        rules: crop rules; each gives a view of every person.
     """
 
     network: Network
@@ -39,10 +39,10 @@ class PoseEstimator:
 
     Attributes:
         batch: people per call; results never depend on which people share a batch.
-        rules: the crops that it takes of each person, in this order.
+        rules: the crops to cut of each person, in this order.
         skeleton: joints of the output.
         head: how the output of the networks is decoded.
-        networks: that run on the crops.
+        networks: the networks that are averaged.
     """
 
     def __init__(
@@ -60,11 +60,10 @@ class PoseEstimator:
         self.skeleton = skeleton
         self.head = head
         views = [(network, rule) for network in networks for rule in network.rules]
-        self._views = sorted(views, key=lambda view: -view[1].scale)  # the widest is the frame of their average
+        self._views = sorted(views, key=lambda view: -view[1].scale)  # the first view, here a widest, defines the frame
         self._channels = head.channels(len(skeleton))
         self._flip_test = flip_test
         self._compute = compute
-        self._mean = torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1).to(compute.device)
 
     @classmethod
     def from_settings(cls, settings: PoseSettings, compute: Compute) -> PoseEstimator:
@@ -73,14 +72,14 @@ class PoseEstimator:
         Raises:
             UserError: an unknown network, or weights, skeleton and decoding that do not fit together.
         """
-        checkpoints = [load_checkpoint(network, compute) for network in settings.networks()]
+        checkpoints = [load_checkpoint(network, compute, settings.decode) for network in settings.networks()]
         skeleton = common_skeleton(settings.skeleton, checkpoints)
         classic = settings.crop == "classic"
         decode = settings.decode or ("classic" if classic else common_decoding(checkpoints))
         for checkpoint in checkpoints:
             if decode not in checkpoint.possible_decodings:
                 raise UserError(
-                    f"--pose.decode {decode} does not fit the output of {checkpoint.name}; leave it out, or use "
+                    f"--pose.decode {decode} does not fit the output of {checkpoint}; leave it out, or use "
                     f"{' or '.join(checkpoint.possible_decodings)}"
                 )
         head = make_head(decode, settings.norm or checkpoints[0].norm)
@@ -99,8 +98,8 @@ class PoseEstimator:
         """Keypoints of one batch.
 
         Args:
-            crops: for each of `rules`, (batch, height, width, 3) as the rule cuts them, always a whole batch.
-            boxes: for each of `rules`, (batch, 4) x1 y1 x2 y2 in image pixels, the boxes that decoding maps back to.
+            crops: for each of `rules`, (batch, height, width, 3) as `CropRule.cut` returns them, always a whole batch.
+            boxes: for each of `rules`, (batch, 4) x1 y1 x2 y2 in image pixels, as `CropRule.cut` returns them.
 
         Returns:
             keypoints (batch, K, 2) in image pixels, scores (batch, K).
@@ -119,15 +118,16 @@ class PoseEstimator:
     def _input(self, crops: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(crops)
         if crops.dtype == np.uint8:
-            return self._compute.to_input(pixels) - self._mean
+            return subtract_mean(self._compute.to_input(pixels))
         return pixels.to(self._compute.device).permute(0, 3, 1, 2)
 
     def _run(self, network: Network, inputs: torch.Tensor) -> torch.Tensor:
-        return network(inputs)[:, : self._channels].float()
+        # ONNX Runtime returns its outputs on the CPU; an ensemble is averaged on one device.
+        return network(inputs)[:, : self._channels].to(self._compute.device, torch.float32)
 
 
 def make_head(decode: str, norm: Norm) -> Head:
-    """The head of a value of `pose.decode`."""
+    """The head for a value of `pose.decode`."""
     heads: dict[str, Head] = {
         "argmax": ArgmaxHead(),
         "classic": ArgmaxHead(classic=True),

@@ -1,8 +1,8 @@
-"""What a network's output means: how it is turned back after a flip, averaged over several views, and decoded.
+"""Heads: how the output of a network is mirrored back after a flip, averaged over several views, and decoded.
 
-A view is one run of one network on one crop of each person: as it is, mirrored, wider, or at another resolution.
-Heatmaps of several views are averaged where they show the same place of the image; coordinates as they are. The first
-view is the frame: it must be one that shows most, and which it is may not depend on who is in the batch.
+A view is one run of one network on one crop of each person: unchanged, mirrored, wider, or at another resolution.
+Heatmaps of several views are averaged at the same positions of the image; coordinates are averaged directly. The first
+view is the frame of the average: it must cover the largest part of the image, and must not depend on the batch.
 """
 
 from __future__ import annotations
@@ -21,53 +21,54 @@ from pipeline.decodings import Norm
 from pipeline.errors import UserError
 from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, decode_offset, flip_back
 
-# How many of the last joints a combined network regresses: face and hands, or the hands alone.
+# Number of regressed joints of a combined network, by the number of all joints. They are the last joints: face and
+# hands, or only the hands.
 COMBINED_REGRESSED = {68: 42, 133: 110, 136: 110}
 
-# A mirrored crop's cells, shifted back by a whole one, still lie a quarter cell off: crops have 4 pixels a cell.
+# `flip_back` shifts mirrored maps by one cell; the exact shift is 3/4 of a cell, because a cell has 4 pixels.
 _FLIP_REMAINDER = 0.25
 
 
 class View(NamedTuple):
-    """Output (N, C, H, W) of a network and the boxes (N, 4) that it covers, x1 y1 x2 y2 in image pixels."""
+    """Output (N, C, H, W) of a network, and the boxes (N, 4) that it covers, x1 y1 x2 y2 in image pixels."""
 
     maps: Tensor
     boxes: np.ndarray
 
 
 class Head(ABC):
-    """How the output of a network is read.
+    """The interpretation of a network's output.
 
     Attributes:
-        kind: whose scores they are; whole-body pose NMS has constants for each.
+        kind: kind of keypoint scores; pose NMS has constants for each.
     """
 
     kind: ClassVar[Literal["heatmap", "regression"]] = "heatmap"
 
     @abstractmethod
     def __str__(self) -> str:
-        """Its name in settings."""
+        """Its name in settings, with its options."""
 
     def channels(self, num_joints: int) -> int:
-        """Channels of the network's output.
+        """Number of channels of the network's output.
 
         Raises:
-            UserError: the head is not for so many joints.
+            UserError: the head does not support this number of joints.
         """
         return num_joints
 
     def flip_back(self, maps: Tensor, mirror: list[int]) -> Tensor:
-        """The output of mirrored crops as that of the crops; `mirror` is the joint order of a mirrored person."""
+        """Convert the output for mirrored crops to the output for the crops; `mirror` is `Skeleton.mirror`."""
         return flip_back(maps, mirror)
 
     @abstractmethod
     def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N, K, 2) in image pixels and scores (N, K) from all views at the same N people."""
+        """Keypoints (N, K, 2) in image pixels and scores (N, K), from all views of the same N people."""
 
 
 @dataclass(frozen=True)
 class ArgmaxHead(Head):
-    """Heatmaps, decoded at their maxima; `classic` as the first PyTorch release did."""
+    """Heatmaps, decoded at their maxima; with `classic` as in the first PyTorch release."""
 
     classic: bool = False
 
@@ -81,7 +82,7 @@ class ArgmaxHead(Head):
 
 @dataclass(frozen=True)
 class IntegralHead(Head):
-    """Maps whose expected cell is the joint."""
+    """Maps that are decoded as the expected cell (integral regression)."""
 
     kind = "regression"
     norm: Norm = "sigmoid"
@@ -96,7 +97,7 @@ class IntegralHead(Head):
 
 @dataclass(frozen=True)
 class CombinedHead(Head):
-    """Heatmaps for the body; for the last joints, face and hands, maps whose expected cell is the joint."""
+    """Heatmaps for the body, and integral regression for the last joints: face and hands."""
 
     kind = "regression"
     norm: Norm = "sigmoid"
@@ -106,10 +107,9 @@ class CombinedHead(Head):
 
     def channels(self, num_joints: int) -> int:
         if num_joints not in COMBINED_REGRESSED:
-            raise UserError(
-                f"pose.decode is combined, which is for {', '.join(map(str, COMBINED_REGRESSED))} joints; "
-                f"the network has {num_joints}"
-            )
+            *others, last = map(str, COMBINED_REGRESSED)
+            joints = f"{', '.join(others)} or {last}"
+            raise UserError(f"--pose.decode combined needs {joints} joints; the network has {num_joints}")
         return num_joints
 
     def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +121,7 @@ class CombinedHead(Head):
 
 @dataclass(frozen=True)
 class OffsetHead(Head):
-    """Heatmaps, and beside each how far, in cells, the joint is from a cell."""
+    """Heatmaps, and the offset from each cell to the joint, in cells."""
 
     def __str__(self) -> str:
         return "offset"
@@ -148,20 +148,22 @@ class OffsetHead(Head):
 
 
 def _average(views: Sequence[View]) -> View:
-    """The mean of maps in the frame of the first view, in as fine cells as the finest has; a cell counts the views that
-    show it."""
+    """The mean of all maps in the frame of the first view and the resolution of the finest view.
+
+    Each cell is the mean of the views that cover it.
+    """
     if len(views) == 1:
         return views[0]
     reference = views[0]
     size = tuple(round(side * _finer(views, reference)) for side in reference.maps.shape[2:])
     framed = [_in_frame(view, reference.boxes, size) for view in views]
-    total = torch.stack([maps * shown for maps, shown in framed]).sum(dim=0)
-    count = torch.stack([shown.expand(len(maps), 1, *size) for maps, shown in framed]).sum(dim=0)
+    total = torch.stack([maps * mask for maps, mask in framed]).sum(dim=0)
+    count = torch.stack([mask.expand(len(maps), 1, *size) for maps, mask in framed]).sum(dim=0)
     return View(total / count.clamp(min=1), reference.boxes)
 
 
 def _finer(views: Sequence[View], reference: View) -> float:
-    """How many times more cells than the reference the finest view has on a side."""
+    """The number of cells on a side of the finest view, relative to the reference."""
     return max(view.maps.shape[3] for view in views) / reference.maps.shape[3]
 
 
@@ -171,12 +173,12 @@ def _cell_px(view: View) -> np.ndarray:
 
 
 def _in_frame(view: View, boxes: np.ndarray, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """A view's maps resampled, bilinear, to maps of `size` that cover other boxes of the same people.
+    """Resample the maps of a view to maps of `size` that cover other boxes of the same people, with bilinear weights.
 
-    Cell p of a map that covers a box is at centre + (p - W / 2) x box width / W, as decoding has it.
+    As in decoding, cell p of a map that covers a box is at centre + (p - W / 2) x box width / W.
 
     Returns:
-        maps (N, C, *size), and (N or 1, 1, *size) 1 where the view shows the cell, else 0.
+        maps (N, C, *size), and a mask (N or 1, 1, *size): 1 in cells that the view covers, else 0.
     """
     height, width = view.maps.shape[2:]
     if view.boxes is boxes and (height, width) == size:
@@ -189,5 +191,5 @@ def _in_frame(view: View, boxes: np.ndarray, size: tuple[int, ...]) -> tuple[Ten
         lines = 2 * at / (own - 1) - 1
         grid[..., axis] = lines[:, None, :] if axis == 0 else lines[:, :, None]
     places = torch.from_numpy(grid).to(view.maps.device)
-    shown = (places.abs() <= 1).all(dim=-1)[:, None].to(view.maps.dtype)
-    return F.grid_sample(view.maps.float(), places, padding_mode="border", align_corners=True), shown
+    mask = (places.abs() <= 1).all(dim=-1)[:, None].to(view.maps.dtype)
+    return F.grid_sample(view.maps.float(), places, padding_mode="border", align_corners=True), mask

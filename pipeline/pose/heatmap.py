@@ -1,6 +1,6 @@
-"""Heatmaps to keypoints.
+"""Decoding of heatmaps into keypoints.
 
-Shapes: N people, K joints, H x W heatmap cells. Keypoints are x y in the frame of the cropped boxes: image pixels.
+Shapes: N people, K joints, H x W heatmap cells. Keypoints are x y in image pixels, the frame of the boxes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Array = np.ndarray
 
 
 def decode_argmax(heatmaps: Tensor | Array, cropped_boxes: Array) -> tuple[Array, Array]:
-    """The first maximum of each map, moved a quarter cell towards its larger neighbours.
+    """Decode each map at its first maximum, moved a quarter cell towards its larger neighbours.
 
-    A map without a positive value gives cell (0, 0). The move is made in x and y together, and only where
-    1 < px < W - 1 and 1 < py < H - 1.
+    A map without a positive value gives cell (0, 0). Maxima (px, py) are only moved if 1 < px < W - 1 and
+    1 < py < H - 1.
 
     Args:
         heatmaps: (N, K, H, W) float, tensor on any device or array.
@@ -33,11 +33,11 @@ def decode_argmax(heatmaps: Tensor | Array, cropped_boxes: Array) -> tuple[Array
 
 
 def decode_classic(heatmaps: Tensor | Array, enlarged_boxes: Array) -> tuple[Array, Array]:
-    """As the first PyTorch release (2018) decoded: the move is made from cell 1 on, and 0.2 added to every coordinate.
+    """Decode as the first PyTorch release (2018): maxima are also moved in cell 1, and 0.2 is added to all coordinates.
 
     Args:
         heatmaps: (N, K, H, W) float, tensor on any device or array.
-        enlarged_boxes: (N, 4) x1 y1 x2 y2 in image pixels, as `classic_boxes` gives them: without black beside.
+        enlarged_boxes: (N, 4) x1 y1 x2 y2 in image pixels, as `classic_boxes` returns them: without the padding.
 
     Returns:
         keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the raw maxima.
@@ -56,7 +56,7 @@ def decode_classic(heatmaps: Tensor | Array, enlarged_boxes: Array) -> tuple[Arr
 
 
 def decode_offset(maps: Tensor | Array, cropped_boxes: Array) -> tuple[Array, Array]:
-    """The first maximum of each heatmap plus the offset that the network gives at that cell.
+    """Decode each heatmap at its first maximum, plus the predicted offset in that cell.
 
     A map without a positive value gives cell (0, 0).
 
@@ -78,12 +78,12 @@ def decode_offset(maps: Tensor | Array, cropped_boxes: Array) -> tuple[Array, Ar
 
 
 def decode_integral(heatmaps: Tensor | Array, cropped_boxes: Array, norm: Norm = "sigmoid") -> tuple[Array, Array]:
-    """The expected cell of each normalised map (L1 joint regression; Sun et al., ECCV 2018, and TPAMI 2022).
+    """Decode each normalised map as its expected cell (integral regression; Sun et al., ECCV 2018, and TPAMI 2022).
 
     Args:
         heatmaps: (N, K, H, W) float, tensor on any device or array.
         cropped_boxes: (N, 4) x1 y1 x2 y2 that the maps cover, in image pixels.
-        norm: how a map becomes weights before it is divided by its sum.
+        norm: normalisation of the maps, see `normalise_heatmaps`.
 
     Returns:
         keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the largest sigmoid, or 1 for other norms.
@@ -111,7 +111,7 @@ def normalise_heatmaps(flat: Tensor, norm: Norm) -> Tensor:
     elif norm == "sigmoid":
         weights = flat.sigmoid()
     elif norm == "divide_sum":
-        # By the largest value first, so that sums stay finite. It cancels out: a constant to the gradient.
+        # Divide by the largest value first, so that sums stay finite. It cancels out, so it needs no gradient.
         peak = flat.detach().abs().amax(dim=2, keepdim=True)
         weights = flat / torch.where(peak == 0, torch.ones_like(peak), peak.clamp(min=torch.finfo(flat.dtype).tiny))
     else:
@@ -121,20 +121,20 @@ def normalise_heatmaps(flat: Tensor, norm: Norm) -> Tensor:
 
 
 def flip_back(heatmaps: Tensor, mirror: list[int]) -> Tensor:
-    """Heatmaps of mirrored crops as heatmaps of the crops: mirrored, paired joints swapped, one cell to the right.
+    """Convert heatmaps of mirrored crops to heatmaps of the crops: mirror, swap paired joints, shift right by a cell.
 
-    The shift aligns the two (a mirrored crop's cells lie half a stride off on each side); column 0 keeps its value.
+    The shift aligns the cells of the two, which are half a stride off on each side. Column 0 keeps its value.
 
     Args:
-        heatmaps: (N, K, H, W) of the mirrored crops.
-        mirror: joint order of a mirrored person, `Skeleton.mirror`.
+        heatmaps: (N, K, H, W), of the mirrored crops.
+        mirror: `Skeleton.mirror`.
     """
     mirrored = heatmaps.flip(3)[:, mirror]
     return torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=3)
 
 
 def _maxima(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Score, column and row (N, K) of each map's first maximum; column and row 0 where no value is positive."""
+    """Score, column and row (N, K) of the first maximum of each map; column and row are 0 if no value is positive."""
     n, k, height, width = maps.shape
     scores, index = maps.reshape(n, k, height * width).max(dim=2)
     index = index * (scores > 0)
@@ -142,14 +142,14 @@ def _maxima(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _peaks(maps: Tensor, border: int) -> tuple[Tensor, Tensor]:
-    """Cells (N, K, 2) of the maxima, moved a quarter towards the larger neighbour; scores (N, K).
+    """Cells (N, K, 2) of the maxima, moved a quarter cell towards the larger neighbours, and scores (N, K).
 
-    The move is made in x and y together, only where border < px < W - 1 and border < py < H - 1.
+    Maxima are only moved if border < px < W - 1 and border < py < H - 1.
     """
     n, k, height, width = maps.shape
     scores, px, py = _maxima(maps)
     inside = (px > border) & (px < width - 1) & (py > border) & (py < height - 1)
-    at = torch.where(inside, py * width + px, width + 1)  # a cell with four neighbours wherever the move isn't made
+    at = torch.where(inside, py * width + px, width + 1)  # any cell with four neighbours if not moved
     flat = maps.reshape(n, k, height * width)
 
     def neighbour(offset: int) -> Tensor:
@@ -166,7 +166,7 @@ def _as_tensor(heatmaps: Tensor | Array) -> Tensor:
 
 
 def _to_image(cells: Array, cropped_boxes: Array, height: int, width: int) -> Array:
-    """(N, K, 2) heatmap cells to image pixels; one scale, the x one, serves both axes."""
+    """(N, K, 2) heatmap cells to image pixels; the scale of the x axis is used for both axes."""
     boxes = np.asarray(cropped_boxes, np.float32).reshape(-1, 4)
     centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     scale = ((boxes[:, 2] - boxes[:, 0]) / width)[:, None, None]

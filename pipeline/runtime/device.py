@@ -1,4 +1,4 @@
-"""On what, and how precisely, the networks run."""
+"""The device and the precision of the networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the precision of the networks on it; resolved once per process."""
+    """A device, and the precision in which networks compute on it; resolved once per process."""
 
     device: torch.device
     dtype: torch.dtype
@@ -25,31 +25,31 @@ class Compute:
     def resolve(
         cls, device: Literal["auto", "cuda", "cpu"] = "auto", precision: Literal["auto", "bf16", "float32"] = "auto"
     ) -> Compute:
-        """The best that the machine has, or just what is asked for.
+        """The given device and precision; `auto` chooses the best that the machine has.
 
         Raises:
-            UserError: a GPU is asked for where there is none.
+            UserError: `device` is cuda, and no GPU is visible.
         """
         has_gpu = torch.cuda.is_available()
         if device == "cuda" and not has_gpu:
-            raise UserError("compute.device is cuda, but no GPU is visible to this process; use auto or cpu")
+            raise UserError("--compute.device cuda: no GPU is visible to this process; use auto or cpu")
         chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
         if chosen.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # by default float32 has ten bits of mantissa in convolutions
+            torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 use TF32 (10 bits of mantissa)
         if precision == "auto":
             precision = "bf16" if computes_in_bf16(chosen) else "float32"
         return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
 
     def describe(self) -> dict[str, str]:
-        """What goes into a part's footer."""
+        """The name of the device and the precision, for the metadata of tables."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"device": name, "precision": str(self.dtype).removeprefix("torch.")}
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """A network ready to run: evaluation mode, BatchNorm folded, channels last, in place and precision.
+        """Prepare a network for inference: evaluation mode, folded BatchNorm, channels last, device and precision.
 
-        Its last convolutions compute in float32 whatever the rest does: bf16 would make equal the neighbouring values
-        whose order says where a joint is.
+        The last convolutions always compute in float32: bf16 would round neighbouring heatmap values to the same
+        number, and their order decides the position of a joint.
         """
         model = model.eval().requires_grad_(False)
         prepared = fuse(model)
@@ -63,18 +63,18 @@ class Compute:
         return prepared.to(memory_format=torch.channels_last)
 
     def peak_megabytes(self) -> float:
-        """Most memory of the GPU that this process has held, megabytes; 0 without one."""
+        """Peak GPU memory of this process, megabytes; 0 on a CPU."""
         return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
 
     def to_input(self, pixels: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 to (B, 3, H, W) in 0..1, channels last, on the device."""
+        """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1, channels last, on the device."""
         return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32) / 255
 
 
 def _last_convolutions(traced: fx.GraphModule) -> list[nn.Module]:
-    """The convolutions between which and the output nothing is learnt."""
+    """The convolutions that are followed only by operations without parameters."""
     modules = dict(traced.named_modules())
-    found: dict[str, nn.Module] = {}
+    convolutions: dict[str, nn.Module] = {}
     seen: set[fx.Node] = set()
     waiting = [node for node in traced.graph.nodes if node.op == "output"]
     while waiting:
@@ -84,14 +84,14 @@ def _last_convolutions(traced: fx.GraphModule) -> list[nn.Module]:
         seen.add(node)
         module = modules[str(node.target)] if node.op == "call_module" else None
         if isinstance(module, nn.Conv2d):
-            found[str(node.target)] = module
+            convolutions[str(node.target)] = module
         elif module is None or isinstance(module, nn.Identity):
             waiting += node.all_input_nodes
-    return list(found.values())
+    return list(convolutions.values())
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for it, and does not emulate it."""
+    """Whether the device has instructions for bf16; emulation does not count."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -99,6 +99,6 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def pin_threads(count: int) -> None:
-    """Let torch and OpenCV use `count` threads each in this process, so that workers on one machine don't fight."""
+    """Limit torch and OpenCV to `count` threads each, so that workers on one machine do not compete for cores."""
     torch.set_num_threads(count)
     cv2.setNumThreads(count)

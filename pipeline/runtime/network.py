@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.runtime.device import Compute
 from pipeline.runtime.onnx import ONNX_SUFFIXES, OnnxNetwork
 from pipeline.runtime.torchscript import TORCHSCRIPT_SUFFIXES, TorchScriptNetwork
@@ -16,12 +18,12 @@ EXPORTED_SUFFIXES = (*ONNX_SUFFIXES, *TORCHSCRIPT_SUFFIXES)
 
 
 class Network(Protocol):
-    """A loaded network, ready to run. Call it inside `torch.inference_mode()`.
+    """A loaded network, ready to run. Call it in `torch.inference_mode()`.
 
     Attributes:
-        input_size: height and width that the file was exported for, pixels; None if it takes any.
-        batch_size: batch that the file was exported for; None if it takes any. Other batches are split and padded.
-        metadata: what the file states about itself.
+        input_size: height and width that the file was exported for, pixels; None if any size, or an unknown one.
+        batch_size: batch that the file was exported for; None if any. Other batches are split and padded.
+        metadata: key-value pairs that are stored in the file.
     """
 
     input_size: tuple[int, int] | None
@@ -29,7 +31,7 @@ class Network(Protocol):
     metadata: Mapping[str, str]
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """(B, 3, H, W) float to the first output, (B, ...) of any float type and on any device."""
+        """(B, 3, H, W) float, on any device, to the first output (B, ...), of any float type and on any device."""
         ...
 
 
@@ -42,3 +44,19 @@ def load_exported(path: Path, compute: Compute) -> Network:
     if path.suffix.lower() in ONNX_SUFFIXES:
         return OnnxNetwork(path, compute)
     return TorchScriptNetwork(path, compute)
+
+
+def trial_output(network: Network, inputs: Tensor) -> Tensor:
+    """The output for a first input, to check a file before it is used.
+
+    Raises:
+        UserError: the network cannot run on the input; the message is one line.
+    """
+    try:
+        with torch.inference_mode():
+            return network(inputs)
+    except Exception as error:  # runtimes raise exceptions of their own
+        text = str(error).strip() or type(error).__name__
+        # TorchScript puts the reason on the last line, after its tracebacks; ONNX Runtime spreads it over all lines.
+        reason = text.splitlines()[-1] if "Traceback of TorchScript" in text else " ".join(text.split())
+        raise UserError(f"cannot run on an input {list(inputs.shape)}: {reason[:300]}") from None

@@ -36,8 +36,8 @@ class OnnxNetwork:
         if on_gpu:
             if _CUDA not in onnxruntime.get_available_providers():
                 raise UserError(
-                    f"{path}: --compute.device is {compute.device}, but the installed onnxruntime has no CUDA: install "
-                    "onnxruntime-gpu instead, or set --compute.device cpu"
+                    f"{path}: the installed onnxruntime does not support --compute.device {compute.device}; install "
+                    "onnxruntime-gpu instead of it, or set --compute.device cpu"
                 )
             # TF32 off, as in torch. A process that sees several GPUs uses the current one.
             providers.insert(0, (_CUDA, {"device_id": torch.cuda.current_device(), "use_tf32": 0}))
@@ -47,23 +47,24 @@ class OnnxNetwork:
             raise UserError(f"{path}: onnxruntime cannot load it ({first_line(error)})") from None
         if on_gpu and _CUDA not in self._session.get_providers():
             raise OSError(
-                "onnxruntime cannot use CUDA on this machine and would run on the CPU: its message above names the "
-                "missing library; set --compute.device cpu to run without a GPU"
+                "onnxruntime cannot use CUDA on this machine: its message above names the missing library; set "
+                "--compute.device cpu to run without a GPU"
             )
         self._session.disable_fallback()  # a call that fails on the GPU must not continue on the CPU
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             shapes = ", ".join(f"{source.name} {source.shape}" for source in inputs)
-            raise UserError(f"{path}: expected one input (B, 3, H, W); the file has {shapes}")
+            raise UserError(f"{path}: expected one input (B, 3, H, W), not {shapes or 'none'}")
         batch, _, height, width = inputs[0].shape
-        self._name = inputs[0].name
+        self._input = inputs[0].name
+        self._output = self._session.get_outputs()[0].name
         self.batch_size = batch if isinstance(batch, int) else None
         self.input_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         step = self.batch_size or len(inputs)
-        # A file with a fixed batch gets batches of that size; the last one is padded.
         padded = torch.cat([inputs, inputs[:1].expand(-len(inputs) % step, -1, -1, -1)]).float().cpu().numpy()
-        chunks = [self._session.run(None, {self._name: padded[i : i + step]})[0] for i in range(0, len(padded), step)]
-        return torch.from_numpy(np.concatenate(chunks)[: len(inputs)])
+        batches = [padded[start : start + step] for start in range(0, len(padded), step)]
+        outputs = [self._session.run([self._output], {self._input: batch})[0] for batch in batches]
+        return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])

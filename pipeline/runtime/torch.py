@@ -14,7 +14,7 @@ class TorchNetwork:
     """A module with its weights, prepared for a device; see `Network`.
 
     Attributes:
-        module: in evaluation mode, folded, channels last, in the precision of the device.
+        module: the module as `Compute.prepare` returns it.
     """
 
     input_size: tuple[int, int] | None = None
@@ -23,11 +23,13 @@ class TorchNetwork:
     def __init__(self, module: nn.Module, compute: Compute, metadata: Mapping[str, str] | None = None) -> None:
         """
         Args:
-            module: changed in place.
+            module: the module with its weights; it is changed in place.
+            metadata: of the weights file.
         """
         self.module = compute.prepare(module)
         self.metadata: Mapping[str, str] = metadata or {}
-        self._dtype = compute.dtype
+        self._compute = compute
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return self.module(inputs.to(self._dtype, memory_format=torch.channels_last))
+        c = self._compute
+        return self.module(inputs.to(c.device, c.dtype, memory_format=torch.channels_last))

@@ -17,7 +17,7 @@ _METADATA_FILE = "metadata.json"  # an extra file inside the archive: a JSON obj
 
 
 class TorchScriptNetwork:
-    """A TorchScript archive; see `Network`. It does not state which size it was exported for."""
+    """A TorchScript archive; see `Network`. The archive does not state an input size."""
 
     input_size: tuple[int, int] | None = None
     batch_size: int | None = None
@@ -37,12 +37,16 @@ class TorchScriptNetwork:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         output = self._module(inputs.to(self._device, torch.float32))
-        return output[0] if isinstance(output, tuple | list) else output
+        if isinstance(output, tuple | list):
+            output = output[0]
+        if not isinstance(output, Tensor):
+            raise TypeError(f"the network returns {type(output).__name__}; expected a tensor or a tuple of tensors")
+        return output
 
 
 def _parse(text: str | bytes) -> Mapping[str, str]:
     try:
         content = json.loads(text) if text else {}
     except ValueError:
-        return {}  # another exporter's file of the same name
+        return {}  # a file of the same name with other content
     return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}

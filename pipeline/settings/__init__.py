@@ -1,1 +1,1 @@
-"""Settings: typed trees, filled by a YAML file and by command-line flags."""
+"""Settings: typed trees, filled from a YAML file and from command-line flags."""

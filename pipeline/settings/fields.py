@@ -1,4 +1,4 @@
-"""Dataclass fields with a description, for settings sections that are plain dataclasses."""
+"""Dataclass fields with descriptions, for settings sections that are plain dataclasses."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def described(default: Any, description: str) -> Any:
-    """A field with a default, and a description that `--help` shows."""
+    """A field with a default and a description for `--help`."""
     return field(default=default, metadata={"description": description})

@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import (
@@ -33,7 +32,6 @@ from pipeline.settings.tree import Section, Settings, with_uris
 
 _Tree = TypeVar("_Tree", bound=Section)
 
-_HELP_WIDTH = 98
 _LONGEST_CHOICES = 60  # characters; longer lists of choices are shown in the description
 
 # What is expected by the type of a pydantic error, filled with its context.
@@ -114,7 +112,7 @@ def load_settings(config: str | None, flags: dict[str, Any], kind: type[Any] = S
         except yaml.YAMLError as error:
             raise SettingsError(f"{config}: not valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict):
-            raise SettingsError(f"{config}: expected sections with settings, found {type(tree).__name__}")
+            raise SettingsError(f"{config}: expected sections with settings, not a {type(tree).__name__}")
         if kind is Settings:
             tree = with_uris(tree)
         _refuse_unknown(tree, config, list(leaves(kind())))
@@ -135,7 +133,8 @@ def load_settings(config: str | None, flags: dict[str, Any], kind: type[Any] = S
 
 def _message(error: ValidationError, config: str | None, flags: Mapping[str, Any], kind: type[Any]) -> str:
     """The first error as one line: file, setting, value and what was expected."""
-    first = error.errors()[0]
+    errors = error.errors()
+    first = errors[0]
     location = list(first["loc"])
     while location and isinstance(location[-1], int):  # one of several plain values
         location.pop()
@@ -145,13 +144,16 @@ def _message(error: ValidationError, config: str | None, flags: Mapping[str, Any
     setting = f"--{name}" if is_flag else f"{config}: {name}" if config else name
     value, text = first["input"], first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and isinstance(value, dict):  # several settings, which the text names as flags
+        outer = "".join(f"{part}." for part in location[:-1])
+        text = text.replace("--", f"--{outer}")
         return text if is_flag or not config else f"{config}: {text.replace('--', '')}"
     if first["type"] == "missing" and name == _dotted(first["loc"]):
         return f"{setting} is missing"
     if first["type"] == "extra_forbidden":
         return f"{setting} is unknown{nearest(str(location[-1]), _names_beside(kind, location))}"
     shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
-    return f"{setting} is {shown}; {_expectation(first['type'], first.get('ctx', {}), value, text)}"
+    context = first.get("ctx", {}) | {"missing": sum(e["type"] == "missing" for e in errors)}
+    return f"{setting} is {shown}; {_expectation(first['type'], context, value, text)}"
 
 
 def _expectation(error_type: str, context: Mapping[str, Any], value: Any, text: str) -> str:
@@ -161,7 +163,7 @@ def _expectation(error_type: str, context: Mapping[str, Any], value: Any, text: 
         close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
         return f"{f'did you mean {close[0]}? ' if close else ''}Choices: {', '.join(choices)}"
     if error_type == "missing":
-        return "expected more values"
+        return f"expected {len(value) + context['missing']} values"
     if error_type in _EXPECTED:
         return f"expected {_EXPECTED[error_type].format(**context)}"
     return text
@@ -203,6 +205,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}", file=sys.stderr)
         raise SystemExit(2)
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Keeps the lines of the description, and wraps the one line of each section."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
 def as_flags(settings: Section) -> list[str]:
@@ -274,7 +283,7 @@ def _make_parser(known: Sequence[Leaf], description: str, kind: Any) -> argparse
         usage="%(prog)s [--config FILE] [--SETTING VALUE ...]",
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with settings; flags override it")
     parser.add_argument("--print-config", action="store_true", help="print the effective settings and exit")
@@ -333,12 +342,11 @@ def _reader(annotation: Any) -> Any:
 
 
 def _section_description(kind: Any, section: str) -> str:
-    """The first paragraph of the docstring of the section's class, wrapped."""
+    """The first paragraph of the docstring of the section's class, as one line."""
     node = kind()
     for name in section.split("."):
         node = getattr(node, name)
-    paragraph = " ".join((type(node).__doc__ or "").split("\n\n")[0].split())
-    return textwrap.fill(paragraph, _HELP_WIDTH - 2).replace("%", "%%")
+    return " ".join((type(node).__doc__ or "").split("\n\n")[0].split()).replace("%", "%%")
 
 
 def _type_name(annotation: Any) -> str:

@@ -1,4 +1,4 @@
-"""Paths in settings: made absolute once, so that they hold in every process and directory."""
+"""Absolute paths in settings, so that they are valid in every process and working directory."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def absolute_path(path: str) -> str: ...
 @overload
 def absolute_path(path: None) -> None: ...
 def absolute_path(path: str | None) -> str | None:
-    """A local path made absolute; URIs and names in the catalogue of weights stay as they are.
+    """A local path as an absolute path. URIs and names in the catalogue of weights are returned unchanged.
 
-    A relative path that does not exist below the current directory is looked up in the project (its weights and demo).
+    A relative path that does not exist in the working directory is looked up in the project (its weights and its demo).
     """
     if path is None or not storage.is_local(path):
         return path
     path = path.removeprefix("file://")
-    here = os.path.abspath(os.path.expanduser(path))
+    absolute = os.path.abspath(os.path.expanduser(path))
     in_project = str(_PROJECT / path)
-    if path in catalogue() and not os.path.isfile(here):
+    if path in catalogue() and not os.path.isfile(absolute):
         return path
-    return in_project if not os.path.exists(here) and os.path.exists(in_project) else here
+    return in_project if not os.path.exists(absolute) and os.path.exists(in_project) else absolute
 
 
 def absolute_paths(settings: Settings) -> Settings:
-    """The same settings with every path made absolute."""
+    """The same settings with absolute paths."""
     changed: dict[str, Any] = {
         section: getattr(settings, section).model_copy(
             update={name: absolute_path(getattr(getattr(settings, section), name)) for name in names}

@@ -24,7 +24,7 @@ class SweepSettings(Section):
     draws: int = Field(50, ge=1, description="random: number of trials")
     seed: int = Field(0, description="random: seed of the draws")
     trials: tuple[dict[str, Any], ...] = Field((), description="settings of each trial, e.g. [{pose.flip_test: true}]")
-    limit: int | None = Field(None, ge=1, description="use only so many of the annotated images")
+    limit: int | None = Field(None, ge=1, description="number of annotated images to use; by default all")
 
     @model_validator(mode="before")
     @classmethod

@@ -141,7 +141,7 @@ def train_run(run: TrainRun, experiment: Experiment, trainer: Trainer, report: C
     if writes:
         run.write_settings()
     run.load_checkpoint(trainer)
-    best = max((line.get("ap", -1.0) for line in run.history()), default=-1.0)
+    best = max((line["ap"] for line in run.history() if line.get("ap") is not None), default=-1.0)
     written = max((line["epoch"] for line in run.history()), default=0)
     with _tensorboard(run, trainer) if writes else contextlib.nullcontext() as board:
 

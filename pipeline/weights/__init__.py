@@ -1,1 +1,1 @@
-"""Checkpoints: the catalogue of published ones, and how a file is found, checked and loaded."""
+"""Checkpoints: the catalogue of published ones, downloads, checks and loading."""

@@ -1,8 +1,8 @@
 """The catalogue of checkpoints on the command line.
 
 uv run -m pipeline.weights list          every entry of weights/catalogue.yaml
-uv run -m pipeline.weights show NAME     all that is known of one
-uv run -m pipeline.weights check FILE    which network a file is for, its digest, and whether it is the one known
+uv run -m pipeline.weights show NAME     the fields of one entry
+uv run -m pipeline.weights check FILE    the network of a file, its SHA-256, and its entry in the catalogue
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import yaml
 
 from pipeline import storage
+from pipeline.errors import UserError
 from pipeline.weights.catalogue import catalogue, catalogued, confirm, local_file
 
 
@@ -29,29 +30,34 @@ def _list() -> int:
 def _show(name: str) -> int:
     entry = catalogued(name)
     if entry is None:
-        print(f"{name} is not in the catalogue; `list` shows what is", file=sys.stderr)
+        print(f"{name} is not in the catalogue; `list` shows the names", file=sys.stderr)
         return 2
     print(yaml.safe_dump(entry.model_dump(mode="json", exclude_none=True), sort_keys=False, width=110), end="")
     return 0
 
 
 def _check(file: str) -> int:
-    # Imported here: torch takes seconds, and `list` has no use for it.
+    # Imported here: torch takes seconds to import, and `list` does not need it.
     from pipeline.pose.networks.recognition import load_pose_network
+    from pipeline.runtime.network import EXPORTED_SUFFIXES
     from pipeline.weights.checkpoints import read_state_dict
 
     try:
         path = local_file(file)
         known = catalogued(file)
-        if path.suffix.lower() in (".weights", ".onnx") or (known is not None and known.joints is None):
-            network = known.network if known else "a detector's file"
+        suffix = path.suffix.lower()
+        if suffix == ".weights" or (known is not None and known.joints is None):
+            network = known.network if known else "darknet"
             entry = confirm(file, path, network)
-            print(f"{file}: {network}; tried when it is used as --detector.weights")
+            print(f"{file}: {network}; checked when it is used as --detector.weights")
+        elif suffix in EXPORTED_SUFFIXES:
+            entry = None
+            print(f"{file}: exported network; checked when it is used as --pose.weights or --detector.weights")
         else:
             _, architecture = load_pose_network(read_state_dict(path), file)
             entry = confirm(file, path, architecture.name, architecture.num_joints)
             print(f"{file}: {architecture}")
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"sha256 {storage.file_sha256(path)}")

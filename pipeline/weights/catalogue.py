@@ -1,6 +1,6 @@
-"""Which checkpoints there are, where their authors host them, and what they may be used for.
+"""The catalogue of checkpoints: published ones with their pages and licences, and those shipped with the project.
 
-On the command line: `__main__.py` beside this file.
+`python -m pipeline.weights` shows it on the command line.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _FOLDER = Path(__file__).resolve().parents[2] / "weights"
 
 
 class WeightsError(UserError):
-    """A weights file that is not what it was, or that cannot be had without its authors; the text says which."""
+    """A weights file with another digest than expected, or one that must be downloaded by hand."""
 
 
 class CatalogueEntry(BaseModel):
-    """A checkpoint that is published, or ships with the project.
+    """A checkpoint that is published, or shipped with the project.
 
     Attributes:
-        name: what `--pose.weights` or `--detector.weights` may be given.
-        file: what its authors call the file; None where that isn't known for certain.
-        network: a pose network's name, or the detector's.
-        joints: of its output; None for detectors.
+        name: value for `--pose.weights` or `--detector.weights`.
+        network: name of the pose network or detector.
+        licence: its licence, or a summary of its terms of use.
+        file: file name of the published checkpoint; None if it is not known for certain.
+        joints: number of outputs of a pose network; None for detectors.
         input_size: height and width of its input, pixels.
-        decode: how a pose network's output is decoded.
-        published: what its authors measured, with what it was measured on.
-        config: the configuration that its authors name it by.
-        licence: what its authors allow.
-        page: where they host it.
-        url: the file itself, where one address gives it.
-        sha256: of the file, where it is known.
+        decode: value of `pose.decode` for a pose network.
+        published: published accuracy and the data of its measurement.
+        config: name of the training configuration of its authors.
+        page: web page of the checkpoint.
+        url: direct download address, if one exists.
+        sha256: digest of the file, if it is known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,7 +57,7 @@ class CatalogueEntry(BaseModel):
 
     @property
     def shipped(self) -> Path | None:
-        """The file in the project's own weights folder."""
+        """Path of the file in the weights folder of the project, if it exists there."""
         path = _FOLDER / self.file if self.file else None
         return path if path is not None and path.is_file() else None
 
@@ -72,17 +72,17 @@ def catalogue() -> dict[str, CatalogueEntry]:
 
 
 def catalogued(weights: str) -> CatalogueEntry | None:
-    """The entry that a setting names: by its name, or by the name of its file."""
+    """The entry of a `weights` setting, by its name or by the name of its file; None if it is not in the catalogue."""
     by_file = (entry for entry in catalogue().values() if entry.file == storage.basename(weights))
     return catalogue().get(weights) or next(by_file, None)
 
 
 def local_file(weights: str) -> Path:
-    """The file that a setting names: a local path, a URI, or a name in the catalogue.
+    """Local path of a `weights` setting: a path, a URI or a name in the catalogue. Downloads are cached.
 
     Raises:
-        WeightsError: its authors give it only by hand.
-        storage.MissingObject: there is no such file.
+        WeightsError: the checkpoint has no direct download address.
+        storage.MissingObject: the file does not exist.
     """
     entry = catalogued(weights)
     if entry is None:
@@ -95,23 +95,25 @@ def local_file(weights: str) -> Path:
         path = storage.local_copy(entry.url)
     else:
         raise WeightsError(
-            f"{weights}: its authors give it at {entry.page}, not by a link; get it there and pass the file"
+            f"{weights} has no direct download address; download it from {entry.page} and set the path of the file"
         )
     return path
 
 
 def confirm(weights: str, path: Path, network: str, joints: int | None = None) -> CatalogueEntry | None:
-    """The entry that a loaded file belongs to; None where it is none, or only called like one.
+    """The catalogue entry of a loaded file; None if it has none, or shares only its name with one.
 
-    Its digest must be the catalogue's, or where that has none, the one of its first use on this machine.
+    The SHA-256 of the file must be that of the catalogue. If the catalogue has none, it must be that of the first use
+    on this machine, which is recorded in the cache folder.
 
     Args:
-        weights: what the setting named.
-        path: the file.
-        network, joints: what was found in it.
+        weights: the setting: a path, URI or name.
+        path: local path of the file.
+        network: name of the network in the file.
+        joints: number of outputs of a pose network; None for detectors.
 
     Raises:
-        WeightsError: it is not the file that it was.
+        WeightsError: the digest differs.
     """
     entry = catalogued(weights)
     if entry is None or (entry.network, entry.joints) != (network, joints):
@@ -119,21 +121,21 @@ def confirm(weights: str, path: Path, network: str, joints: int | None = None) -
     digest = storage.file_sha256(path)
     expected, source = entry.sha256, "the catalogue"
     if expected is None:
-        book = storage.cache_folder() / "digests.json"
-        known = json.loads(book.read_text()) if book.is_file() else {}
-        if entry.name not in known:
-            known[entry.name] = digest
-            storage.write_bytes(str(book), json.dumps(known, indent=1).encode())
-        expected, source = known[entry.name], str(book)
+        record = storage.cache_folder() / "digests.json"
+        digests = json.loads(record.read_text()) if record.is_file() else {}
+        if entry.name not in digests:
+            digests[entry.name] = digest
+            storage.write_bytes(str(record), json.dumps(digests, indent=1).encode())
+        expected, source = digests[entry.name], str(record)
     if digest != expected:
         raise WeightsError(
-            f"{path} is {entry.name} by its name, but its SHA-256 is {digest[:16]}..., not {expected[:16]}... "
-            f"as {source} has it: a broken download, or another file of that name; get it again, or rename it"
+            f"{path}: the name is that of {entry.name}, but the SHA-256 is {digest[:16]}... instead of "
+            f"{expected[:16]}... in {source}; download it again, or rename it if it is another file"
         )
     return entry
 
 
 def published_decodings(network: str, joints: int) -> list[str]:
-    """How the published checkpoints of a network are decoded, each way once."""
+    """Values of `pose.decode` of the published checkpoints of a network, sorted and distinct."""
     entries = [e for e in catalogue().values() if (e.network, e.joints) == (network, joints)]
     return sorted({entry.decode for entry in entries if entry.decode})

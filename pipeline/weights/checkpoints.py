@@ -1,22 +1,23 @@
-"""Checkpoints: read without running their code, and with errors that say what doesn't fit."""
+"""Read checkpoints without running code from them, and explain in which tensors they do not fit."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Size, Tensor, nn
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.weights.catalogue import local_file
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a PyTorch file that holds nothing but tensors.
+    """The tensors of a .safetensors file, or of a PyTorch file that contains only tensors.
 
     Raises:
         UserError: the file is neither.
@@ -26,17 +27,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise UserError(f"{path}: refused, it holds more than plain tensors; save its state dict alone") from None
+        raise UserError(f"{path}: refused, it contains objects other than tensors; save its state dict alone") from None
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path}: cannot be read as tensors, a broken or another kind of file ({reason})") from None
+        reason = "a TorchScript archive; rename it to .torchscript" if _is_torchscript(path) else first_line(error)
+        raise UserError(f"{path}: cannot be read as tensors ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: expected a state dict of tensors, found {type(state).__name__} of other things")
+        raise UserError(f"{path}: expected a state dict of tensors, not a {type(state).__name__} with other objects")
     return state
 
 
 def read_safetensors_metadata(path: Path) -> dict[str, str]:
-    """What a .safetensors file tells about itself.
+    """The metadata of a .safetensors file.
 
     Raises:
         UserError: the file is broken.
@@ -45,20 +46,20 @@ def read_safetensors_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except Exception as error:
-        raise UserError(f"{path}: cannot be read as tensors, a broken or another kind of file ({error})") from None
+        raise UserError(f"{path}: cannot be read as tensors ({first_line(error)})") from None
 
 
 def load_weights(network: nn.Module, uri: str, purpose: str) -> None:
-    """Load a checkpoint into a network; every name and shape must fit. Half precision is widened.
+    """Load a checkpoint into a network; all names and shapes must match. Half precision becomes float32.
 
     Args:
         network: filled in place.
         uri: local path, URI, or name in the catalogue.
-        purpose: what the network is, for the error text.
+        purpose: name of the network, for the error message.
 
     Raises:
-        UserError: names or shapes differ; the text names the first few.
-        storage.MissingObject: there is no such file.
+        UserError: names or shapes differ; the message has the first few.
+        storage.MissingObject: the file does not exist.
     """
     path = local_file(uri)
     state = read_state_dict(path)
@@ -68,15 +69,20 @@ def load_weights(network: nn.Module, uri: str, purpose: str) -> None:
     network.load_state_dict(state)
 
 
-def differences(own: Mapping[str, Size], found: Mapping[str, Size]) -> str:
-    """In words, what names and shapes a checkpoint has otherwise than a network; the first few of each kind."""
+def differences(expected: Mapping[str, Size], actual: Mapping[str, Size]) -> str:
+    """The differences between a network and a checkpoint in words, the first few of each kind; empty if they fit.
+
+    Args:
+        expected: shapes of the network by name.
+        actual: shapes of the checkpoint by name.
+    """
     kinds = {
-        "missing": [key for key in own if key not in found],
-        "unknown": [key for key in found if key not in own],
+        "missing": [key for key in expected if key not in actual],
+        "unknown": [key for key in actual if key not in expected],
         "of another shape": [
-            f"{key} is {list(found[key])}, expected {list(own[key])}"
-            for key in own
-            if key in found and found[key] != own[key]
+            f"{key} is {list(actual[key])}, expected {list(expected[key])}"
+            for key in expected
+            if key in actual and actual[key] != expected[key]
         ],
     }
     return "; ".join(
@@ -84,6 +90,14 @@ def differences(own: Mapping[str, Size], found: Mapping[str, Size]) -> str:
         for kind, keys in kinds.items()
         if keys
     )
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (BadZipFile, OSError):
+        return False
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:

@@ -13,7 +13,7 @@ corner = st.floats(-2000, 5000, width=32)
 
 @given(corner, corner, side, side, st.sampled_from(SIZES))
 @settings(max_examples=100, deadline=None)
-def test_crop_and_its_inverse_round_trip(x: float, y: float, w: float, h: float, size: tuple[int, int]) -> None:
+def test_crop_transforms_are_invertible(x: float, y: float, w: float, h: float, size: tuple[int, int]) -> None:
     matrices, cropped = crop_boxes(np.array([[x, y, x + w, y + h]]), size)
     points = np.array([[x, y], [x + w, y + h], [x + w / 3, y + h / 7]])
     inside = points @ matrices[0, :, :2].T + matrices[0, :, 2]
@@ -27,15 +27,15 @@ def test_crop_and_its_inverse_round_trip(x: float, y: float, w: float, h: float,
     np.testing.assert_allclose(cropped[0], corners.ravel(), rtol=1e-5, atol=1e-2)
 
 
-def test_the_rule_by_hand() -> None:
-    # 100 x 100 is wider than 192:256, so the height grows to 133.3; both by a quarter.
+def test_the_crop_rule_on_an_example() -> None:
+    # 100 x 100 is wider than 192:256, so the height becomes 133.3; then both grow by a quarter.
     matrices, cropped = crop_boxes(np.array([[100, 200, 200, 300]]), (256, 192))
     np.testing.assert_allclose(cropped[0], [150 - 62.5, 250 - 83.333, 150 + 62.5, 250 + 83.333], atol=1e-2)
     scale = 192 / 125
     np.testing.assert_allclose(matrices[0], [[scale, 0, 96 - 150 * scale], [0, scale, 128 - 250 * scale]], atol=1e-6)
 
 
-def test_pixels_are_bilinear_and_black_outside() -> None:
+def test_crops_are_black_outside_the_image() -> None:
     image = np.full((100, 100, 3), 255, np.uint8)
     matrices, _ = crop_boxes(np.array([[60, 20, 120, 100], [0, 0, 50, 50]]), (256, 192))
     crops = cut_crops(image, matrices, (256, 192))
@@ -50,7 +50,7 @@ def test_pixels_are_bilinear_and_black_outside() -> None:
     np.testing.assert_array_equal(crop, image[72:328, 54:246])
 
 
-def test_nobody_gives_no_crops() -> None:
+def test_no_boxes_give_no_crops() -> None:
     matrices, cropped = crop_boxes(np.zeros((0, 4)), (256, 192))
     assert matrices.shape == (0, 2, 3)
     assert cropped.shape == (0, 4)
@@ -58,7 +58,7 @@ def test_nobody_gives_no_crops() -> None:
 
 
 @pytest.mark.parametrize("shape", [(40_000, 30), (30, 40_000)])
-def test_images_longer_than_opencv_takes(shape: tuple[int, int]) -> None:
+def test_images_longer_than_the_limit_of_opencv(shape: tuple[int, int]) -> None:
     image = np.zeros((*shape, 3), np.uint8)
     image[shape[0] // 2 :, shape[1] // 2 :] = 255
     matrices, _ = crop_boxes(np.array([[0, 0, shape[1], shape[0]]]), (256, 192))
@@ -67,17 +67,17 @@ def test_images_longer_than_opencv_takes(shape: tuple[int, int]) -> None:
     assert crop.max() > 100
 
 
-def test_a_box_without_area_is_harmless() -> None:
+def test_a_box_without_area_gives_finite_transforms() -> None:
     matrices, cropped = crop_boxes(np.array([[5, 5, 5, 5]]), (256, 192))
     assert np.isfinite(matrices).all()
     assert np.isfinite(cropped).all()
 
 
-def test_the_classic_rule_by_hand() -> None:
-    # 100 x 200 with 15 % on each side is 130 x 260; of 320:256 it lacks 39 pixels on each side.
+def test_the_classic_rule_on_an_example() -> None:
+    # 100 x 200 with 15 % on each side is 130 x 260; the aspect 320:256 needs 39 pixels more on each side.
     matrices, enlarged = classic_boxes(np.array([[100, 100, 200, 300]]), (320, 256), (1000, 1000))
     np.testing.assert_allclose(enlarged[0], [85, 70, 215, 330])
-    # From its first pixel (85, 70) to its last (214, 329); half of 259 x 0.8 - 129, floored, is 39.
+    # The first pixel is (85, 70), the last (214, 329); half of 259 x 0.8 - 129, rounded down, is 39.
     corners = np.array([[85 - 39, 70], [214 + 39, 329]])
     inside = corners @ matrices[0, :, :2].T + matrices[0, :, 2]
     np.testing.assert_allclose(inside, [[0, 0], [255, 319]], atol=1e-9)
@@ -95,18 +95,18 @@ def test_classic_boxes_stay_in_the_image_and_are_never_empty(x: float, y: float,
     assert (enlarged[0, 2:] - enlarged[0, :2] >= 5 - 1e-3).all()
 
 
-def test_classic_crops_are_mean_subtracted_and_the_mean_outside_the_box() -> None:
+def test_classic_crops_are_mean_subtracted_and_zero_outside_the_box() -> None:
     rule = CropRule((320, 256), classic=True)
     image = np.full((400, 400, 3), 255, np.uint8)
     crops, enlarged = rule.cut(image, np.array([[150, 100, 200, 300], [0, 0, 2, 2]]))
     assert crops.shape == (2, 320, 256, 3)
     assert crops.dtype == np.float32
     np.testing.assert_allclose(crops[0, 160, 128], 1 - MEAN_RGB, atol=1e-5)
-    np.testing.assert_array_equal(crops[0, 160, 5], 0)  # the image goes on there, the person's box doesn't
+    np.testing.assert_array_equal(crops[0, 160, 5], 0)  # inside the image, outside the box
     np.testing.assert_allclose(enlarged[1], [0, 0, 5, 5])
 
 
-def test_rules_cut_what_they_say() -> None:
+def test_rules_cut_by_their_scale_and_size() -> None:
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     box = np.array([[100, 100, 160, 180]])
     usual, wide = CropRule((256, 192)).cut(image, box), CropRule((256, 192), scale=1.5).cut(image, box)

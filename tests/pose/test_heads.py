@@ -10,11 +10,11 @@ from pipeline.pose.heatmap import decode_argmax, decode_integral
 from pipeline.skeletons import SKELETONS
 
 HEADS: list[Head] = [ArgmaxHead(), ArgmaxHead(classic=True), IntegralHead(), CombinedHead(), OffsetHead()]
-BOX = np.array([[100.0, 50.0, 196.0, 178.0]], np.float32)  # two pixels a cell at 64 x 48
+BOX = np.array([[100.0, 50.0, 196.0, 178.0]], np.float32)  # two pixels per cell at 64 x 48
 
 
 def bumps(points: np.ndarray, box: np.ndarray, height: int = 64, width: int = 48, sigma: float = 2.0) -> torch.Tensor:
-    """(1, K, height, width) Gaussians at (K, 2) image points, as a network that views at `box` would give them."""
+    """(1, K, height, width) Gaussians at (K, 2) image points, as the output of a network for a crop of `box`."""
     cell = (box[2] - box[0]) / width
     centre = (box[:2] + box[2:]) / 2
     px, py = ((points - centre) / cell + np.array([width, height]) / 2).T
@@ -24,7 +24,7 @@ def bumps(points: np.ndarray, box: np.ndarray, height: int = 64, width: int = 48
 
 
 def offset_maps(points: np.ndarray, box: np.ndarray, height: int = 64, width: int = 48) -> torch.Tensor:
-    """The same with, after the heatmaps, how far each cell is from the point."""
+    """The same heatmaps, then the offsets from each cell to the point."""
     cell = (box[2] - box[0]) / width
     cells = (points - (box[:2] + box[2:]) / 2) / cell + np.array([width, height]) / 2
     ys, xs = np.mgrid[0:height, 0:width]
@@ -32,7 +32,7 @@ def offset_maps(points: np.ndarray, box: np.ndarray, height: int = 64, width: in
     return torch.cat([bumps(points, box, height, width), torch.from_numpy(offsets).float()], dim=1)
 
 
-def test_one_look_is_the_plain_decoding() -> None:
+def test_one_view_is_decoded_directly() -> None:
     maps = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (1, 17, 64, 48))).float()
     for head, expected in (
         (ArgmaxHead(), decode_argmax(maps, BOX)),
@@ -58,27 +58,27 @@ def test_combined_heads_split_the_joints(joints: int) -> None:
 
 
 def test_combined_heads_are_for_skeletons_with_hands() -> None:
-    with pytest.raises(ValueError, match="which is for 68, 133, 136 joints; the network has 17"):
+    with pytest.raises(ValueError, match=r"^--pose\.decode combined needs 68, 133 or 136 joints; the network has 17$"):
         CombinedHead().channels(17)
 
 
 POINTS = np.array([[150.3, 100.4], [141.7, 88.9], [120.2, 160.6]])
 
 
-def test_offsets_reach_between_the_cells() -> None:
+def test_offsets_have_subcell_precision() -> None:
     keypoints, scores = OffsetHead().decode([View(offset_maps(POINTS, BOX[0]), BOX)])
     np.testing.assert_allclose(keypoints[0], POINTS, atol=1e-3)
     assert scores.min() > 0.9
 
 
-def test_offsets_of_an_empty_map_are_the_corner() -> None:
+def test_an_empty_offset_map_gives_the_corner() -> None:
     maps = torch.cat([-torch.ones(1, 1, 64, 48), torch.full((1, 2, 64, 48), 7.0)], dim=1)
     keypoints, _ = OffsetHead().decode([View(maps, BOX)])
     np.testing.assert_allclose(keypoints[0, 0], BOX[0, :2])
 
 
-def test_a_flipped_look_at_the_offsets_agrees_with_the_plain_one() -> None:
-    """The mirrored crop of a point at crop pixel x shows it at W - 1 - x."""
+def test_flipped_offsets_agree_with_unflipped_ones() -> None:
+    """A point at pixel x of the crop is at pixel W - 1 - x of the mirrored crop."""
     matrices, boxes = crop_boxes(np.array([[100, 50, 180, 160]]), (256, 192))
     scale = matrices[0, 0, 0]
     in_crop = POINTS * scale + matrices[0, :, 2]
@@ -93,7 +93,7 @@ def test_a_flipped_look_at_the_offsets_agrees_with_the_plain_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["coco17", "halpe136", "hand21"])
-def test_flipping_twice_gives_the_maps_back(name: str) -> None:
+def test_flipping_twice_restores_the_maps(name: str) -> None:
     skeleton = SKELETONS[name]
     points = np.random.default_rng(1).uniform([110, 60], [186, 168], (len(skeleton), 2))
     maps = bumps(points, BOX[0])
@@ -108,7 +108,7 @@ def test_flipping_twice_gives_the_maps_back(name: str) -> None:
     size=st.sampled_from([(64, 48), (96, 72), (80, 64)]),
 )
 @settings(max_examples=40, deadline=None)
-def test_looks_at_other_scales_and_sizes_agree_on_the_image(seed: int, scale: float, size: tuple[int, int]) -> None:
+def test_views_of_other_scales_and_sizes_agree(seed: int, scale: float, size: tuple[int, int]) -> None:
     points = np.random.default_rng(seed).uniform([112, 66], [184, 162], (4, 2))
     centre, half = (BOX[0, :2] + BOX[0, 2:]) / 2, (BOX[0, 2:] - BOX[0, :2]) / 2
     half_wide = np.array([half[1] * size[1] / size[0], half[1]]) * scale
@@ -116,7 +116,7 @@ def test_looks_at_other_scales_and_sizes_agree_on_the_image(seed: int, scale: fl
     sigma = 2.0 / scale * size[0] / 64  # the same spread in the image
     views = [View(bumps(points, BOX[0]), BOX), View(bumps(points, wide[0], *size, sigma=sigma), wide)]
     keypoints, scores = ArgmaxHead().decode(views)
-    np.testing.assert_allclose(keypoints[0], points, atol=1.3)  # within a cell of 2 pixels, quarters of it known
+    np.testing.assert_allclose(keypoints[0], points, atol=1.3)  # cells of 2 pixels, decoded to a quarter
     assert scores.min() > 0.85
     both = [View(offset_maps(points, BOX[0]), BOX), View(offset_maps(points, wide[0], *size), wide)]
     keypoints, _ = OffsetHead().decode(both)
@@ -125,7 +125,7 @@ def test_looks_at_other_scales_and_sizes_agree_on_the_image(seed: int, scale: fl
     np.testing.assert_allclose(keypoints[0], points, atol=1.3)
 
 
-def test_a_finer_network_makes_the_average_finer() -> None:
+def test_the_average_has_the_resolution_of_the_finest_network() -> None:
     points = np.array([[150.0, 100.0]])
     coarse, fine = View(bumps(points, BOX[0]) * 0, BOX), View(bumps(points, BOX[0], 128, 96, sigma=4), BOX)
     keypoints, scores = ArgmaxHead().decode([coarse, fine])
@@ -134,7 +134,7 @@ def test_a_finer_network_makes_the_average_finer() -> None:
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda h: type(h).__name__)
-def test_nobody_and_nothing_but_zeros(head: Head) -> None:
+def test_no_people_and_empty_maps(head: Head) -> None:
     joints = 136
     channels = head.channels(joints)
     mirror = SKELETONS["halpe136"].mirror
@@ -149,8 +149,8 @@ def test_nobody_and_nothing_but_zeros(head: Head) -> None:
         assert np.isfinite(scores).all()
 
 
-def test_a_cell_counts_the_looks_that_show_it() -> None:
-    """A joint that only the wider view shows keeps its place and its score."""
+def test_a_cell_averages_the_views_that_cover_it() -> None:
+    """A joint that only the wider view covers keeps its position and its score."""
     narrow, wide = np.float32([[80, 0, 128, 64]]), np.float32([[8, 0, 200, 256]])
     points = np.array([[20.0, 100.0]])
     views = [View(bumps(points, wide[0]), wide), View(torch.zeros(1, 1, 64, 48), narrow)]

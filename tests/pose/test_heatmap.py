@@ -31,8 +31,8 @@ def test_reference_examples() -> None:
     np.testing.assert_allclose(scores, z["smooth17.regress_sigmoid.scores"][..., 0], atol=1e-6)
 
 
-def argmax_by_hand(heatmap: np.ndarray, box: np.ndarray) -> tuple[float, float, float]:
-    """One joint, the rule word for word."""
+def slow_argmax(heatmap: np.ndarray, box: np.ndarray) -> tuple[float, float, float]:
+    """The rule for one joint, step by step."""
     height, width = heatmap.shape
     py, px = divmod(int(heatmap.argmax()), width)
     score = heatmap.max()
@@ -49,7 +49,7 @@ def argmax_by_hand(heatmap: np.ndarray, box: np.ndarray) -> tuple[float, float, 
 
 @given(st.integers(0, 10**6), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_argmax_equals_the_rule_word_for_word(seed: int, negative: bool) -> None:
+def test_argmax_equals_the_slow_implementation(seed: int, negative: bool) -> None:
     r = np.random.default_rng(seed)
     maps = r.normal(-9 if negative else 0, 1, (2, 3, 8, 6)).astype(np.float32)
     maps = np.round(maps, 1)  # ties
@@ -57,13 +57,13 @@ def test_argmax_equals_the_rule_word_for_word(seed: int, negative: bool) -> None
     keypoints, scores = decode_argmax(maps, boxes)
     for n in range(2):
         for k in range(3):
-            x, y, score = argmax_by_hand(maps[n, k], boxes[n].astype(float))
+            x, y, score = slow_argmax(maps[n, k], boxes[n].astype(float))
             np.testing.assert_allclose([*keypoints[n, k], scores[n, k]], [x, y, score], atol=1e-3)
 
 
 @given(st.integers(8, 30), st.integers(8, 40), st.integers(-5, 5), st.integers(-5, 5))
 @settings(max_examples=50, deadline=None)
-def test_a_shifted_heatmap_shifts(x: int, y: int, dx: int, dy: int) -> None:
+def test_keypoints_move_with_the_heatmap(x: int, y: int, dx: int, dy: int) -> None:
     for decode in (decode_argmax, lambda h, b: decode_integral(h**2, b, "divide_sum")):
         before, _ = decode(bump(x + 0.3, y + 0.4, sigma=1.0), BOX)
         after, _ = decode(bump(x + 0.3 + dx, y + 0.4 + dy, sigma=1.0), BOX)
@@ -76,7 +76,7 @@ def test_no_positive_value_gives_the_corner_cell() -> None:
     assert scores[0, 0] == -1
 
 
-def test_norms_of_integral() -> None:
+def test_integral_decoding_with_each_norm() -> None:
     keypoints, scores = decode_integral(bump(20, 30) * 50, BOX, "softmax")
     np.testing.assert_allclose(keypoints[0, 0], [10 + 20 * 4, 20 + 30 * 4], atol=0.1)
     assert scores[0, 0] == 1
@@ -87,7 +87,7 @@ def test_norms_of_integral() -> None:
 
 
 @pytest.mark.parametrize("fill", [0.0, 1e30, -1e30, 1e-30])
-def test_never_nan(fill: float) -> None:
+def test_constant_maps_give_finite_keypoints(fill: float) -> None:
     maps = np.full((1, 2, 64, 48), fill, np.float32)
     for keypoints, scores in (
         decode_argmax(maps, BOX),
@@ -97,7 +97,7 @@ def test_never_nan(fill: float) -> None:
         assert np.isfinite(scores).all()
 
 
-def test_nobody() -> None:
+def test_no_people() -> None:
     for keypoints, scores in (
         decode_argmax(np.zeros((0, 17, 64, 48), np.float32), np.zeros((0, 4))),
         decode_integral(torch.zeros(0, 17, 64, 48), np.zeros((0, 4))),
@@ -120,8 +120,8 @@ def test_flip_back_mirrors_swaps_and_shifts() -> None:
     assert back[0, 0, 5, 1] == 1
 
 
-def classic_by_hand(heatmap: np.ndarray, box: np.ndarray) -> tuple[float, float]:
-    """One joint, NUMERICS word for word: shift, + 0.2, and back over lenH and lenW."""
+def slow_classic(heatmap: np.ndarray, box: np.ndarray) -> tuple[float, float]:
+    """The rule for one joint, step by step: quarter step, + 0.2, and back to the image by lenH and lenW."""
     height, width = heatmap.shape
     py, px = divmod(int(heatmap.argmax()), width)
     x, y = float(px), float(py)
@@ -141,19 +141,19 @@ def classic_by_hand(heatmap: np.ndarray, box: np.ndarray) -> tuple[float, float]
 
 @given(st.integers(0, 10**6), st.floats(5, 500), st.floats(5, 500))
 @settings(max_examples=60, deadline=None)
-def test_classic_equals_the_rule_word_for_word(seed: int, w: float, h: float) -> None:
+def test_classic_equals_the_slow_implementation(seed: int, w: float, h: float) -> None:
     r = np.random.default_rng(seed)
     maps = np.round(r.random((1, 3, 80, 64)).astype(np.float32), 2) + np.float32(0.01)
     box = np.array([[10.5, 20.25, 10.5 + w, 20.25 + h]])
     keypoints, scores = decode_classic(maps, box)
     for k in range(3):
-        np.testing.assert_allclose(keypoints[0, k], classic_by_hand(maps[0, k], box[0]), atol=1e-3)
+        np.testing.assert_allclose(keypoints[0, k], slow_classic(maps[0, k], box[0]), atol=1e-3)
     np.testing.assert_array_equal(scores[0], maps[0].max(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("peak", [(0, 30), (1, 1), (1, 30), (47, 62), (46, 62), (2, 63)])
-def test_where_the_quarter_step_is_made(peak: tuple[int, int]) -> None:
-    """From cell 2 on in the usual rule, from cell 1 on in the classic one, never in the last."""
+def test_maxima_are_moved_inside_the_border(peak: tuple[int, int]) -> None:
+    """From cell 2 with argmax, from cell 1 with classic, never in the last cell."""
     x, y = peak
     maps = np.zeros((1, 1, 64, 48), np.float32)
     maps[0, 0, y, x] = 1

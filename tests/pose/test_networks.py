@@ -11,7 +11,7 @@ from support.paths import SHARED, needs_reference
 from torch import nn
 
 from pipeline.pose import build_pose_model
-from pipeline.pose.networks import POSE_MODELS
+from pipeline.pose.networks import POSE_NETWORKS
 from pipeline.pose.networks.hourglass import Hourglass
 from pipeline.pose.networks.resnet import ResNet
 from pipeline.runtime.device import Compute
@@ -19,7 +19,7 @@ from pipeline.runtime.device import Compute
 GOLDEN = Path(__file__).parent / "golden.json"
 REFERENCE = SHARED / "reference"
 
-# Every architecture and variant that has checkpoints to be had.
+# All architectures and variants with published checkpoints.
 WITH_WEIGHTS = [
     ("fastpose_r50", {}),
     ("fastpose_r50", {"num_joints": 136, "conv_dim": 256}),
@@ -44,7 +44,7 @@ WITHOUT_WEIGHTS = ("hourglass", "fpn_offset_r50")
 
 
 def fill(model: nn.Module) -> nn.Module:
-    """Weights that depend on the parameters' names alone."""
+    """Fill a network with weights that depend only on the names of its parameters."""
     state = {}
     for name, tensor in model.state_dict().items():
         r = np.random.RandomState(zlib.crc32(name.encode()))
@@ -67,8 +67,8 @@ def probe(height: int = 128, width: int = 96) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_WEIGHTS, ids=str)
-def test_equals_an_independent_formulation(name: str, options: dict) -> None:
-    """tests/pose/functional_networks.py reads the architecture off the state dict, and shares no code with ours."""
+def test_networks_equal_an_independent_implementation(name: str, options: dict) -> None:
+    """tests/support/functional_networks.py shares no code with the package."""
     model = fill(build_pose_model(name, **options))
     x = probe(64, 96)
     with torch.inference_mode():
@@ -90,13 +90,13 @@ def digest(name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
-def test_numbers_stay_what_they_were(name: str) -> None:
+def test_outputs_equal_the_golden_values(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())[name]
     np.testing.assert_allclose(digest(name), golden, atol=1e-4 * np.std(golden))
 
 
 def test_every_network_is_tested() -> None:
-    assert {name for name, _ in WITH_WEIGHTS} | set(WITHOUT_WEIGHTS) == set(POSE_MODELS)
+    assert {name for name, _ in WITH_WEIGHTS} | set(WITHOUT_WEIGHTS) == set(POSE_NETWORKS)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_every_network_is_tested() -> None:
         ("hrnet_w32", {}, 28_536_113),
     ],
 )
-def test_parameter_counts_are_the_published(name: str, options: dict, parameters: int) -> None:
+def test_parameter_counts_are_as_published(name: str, options: dict, parameters: int) -> None:
     assert sum(p.numel() for p in build_pose_model(name, **options).parameters()) == parameters
 
 
@@ -140,7 +140,7 @@ def test_reference_forward(name: str, vector: str, monkeypatch: pytest.MonkeyPat
 
 
 @needs_reference
-def test_the_bare_backbone_loads() -> None:
+def test_the_backbone_without_a_head_has_the_published_keys() -> None:
     reference = json.loads((REFERENCE / "state_dicts.json").read_text())
     entry = reference["models"]["old_pytorch_branch/backbone_only_SEResnet50"]
     shapes = {key: torch.Size(shape) for key, shape, _ in reference["key_lists"][entry["keys_id"]]}
@@ -148,7 +148,7 @@ def test_the_bare_backbone_loads() -> None:
     assert {key: tensor.shape for key, tensor in backbone.state_dict().items()} == shapes
 
 
-@pytest.mark.parametrize("name", POSE_MODELS)
+@pytest.mark.parametrize("name", POSE_NETWORKS)
 def test_every_network_runs_in_bf16(name: str) -> None:
     torch.manual_seed(0)
     model = build_pose_model(name).eval()
@@ -160,11 +160,11 @@ def test_every_network_runs_in_bf16(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("fastpose_classic", 33), ("fastpose_duc_dense", 49)])
-def test_networks_of_a_fixed_size_give_their_first_outputs(name: str, outputs: int) -> None:
+def test_networks_with_a_fixed_number_of_outputs_return_the_first(name: str, outputs: int) -> None:
     everything, first = fill(build_pose_model(name, outputs)), fill(build_pose_model(name))
     with torch.inference_mode():
         torch.testing.assert_close(first(probe(64, 64)), everything(probe(64, 64))[:, :17])
-    with pytest.raises(ValueError, match=f"{name} has {outputs} outputs; {outputs + 1} of them were asked for"):
+    with pytest.raises(ValueError, match=f"{name} has {outputs} outputs; {outputs + 1} joints do not fit"):
         build_pose_model(name, outputs + 1)
 
 
@@ -184,7 +184,7 @@ def train(model: nn.Module, loss_of: object, steps: int = 30) -> tuple[float, fl
 
 
 @pytest.mark.parametrize(("stacks", "depth", "width"), [(1, 2, 32), (2, 3, 32)])
-def test_hourglass_trains_through_all_its_stacks(stacks: int, depth: int, width: int) -> None:
+def test_all_stacks_of_an_hourglass_are_trained(stacks: int, depth: int, width: int) -> None:
     torch.manual_seed(0)
     model = build_pose_model("hourglass", 5, stacks=stacks, depth=depth, width=width)
     assert isinstance(model, Hourglass)
@@ -196,7 +196,7 @@ def test_hourglass_trains_through_all_its_stacks(stacks: int, depth: int, width:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.heatmaps.parameters())
 
 
-def test_hourglass_takes_sizes_that_its_depth_does_not_divide() -> None:
+def test_hourglass_accepts_sizes_that_its_depth_does_not_divide() -> None:
     model = build_pose_model("hourglass", 3, stacks=1, width=32).eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 96, 160)).shape == (1, 3, 24, 40)
@@ -210,13 +210,11 @@ def test_fpn_offset_trains() -> None:
     assert last < first / 2
 
 
-def test_unknown_networks_get_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"fastpose_50.: no such network; did you mean fastpose_r50\?"):
+def test_an_unknown_network_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match=r"^--pose\.name fastpose_50: no such network; did you mean fastpose_r50\?"):
         build_pose_model("fastpose_50")
 
 
-if (
-    __name__ == "__main__"
-):  # PYTHONPATH=tests:tests/pose uv run python tests/pose/test_networks.py: write the values anew
+if __name__ == "__main__":  # PYTHONPATH=tests uv run python tests/pose/test_networks.py: rewrite the golden values
     json.dump({name: digest(name) for name in WITHOUT_WEIGHTS}, GOLDEN.open("w"), indent=0)
     sys.exit()

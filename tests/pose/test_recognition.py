@@ -5,13 +5,14 @@ import torch
 from support.paths import PROJECT, SHARED, needs_reference
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.pose import build_pose_model
 from pipeline.pose.networks.recognition import Architecture, load_pose_network, recognise
 from pipeline.weights.checkpoints import read_state_dict
 
 STATE_DICTS = SHARED / "reference" / "state_dicts.json"
 SHIPPED = PROJECT / "weights" / "fastpose_lite0_coco17.safetensors"
-OUT_OF_SCOPE = ("hardnet", "smpl", "backbone_only")  # the last has no head: tests/pose/test_networks.py
+OUT_OF_SCOPE = ("hardnet", "smpl", "backbone_only")  # the last has no head, see test_networks.py
 
 
 def published() -> list[str]:
@@ -22,7 +23,7 @@ def published() -> list[str]:
 
 
 def meta_state(name: str) -> tuple[dict, dict[str, Tensor]]:
-    """An entry and its state dict, on a device without memory."""
+    """An entry and its state dict, on the meta device."""
     reference = json.loads(STATE_DICTS.read_text())
     entry = reference["models"][name]
     keys = reference["key_lists"][entry["keys_id"]]
@@ -44,7 +45,7 @@ def test_published_configurations_are_recognised_and_fit_key_by_key(name: str) -
 
 
 @needs_reference
-def test_all_published_configurations_were_tried() -> None:
+def test_there_are_38_published_configurations() -> None:
     assert len(published()) == 38
 
 
@@ -61,7 +62,7 @@ def test_all_published_configurations_were_tried() -> None:
         ("variant/simplepose_res101", "simplepose_r101", {}),
     ],
 )
-def test_what_is_recognised(name: str, network: str, options: dict) -> None:
+def test_published_configurations_are_recognised_by_name(name: str, network: str, options: dict) -> None:
     architecture = recognise(meta_state(name)[1])
     assert architecture is not None
     assert (architecture.name, architecture.options) == (network, options)
@@ -77,7 +78,7 @@ def test_what_is_recognised(name: str, network: str, options: dict) -> None:
         ("fastpose_lite0", {"conv_dim": 256}),
     ],
 )
-def test_our_own_networks_are_recognised_with_their_options(name: str, options: dict) -> None:
+def test_networks_of_this_project_are_recognised_with_their_options(name: str, options: dict) -> None:
     with torch.device("meta"):
         state = build_pose_model(name, 26, **options).state_dict()
     assert recognise(state) == Architecture(name, 26, options)
@@ -90,32 +91,32 @@ def test_loading_fills_the_network() -> None:
     assert torch.equal(network.conv_out.weight, state["conv_out.weight"].float())
 
 
-def test_another_network_than_named_is_refused_with_what_to_pass() -> None:
-    with pytest.raises(ValueError) as error:
+def test_weights_of_another_network_than_named_are_refused() -> None:
+    with pytest.raises(UserError) as error:
         load_pose_network(read_state_dict(SHIPPED), "w.safetensors", "fastpose_r50")
     text = str(error.value)
-    assert "w.safetensors is fastpose_lite0 with 17 joints, not pose.name fastpose_r50" in text
+    assert "w.safetensors is fastpose_lite0 with 17 joints, not --pose.name fastpose_r50" in text
     assert "missing (preact.conv1.weight" in text
-    assert "pass weights of fastpose_r50, or pose.name fastpose_lite0" in text
+    assert "use weights of fastpose_r50, or set --pose.name fastpose_lite0" in text
 
 
 def test_a_checkpoint_that_nearly_fits_is_explained() -> None:
     state = read_state_dict(SHIPPED)
     state["extra"] = torch.zeros(1)
     del state["duc1.bn.bias"]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         load_pose_network(state, "w.pth")
     text = str(error.value)
-    assert "w.pth views like fastpose_lite0 with 17 joints but does not fit it" in text
+    assert "w.pth resembles fastpose_lite0 with 17 joints but does not fit" in text
     assert "1 missing (duc1.bn.bias); 1 unknown (extra)" in text
 
 
-def test_what_is_no_pose_network_is_said_to_be_none() -> None:
-    with pytest.raises(ValueError, match="its 1 keys view like no pose network; known: fastpose_r50"):
+def test_a_file_that_is_not_a_pose_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="its 1 keys do not resemble any pose network; known: fastpose_r50"):
         load_pose_network({"x": torch.zeros(3)}, "w.pth")
 
 
-def test_names_that_fit_as_well_are_taken() -> None:
+def test_another_name_that_fits_too_is_accepted() -> None:
     with torch.device("meta"):
         state = build_pose_model("fastpose_classic", 33).state_dict()
     architecture = recognise(state)
@@ -125,25 +126,25 @@ def test_names_that_fit_as_well_are_taken() -> None:
     assert load_pose_network(zeros, "w.pth", "fastpose_r101")[1] == Architecture("fastpose_r101", 33)
 
 
-def test_a_network_that_cannot_have_so_many_joints_is_refused_in_words() -> None:
+def test_a_network_that_cannot_have_this_number_of_joints_is_refused() -> None:
     with torch.device("meta"):
         state = build_pose_model("fastpose_mobile_small", 136).state_dict()
     state = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in state.items()}
-    with pytest.raises(ValueError, match=r"not pose\.name fastpose_classic: fastpose_classic has 33 outputs"):
+    with pytest.raises(ValueError, match=r"not --pose\.name fastpose_classic: fastpose_classic has 33 outputs"):
         load_pose_network(state, "w.pth", "fastpose_classic")
 
 
-def test_what_data_parallel_puts_before_names_is_taken_off() -> None:
+def test_the_prefix_of_data_parallel_is_removed() -> None:
     state = {f"module.{key}": tensor for key, tensor in read_state_dict(SHIPPED).items()}
     assert load_pose_network(state, "w.pth")[1].name == "fastpose_lite0"
 
 
-def test_weights_that_are_no_numbers_are_refused() -> None:
+def test_weights_that_are_not_finite_or_not_floats_are_refused() -> None:
     state = read_state_dict(SHIPPED)
     state["duc1.bn.bias"] = torch.full_like(state["duc1.bn.bias"], torch.nan)
-    with pytest.raises(ValueError, match=r"w\.pth: duc1\.bn\.bias is not finite"):
+    with pytest.raises(ValueError, match=r"w\.pth: duc1\.bn\.bias has values that are not finite"):
         load_pose_network(state, "w.pth")
     state["duc1.bn.bias"] = state["duc1.bn.weight"].to(torch.int8)
-    with pytest.raises(ValueError, match=r"w\.pth: duc1\.bn\.bias is of whole numbers"):
+    with pytest.raises(ValueError, match=r"w\.pth: duc1\.bn\.bias is torch\.int8; expected torch\.float32"):
         load_pose_network(state, "w.pth")
     assert recognise({"conv_out.weight": torch.zeros(3)}) is None

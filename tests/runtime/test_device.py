@@ -5,7 +5,7 @@ from pipeline.pose import build_pose_model
 from pipeline.runtime.device import Compute
 
 
-def test_the_last_layer_keeps_float32_and_its_own_weights() -> None:
+def test_the_last_layer_stays_float32_with_its_exact_weights() -> None:
     network = build_pose_model("fastpose_mobile_small").eval()
     exact = network.conv_out.weight.clone()
     prepared = Compute.resolve("cpu", "bf16").prepare(network)
@@ -17,8 +17,8 @@ def test_the_last_layer_keeps_float32_and_its_own_weights() -> None:
         assert prepared(torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_a_gpu_that_is_not_there_is_said() -> None:
+def test_cuda_without_a_gpu_is_refused() -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    with pytest.raises(ValueError, match=r"compute\.device is cuda, but no GPU is visible"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match=r"^--compute\.device cuda: no GPU is visible to this process"):
         Compute.resolve("cuda")

@@ -17,7 +17,6 @@ import pytest
 from support.images import encode, gradient
 
 from pipeline import storage
-from pipeline.coco.ids import CocoIds
 from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings
@@ -255,14 +254,6 @@ def test_a_loose_file_that_changed_since_planning_is_missing(folder: str) -> Non
     changed, same = read(shards)
     assert (changed.status, same.status) == ("missing", "ok")
     assert "0.jpg has changed" in (changed.error or "")
-
-
-def test_coco_ids_match_by_name_or_by_unique_file_name() -> None:
-    ids = CocoIds([("a/x.jpg", 1), ("b/x.jpg", 2), ("y.jpg", 3)])
-    assert ids.get("a/x.jpg") == 1
-    assert ids.get("train.tar/y.jpg") == 3
-    assert ids.get("c/x.jpg") is None
-    assert ids.get("z.jpg") is None
 
 
 def test_a_list_of_web_addresses(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Descriptions of well-known Darknet networks, spelled out from their published structure, for tests."""
+"""Descriptions of well-known Darknet networks, from their published structure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def yolov4_tiny() -> str:
     return str(d.conv(256, 3).yolo("1,2,3", TINY_ANCHORS, 1.05))
 
 
-# Darknet's language: two convolutions and one person a cell of 16 pixels.
+# Three convolutions, and one box per cell of 16 pixels.
 TINY_DETECTOR = """[net]
 width=64
 height=64

@@ -1,7 +1,7 @@
-"""The pose networks computed from a state dict alone: a second formulation, to test the first one against.
+"""A second implementation of the pose networks, as plain functions of a state dict, to test the modules against.
 
-There are no modules here: the architecture is read off the keys and shapes, and every step is a plain function, in
-eval mode. Only `forward` is meant for callers.
+The architecture follows from the keys and shapes of the state dict. All steps are those of evaluation mode. Call
+`forward`.
 """
 
 from itertools import count
@@ -17,12 +17,12 @@ MOBILE_LARGE = ({2, 4, 7, 13}, 7, 16)
 MOBILE_SMALL = ({1, 2, 4, 9}, 4, 12)
 MOBILE_EPS = 1e-3
 
-# EfficientNet-Lite0: the stages whose first block halves the map, and those that the head looks at.
-LITE_STRIDED, LITE_SEEN = {1, 2, 3, 5}, (2, 4, 6)
+# EfficientNet-Lite0: the stages whose first block halves the map, and those that the head uses.
+LITE_STRIDED, LITE_USED = {1, 2, 3, 5}, (2, 4, 6)
 
 
 def forward(state: State, x: Tensor) -> Tensor:
-    """Heatmaps (B, outputs, H/4, W/4) of the network that `state` belongs to; of a bare backbone, its features."""
+    """Heatmaps (B, outputs, H/4, W/4) of the network of `state`, or the features of a backbone without a head."""
     if "stage2.0.branches.0.0.conv1.weight" in state:
         return hrnet(state, x)
     if "preact.stem.0.weight" in state:
@@ -45,7 +45,7 @@ def forward(state: State, x: Tensor) -> Tensor:
 
 
 def conv(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
-    """The convolution `name`: odd square kernel, "same" padding, groups and bias as its tensors say."""
+    """The convolution `name`: odd square kernel, "same" padding, groups and bias as in its tensors."""
     weight = state[f"{name}.weight"]
     groups = x.shape[1] // weight.shape[1]
     return F.conv2d(x, weight, state.get(f"{name}.bias"), stride=stride, padding=weight.shape[-1] // 2, groups=groups)
@@ -106,7 +106,7 @@ def bottlenecks(state: State, layer: str, x: Tensor, stride: int) -> Tensor:
 
 
 def bottleneck(state: State, block: str, x: Tensor, stride: int) -> Tensor:
-    """1x1, 3x3 with the stride, 1x1; the squeeze-excite and the downsampled shortcut where their keys are present."""
+    """1x1, 3x3 with the stride, 1x1; the squeeze-excite and the downsampled shortcut if their keys exist."""
     y = conv_bn(state, f"{block}.conv1", f"{block}.bn1", x).relu()
     if f"{block}.conv2.1.weight" in state:
         y = conv(state, f"{block}.conv2.1", F.pixel_unshuffle(y, 2))
@@ -148,11 +148,11 @@ def bilinear(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     total = x.new_zeros(batch, channels, rows[0].numel())
     for row in (rows.floor(), rows.floor() + 1):
         for column in (columns.floor(), columns.floor() + 1):
-            share = (1 - (rows - row).abs()) * (1 - (columns - column).abs())
+            weight = (1 - (rows - row).abs()) * (1 - (columns - column).abs())
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
             values = flat.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1))
-            total = total + values * (share * inside).flatten(1)[:, None]
+            total = total + values * (weight * inside).flatten(1)[:, None]
     return total.reshape(batch, channels, *rows.shape[1:])
 
 
@@ -174,7 +174,7 @@ def hrnet(state: State, x: Tensor) -> Tensor:
 
 
 def transition(state: State, name: str, branches: list[Tensor], size: int) -> list[Tensor]:
-    """`size` branches out of one fewer: a 3x3 conv where the width changes, a stride-2 one for the new branch."""
+    """One branch more, `size` in total: a 3x3 conv if the width changes, one with stride 2 for the new branch."""
     result = []
     for i in range(size):
         if i == len(branches):
@@ -202,7 +202,7 @@ def exchange(state: State, module: str, branches: list[Tensor]) -> list[Tensor]:
 
 
 def sum_to(state: State, fuse: str, inputs: list[Tensor], i: int) -> Tensor:
-    """All branches brought to the resolution of branch `i`, added, through a ReLU."""
+    """The ReLU of the sum of all branches, resized to branch `i`."""
     total = torch.zeros_like(inputs[i])
     for j, x in enumerate(inputs):
         if j > i:
@@ -235,7 +235,7 @@ def lite(state: State, x: Tensor) -> Tensor:
                 y = y.clamp(0, 6) if k < layers - 1 else y
             x = x + y if x.shape == y.shape else y
         stages.append(x)
-    fine, middle, coarse = (stages[i] for i in LITE_SEEN)
+    fine, middle, coarse = (stages[i] for i in LITE_USED)
     x = torch.cat([F.pixel_shuffle(coarse, 2), middle], dim=1)
     x = torch.cat([F.pixel_shuffle(conv_bn(state, "duc1.conv", "duc1.bn", x).relu(), 2), fine], dim=1)
     x = F.pixel_shuffle(conv_bn(state, "duc2.conv", "duc2.bn", x).relu(), 2)
@@ -257,7 +257,7 @@ def mobilenet(state: State, x: Tensor) -> Tensor:
 
 
 def inverted_residual(state: State, block: str, x: Tensor, stride: int, hardswish: bool) -> Tensor:
-    """Expansion if any, depthwise conv with the stride, squeeze-excite if any, projection; a shortcut if it fits."""
+    """Expansion if any, depthwise conv with the stride, squeeze-excite if any, projection; a shortcut if shapes match."""
     y = x
     length = 1 + max(int(key[len(block) + 1 :].split(".")[0]) for key in state if key.startswith(f"{block}."))
     for i in range(length):

@@ -1,4 +1,4 @@
-"""A small annotated collection, and training runs on it."""
+"""A small annotated collection, and training runs on it, in this process."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def arguments(tmp_path: Path, **flags: object) -> list[str]:
 
 
 def run(tmp_path: Path, code: int = 0, **flags: object) -> str:
-    """The job in this process; what it printed."""
+    """Run the train job; returns what it printed."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         assert main(arguments(tmp_path, **flags)) == code, text.getvalue()

@@ -108,5 +108,5 @@ def test_paths_of_trials_are_absolute(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (trial,) = trials_of(sweep(trials=[{"pose.weights": "b.pth"}]))
     assert trial.settings.pose.weights == str(tmp_path / "b.pth")
-    with pytest.raises(SettingsError, match="a yolox detector needs its file"):
+    with pytest.raises(SettingsError, match=r"--detector\.name yolox needs --detector\.weights"):
         trials_of(sweep(base={}, trials=[{"detector.name": "yolox"}]))

@@ -10,7 +10,7 @@ from pipeline.training.depthwise import with_fast_gradients
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "dilation"), [(16, 3, 2, 1), (24, 5, 2, 1), (72, 3, 1, 1), (32, 5, 1, 2)]
 )
-def test_gradients_are_those_of_the_plain_convolution(channels: int, kernel: int, stride: int, dilation: int) -> None:
+def test_gradients_equal_those_of_the_plain_convolution(channels: int, kernel: int, stride: int, dilation: int) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, dilation, groups=channels)
     plain = nn.Sequential(conv, nn.Conv2d(channels, 4, 1)).double()
@@ -24,11 +24,11 @@ def test_gradients_are_those_of_the_plain_convolution(channels: int, kernel: int
         x.requires_grad_()
         network(x).square().sum().backward()
         gradients.append([x.grad, *(p.grad for p in network.parameters())])
-    for expected, found in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, expected)
+    for expected, actual in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
-def test_it_learns_in_bf16_and_leaves_other_convolutions_alone() -> None:
+def test_bf16_works_and_other_convolutions_are_unchanged() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 8, 3, groups=8,
         padding=1, padding_mode="reflect"), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 6, 3, groups=6),

@@ -7,7 +7,9 @@ import pytest
 import torch
 from support.paths import PROJECT
 
+from pipeline.errors import UserError
 from pipeline.pose import build_pose_model
+from pipeline.pose.networks import pose_spec
 from pipeline.skeletons import SKELETONS
 from pipeline.training.loop import Trainer, TrainingDiverged
 from pipeline.training.options import NO_POSE_AUGMENTATION, Optimisation, PoseAugmentation
@@ -20,7 +22,7 @@ OPTIONS = Optimisation(batch=4, epochs=2, bf16=False, warm_up=0.5)
 
 
 def toy_people(count: int = 12) -> PeopleSet:
-    """Pictures of coloured dots, a colour for each joint."""
+    """Images of coloured dots, one colour per joint."""
     r = np.random.default_rng(0)
     colours = r.integers(60, 256, (16, 3))
     images = []
@@ -42,55 +44,62 @@ def trainer(
 ) -> Trainer:
     torch.manual_seed(0)
     network = build_pose_model("hourglass", 16, stacks=2, depth=2, width=32)
-    task = PoseTask(people or toy_people(), SKELETON, augmentation, PoseLoss((64, 64)))
+    outputs = pose_spec("hourglass").training_outputs
+    task = PoseTask(people or toy_people(), SKELETON, augmentation, PoseLoss((64, 64)), outputs)
     return Trainer(network, task, options, torch.device("cpu"), **more)
 
 
-def test_training_learns() -> None:
+def test_training_reduces_the_loss() -> None:
     options = dataclasses.replace(OPTIONS, epochs=30, batch=12, learning_rate=3e-3)
-    learning = trainer(options, augmentation=NO_POSE_AUGMENTATION)
-    losses = [step.loss for _ in range(30) for step in learning.train_epoch()]
+    training = trainer(options, augmentation=NO_POSE_AUGMENTATION)
+    losses = [step.loss for _ in range(30) for step in training.train_epoch()]
     assert len(losses) == 30
     assert losses[-1] < losses[0] / 2
 
 
-def test_going_on_gives_the_losses_of_a_run_that_never_stopped() -> None:
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one() -> None:
     whole = trainer()
     losses = [step.loss for _ in range(2) for step in whole.train_epoch()]
     stopped = trainer()
     steps = stopped.train_epoch()
-    seen = [next(steps).loss, next(steps).loss]  # in mid-epoch: it has three steps
+    losses_resumed = [next(steps).loss, next(steps).loss]  # in mid-epoch, which has three steps
     state = stopped.state()
     steps.close()
-    again = trainer()
-    again.load_state(state)
-    assert again.step == 2
-    seen += [step.loss for step in again.train_epoch()]
-    seen += [step.loss for step in again.train_epoch()]
-    assert seen == losses
+    resumed = trainer()
+    resumed.load_state(state)
+    assert resumed.step == 2
+    losses_resumed += [step.loss for step in resumed.train_epoch()]
+    losses_resumed += [step.loss for step in resumed.train_epoch()]
+    assert losses_resumed == losses
     for key, tensor in whole.averaged.items():
-        assert torch.equal(tensor, again.averaged[key])
+        assert torch.equal(tensor, resumed.averaged[key])
 
 
 @pytest.mark.parametrize("capabilities", [{"avx512_bf16": True}, {"avx2": True}])
-def test_bf16_where_it_is_asked_for_and_the_machine_has_it(capabilities, monkeypatch) -> None:
+def test_bf16_is_used_if_it_is_enabled_and_the_machine_has_it(capabilities, monkeypatch) -> None:
+    """In training and for the precise statistics of BatchNorm."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    asked: list[bool] = []
-    learn = PoseTask.loss
+    used: list[bool] = []
+    loss = PoseTask.loss
     monkeypatch.setattr(
-        PoseTask, "loss", lambda task, net, views, bf16: asked.append(bf16) or learn(task, net, views, bf16)
+        PoseTask, "loss", lambda task, net, views, bf16: used.append(bf16) or loss(task, net, views, bf16)
     )
-    for wanted in (True, False):
-        next(trainer(dataclasses.replace(OPTIONS, bf16=wanted)).train_epoch())
-    assert asked == [capabilities.get("avx512_bf16", False), False]
+    for enabled in (True, False):
+        training = trainer(dataclasses.replace(OPTIONS, batch=12, bf16=enabled))
+        next(training.train_epoch())
+        training.with_precise_batchnorm()
+    has_bf16 = capabilities.get("avx512_bf16", False)
+    assert used == [has_bf16, has_bf16, False, False]
 
 
-def test_a_loss_that_is_no_number_stops_before_it_changes_anything() -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
     broken = trainer()
     with torch.no_grad():
         broken.network.heatmaps[0].bias.fill_(torch.inf)
     before = {key: tensor.clone() for key, tensor in broken.network.state_dict().items() if "num_batches" not in key}
-    with pytest.raises(TrainingDiverged, match=r"step 1: the loss is (inf|nan).*learning_rate \(now 0\.001\)"):
+    with pytest.raises(
+        TrainingDiverged, match=r"step 1: the loss is (inf|nan).*--optimisation\.learning_rate \(now 0\.001\)"
+    ):
         list(broken.train_epoch())
     assert broken.step == 0
     parameters = {key for key, _ in broken.network.named_parameters()}
@@ -98,7 +107,7 @@ def test_a_loss_that_is_no_number_stops_before_it_changes_anything() -> None:
         assert torch.equal(broken.network.state_dict()[key], before[key])
 
 
-def test_schedules() -> None:
+def test_learning_rate_schedules() -> None:
     cosine = trainer(dataclasses.replace(OPTIONS, epochs=10, warm_up=1.0))
     rates = [cosine.learning_rate(step) for step in range(30)]
     assert rates[0] < rates[1] < rates[2] < 1e-3
@@ -110,39 +119,39 @@ def test_schedules() -> None:
     assert at == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
-def test_processes_share_a_batch_evenly() -> None:
-    with pytest.raises(ValueError, match="batch is 4, which 3 processes cannot share evenly"):
+def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--optimisation\.batch 4 cannot be shared evenly by 3 processes"):
         trainer(world=3)
 
 
-def test_weights_say_how_often_people_are_drawn() -> None:
-    drawing = trainer(people=toy_people(60))
+def test_people_are_drawn_in_proportion_to_their_weights() -> None:
+    training = trainer(people=toy_people(60))
     counts = np.zeros(60)
     for step in range(15 * 40):
-        for row in drawing._rows(step)[1]:
+        for row in training._rows(step)[1]:
             counts[row] += 1
     by_weight = [counts[np.arange(60) % 3 == rest].mean() for rest in range(3)]  # weights 1, 2, 3
     np.testing.assert_allclose(np.array(by_weight) / by_weight[0], [1, 2, 3], rtol=0.12)
 
 
-def test_the_average_follows_the_weights() -> None:
-    averaging = trainer(dataclasses.replace(OPTIONS, ema=0.5))
+def test_the_moving_average_of_the_weights() -> None:
+    training = trainer(dataclasses.replace(OPTIONS, ema=0.5))
     name = "heatmaps.0.weight"
-    start = averaging.averaged[name].clone()
-    next(averaging.train_epoch())
-    moved = averaging.network.state_dict()[name]
-    decay = 1 / 10  # of the first step, whatever is asked for later
-    torch.testing.assert_close(averaging.averaged[name], decay * start + (1 - decay) * moved)
+    start = training.averaged[name].clone()
+    next(training.train_epoch())
+    moved = training.network.state_dict()[name]
+    decay = 1 / 10  # of the first step, lower than `ema`
+    torch.testing.assert_close(training.averaged[name], decay * start + (1 - decay) * moved)
 
 
-def test_kept_weights_have_statistics_of_their_own() -> None:
-    """After few steps BatchNorm's running statistics are far from the weights'; those that are kept are not."""
-    learning = trainer(dataclasses.replace(OPTIONS, batch=12), augmentation=NO_POSE_AUGMENTATION)
-    list(learning.train_epoch())
-    settled = learning.with_precise_batchnorm()
-    network, views = learning.network, next(learning._batches(range(1)))
+def test_precise_batchnorm_statistics_fit_the_weights() -> None:
+    """After few steps the running statistics of BatchNorm do not fit the weights; the precise ones do."""
+    training = trainer(dataclasses.replace(OPTIONS, batch=12), augmentation=NO_POSE_AUGMENTATION)
+    list(training.train_epoch())
+    precise = training.with_precise_batchnorm()
+    network, views = training.network, next(training._batches(range(1)))
     differences = []
-    for weights in (learning.averaged, settled):
+    for weights in (training.averaged, precise):
         network.load_state_dict(weights)
         outputs = []
         for mode in (True, False):
@@ -152,10 +161,10 @@ def test_kept_weights_have_statistics_of_their_own() -> None:
         differences.append((outputs[0] - outputs[1]).abs().mean().item())
     assert differences[1] < differences[0] / 5
     parameters = {name for name, _ in network.named_parameters()}
-    assert all(torch.equal(settled[name], learning.averaged[name]) for name in parameters)
+    assert all(torch.equal(precise[name], training.averaged[name]) for name in parameters)
 
 
-def test_the_loop_needs_torch_numpy_and_opencv_alone() -> None:
+def test_the_loop_needs_only_torch_numpy_and_opencv() -> None:
     code = (
         "import sys\n"
         "for name in ('ray', 'pydantic', 'fsspec', 's3fs', 'pyarrow', 'safetensors', 'yaml', 'simplejpeg',\n"

@@ -7,9 +7,9 @@ PEOPLE = (AnnotatedSet(annotations="train.json", images="images"),)
 
 
 @pytest.mark.parametrize("batch", [2, 4])
-def test_workers_share_each_batch_evenly(batch: int) -> None:
+def test_a_batch_must_be_a_multiple_of_the_workers(batch: int) -> None:
     settings = TrainSettings(sets=PEOPLE, workers=3, optimisation=Optimisation(batch=batch))
     assert settings.problem() == (
-        f"workers is 3, which cannot share optimisation.batch {batch} evenly; choose a multiple"
+        f"--optimisation.batch {batch} cannot be shared evenly by --workers 3; use a multiple"
     )
     assert TrainSettings(sets=PEOPLE, workers=2, optimisation=Optimisation(batch=batch)).problem() is None

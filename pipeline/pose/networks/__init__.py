@@ -1,4 +1,4 @@
-"""Pose networks by name. Parameter names are those of the published checkpoints, which load unchanged."""
+"""Pose networks by name. Their parameters have the names of the published checkpoints, which load unchanged."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ POSE_NETWORKS: dict[str, PoseSpec] = {
 def build_pose_model(name: str, num_joints: int = 17, **options: Any) -> nn.Module:
     """A pose network with random weights: (B, 3, H, W) mean-subtracted RGB to (B, num_joints, H/4, W/4) heatmaps.
 
-    `fpn_offset_r50` outputs offsets after the heatmaps, 3 x num_joints channels in all. `fastpose_classic` and
-    `fastpose_duc_dense` always have 33 and 49 outputs, of which the first `num_joints` are returned.
+    `fpn_offset_r50` also returns offsets, 3 x num_joints channels in total. `fastpose_classic` and `fastpose_duc_dense`
+    have 33 and 49 outputs, of which the first `num_joints` are returned.
 
     Args:
         name: a key of `POSE_NETWORKS`.

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0's features: Tan and Le, EfficientNet, ICML 2019, made plain for small devices by Liu, 2020.
+"""The features of EfficientNet-Lite0: Tan and Le, EfficientNet, ICML 2019, simplified for mobile devices by Liu, 2020.
 
-No squeeze-excite and ReLU6 throughout. Names are this project's own.
+All activations are ReLU6, and there is no squeeze-and-excitation. Parameter names are those of this project.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _EPS = 1e-3
 
 
 class _Stage(NamedTuple):
-    """`blocks` inverted residuals: `expand` times wider inside, the first of `stride`."""
+    """`blocks` inverted residuals with an expansion of `expand`; the first has the stride."""
 
     expand: int
     channels: int
@@ -34,20 +34,20 @@ _STAGES = (
     _Stage(6, 192, 4, 2, 5),
     _Stage(6, 320, 1, 1, 3),
 )
-_SEEN = (2, 4, 6)  # the last stages at 1/8, 1/16 and 1/32
+_RETURNED_STAGES = (2, 4, 6)  # the last ones at 1/8, 1/16 and 1/32
 
 _layer = partial(Conv2dNormActivation, norm_layer=partial(nn.BatchNorm2d, eps=_EPS), activation_layer=nn.ReLU6)
 
 
 class _Block(nn.Module):
-    """Widen, look around channel by channel, narrow; added to what came in where the shapes are the same."""
+    """Inverted residual: expansion, depthwise convolution, projection; with a shortcut if the shapes match."""
 
     def __init__(self, in_channels: int, stage: _Stage, stride: int) -> None:
         super().__init__()
-        inside = in_channels * stage.expand
-        layers = [] if stage.expand == 1 else [_layer(in_channels, inside, 1)]
-        layers.append(_layer(inside, inside, stage.kernel, stride, groups=inside))
-        layers.append(_layer(inside, stage.channels, 1, activation_layer=None))
+        width = in_channels * stage.expand
+        layers = [] if stage.expand == 1 else [_layer(in_channels, width, 1)]
+        layers.append(_layer(width, width, stage.kernel, stride, groups=width))
+        layers.append(_layer(width, stage.channels, 1, activation_layer=None))
         self.block = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == stage.channels
 
@@ -58,7 +58,7 @@ class _Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """(B, 3, H, W) to features (B, 40, H/8, W/8), (B, 112, H/16, W/16) and (B, 320, H/32, W/32)."""
 
-    channels = tuple(_STAGES[i].channels for i in _SEEN)
+    channels = tuple(_STAGES[i].channels for i in _RETURNED_STAGES)
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,9 +74,9 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.stem(x)
-        seen = []
+        features = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            if i in _SEEN:
-                seen.append(x)
-        return seen[0], seen[1], seen[2]
+            if i in _RETURNED_STAGES:
+                features.append(x)
+        return features[0], features[1], features[2]

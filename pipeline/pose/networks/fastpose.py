@@ -1,4 +1,4 @@
-"""FastPose: a backbone, pixel shuffles with dense upsampling convolutions, and a 3x3 to the heatmaps.
+"""FastPose: a backbone, dense upsampling convolutions with pixel shuffles, and a 3x3 convolution to heatmaps.
 
 Fang et al., AlphaPose: Whole-Body Regional Multi-Person Pose Estimation and Tracking in Real-Time, TPAMI 2022; the
 upsampling is Wang et al., Understanding Convolution for Semantic Segmentation, WACV 2018.
@@ -38,7 +38,7 @@ class DUC(nn.Module):
 
 
 class _FastPoseHead(nn.Module):
-    """Backbone features at 1/32 to heatmaps at 1/4: the part that all of the family share."""
+    """Backbone features at 1/32 to heatmaps at 1/4: the part that the variants share."""
 
     def __init__(self, preact: nn.Module, channels: int, num_joints: int, conv_dim: int) -> None:
         super().__init__()
@@ -101,7 +101,8 @@ class FastPoseMobile(_FastPoseHead):
 class FastPoseLite(nn.Module):
     """FastPose on EfficientNet-Lite0, with skip connections from the finer features; same shapes.
 
-    The project's own variant: with skip connections a small network need not carry positions through the coarsest map.
+    A variant of this project. With skip connections, a small network does not have to encode positions in the coarsest
+    map.
     """
 
     def __init__(self, num_joints: int = 17, conv_dim: int = 128) -> None:
@@ -147,7 +148,7 @@ class FastPoseDUC(nn.Module):
 
 
 class DenseFastPoseDUC(nn.Module):
-    """Two upsampling branches on one deformable backbone: 17 body joints, then 32 points on the body's surface.
+    """Two upsampling branches on one deformable backbone: 17 body joints, then 32 points on the body surface.
 
     The first `num_joints` of the 49 outputs are returned.
     """
@@ -177,17 +178,14 @@ def _at_most(num_joints: int, outputs: int, name: str) -> int:
 
 SPECS = {
     "fastpose_r50": PoseSpec(partial(FastPose, num_layers=50)),
-    # With 33 outputs it is the classic network.
-    "fastpose_r101": PoseSpec(partial(FastPose, num_layers=101), skeleton_joints={_CLASSIC_OUTPUTS: _BODY_OUTPUTS}),
+    "fastpose_r101": PoseSpec(partial(FastPose, num_layers=101)),
     "fastpose_r152": PoseSpec(partial(FastPose, num_layers=152)),
     "fastpose_r50_dcn": PoseSpec(partial(DeformableFastPose, num_layers=50)),
     "fastpose_duc_r50": PoseSpec(partial(FastPoseDUC, num_layers=50, unshuffle=True)),
     "fastpose_duc_r152": PoseSpec(partial(FastPoseDUC, num_layers=152)),
-    "fastpose_duc_dense": PoseSpec(DenseFastPoseDUC, skeleton_joints={_BODY_OUTPUTS + _DENSE_OUTPUTS: _BODY_OUTPUTS}),
+    "fastpose_duc_dense": PoseSpec(DenseFastPoseDUC, num_outputs=_BODY_OUTPUTS + _DENSE_OUTPUTS),
     "fastpose_mobile_small": PoseSpec(partial(FastPoseMobile, size="small")),
     "fastpose_mobile_large": PoseSpec(partial(FastPoseMobile, size="large")),
     "fastpose_lite0": PoseSpec(FastPoseLite),
-    "fastpose_classic": PoseSpec(
-        ClassicFastPose, input_size=(320, 256), skeleton_joints={_CLASSIC_OUTPUTS: _BODY_OUTPUTS}
-    ),
+    "fastpose_classic": PoseSpec(ClassicFastPose, input_size=(320, 256), num_outputs=_CLASSIC_OUTPUTS),
 }

@@ -1,4 +1,4 @@
-"""A ResNet with a feature pyramid that tells, beside each heatmap, how far its cells lie from the joint.
+"""A ResNet with a feature pyramid that predicts a heatmap and an offset map for each joint.
 
 Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017; offsets beside heatmaps as in Papandreou et al.,
 Towards Accurate Multi-person Pose Estimation in the Wild, CVPR 2017.

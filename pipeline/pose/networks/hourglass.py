@@ -1,4 +1,4 @@
-"""Stacked hourglass: down to the lowest resolution and up again, several times, with heatmaps after each.
+"""Stacked hourglass: encoder-decoders one after another, each with heatmaps as output.
 
 Newell et al., Stacked Hourglass Networks for Human Pose Estimation, ECCV 2016.
 """
@@ -35,7 +35,7 @@ class Residual(nn.Module):
 
 
 class _Down(nn.Module):
-    """One level of an hourglass around the next lower one; shape stays."""
+    """One level of an hourglass around the next lower one; the shape does not change."""
 
     def __init__(self, depth: int, width: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Hourglass(nn.Module):
         self.from_heatmaps = nn.ModuleList(nn.Conv2d(num_joints, width, 1) for _ in range(stacks - 1))
 
     def intermediate(self, x: Tensor) -> list[Tensor]:
-        """Heatmaps of every hourglass, first to last: each is trained."""
+        """Heatmaps of all hourglasses, first to last; all of them are trained."""
         x = self.stem(x)
         outputs = []
         for i, (hourglass, features, heatmap) in enumerate(

@@ -1,4 +1,4 @@
-"""HRNet: branches of four resolutions side by side, exchanging what they know.
+"""HRNet: parallel branches of four resolutions that exchange features.
 
 Sun et al., Deep High-Resolution Representation Learning for Human Pose Estimation, CVPR 2019.
 """
@@ -15,7 +15,7 @@ from pipeline.pose.networks.spec import PoseSpec
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; shape stays."""
+    """Two 3x3 convolutions and a shortcut; the shape does not change."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ def _conv(in_channels: int, channels: int, size: int = 3, stride: int = 1, relu:
 
 
 class _Exchange(nn.Module):
-    """Four blocks on each branch, then each of the first `num_outputs` branches becomes the sum of all at its size."""
+    """Four blocks per branch; then each of the first `num_outputs` branches is the sum of all, resized to it."""
 
     def __init__(self, widths: Sequence[int], num_outputs: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class HRNet(nn.Module):
 
     @staticmethod
     def _transition(widths: Sequence[int]) -> nn.ModuleList:
-        """The branches stay as they are; one of half the resolution comes from the lowest."""
+        """The branches unchanged, and a new one of half the lowest resolution."""
         stay = [nn.Identity() for _ in widths[:-1]]
         return nn.ModuleList([*stay, nn.Sequential(_conv(widths[-2], widths[-1], stride=2))])
 

@@ -22,12 +22,12 @@ _PARALLEL = "module."  # the prefix that DataParallel adds to every name
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network to build.
+    """A network by name, number of joints and options; `build` makes it.
 
     Attributes:
         name: a key of `POSE_NETWORKS`.
         num_joints: number of heatmaps.
-        options: of its class.
+        options: options of the network's class.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Architecture:
         return build_pose_model(self.name, self.num_joints, **self.options)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its parameters and buffers, on the meta device: without memory."""
+        """Its parameters and buffers by name, on the meta device, which allocates no memory."""
         with torch.device("meta"):
             return self.build().state_dict()
 
@@ -51,22 +51,22 @@ class Architecture:
 
 
 def recognise(state: Mapping[str, Tensor]) -> Architecture | None:
-    """The network whose parameters have exactly these names and shapes; None if there is none."""
+    """The network with exactly these names and shapes of parameters, or None."""
     shapes = _shapes(state)
     return next((candidate for candidate in _candidates(shapes) if candidate.shapes() == shapes), None)
 
 
 def nearest(state: Mapping[str, Tensor]) -> Architecture | None:
-    """The network that shares the most parameters; None if none shares half of the names."""
+    """The network that shares the largest number of names, or None if the differences outnumber them."""
     shapes = _shapes(state)
     candidates = list(_candidates(shapes)) or [Architecture(name) for name in POSE_NETWORKS]
 
-    def likeness(candidate: Architecture) -> tuple[int, int]:
+    def similarity(candidate: Architecture) -> tuple[int, int]:
         own = candidate.shapes()
         return len(own.keys() & shapes.keys()) - len(own.keys() ^ shapes.keys()), len(own.items() & shapes.items())
 
-    best = max(candidates, key=likeness)
-    return best if likeness(best)[0] > 0 else None
+    best = max(candidates, key=similarity)
+    return best if similarity(best)[0] > 0 else None
 
 
 def load_pose_network(
@@ -80,46 +80,47 @@ def load_pose_network(
         name: the expected network; by default any.
 
     Raises:
-        UserError: it is another network, or an unknown one; the message names the nearest network, the keys that differ
-            and what to pass instead.
+        UserError: it is another network, or an unknown one; the message has the nearest network and the keys that
+            differ.
     """
     if state and all(key.startswith(_PARALLEL) for key in state):
         state = {key.removeprefix(_PARALLEL): tensor for key, tensor in state.items()}
     shapes = _shapes(state)
     architecture = recognise(state)
     if architecture is None:
-        likely = nearest(state)
-        if likely is None:
+        similar = nearest(state)
+        if similar is None:
             raise UserError(
                 f"{source}: its {len(state)} keys do not resemble any pose network; known: {', '.join(POSE_NETWORKS)}"
             )
         raise UserError(
-            f"{source} resembles {likely} but does not fit: {differences(likely.shapes(), shapes)}; pass a checkpoint "
-            "of one of the networks that `python -m pipeline.weights list` prints"
+            f"{source} resembles {similar} but does not fit: {differences(similar.shapes(), shapes)}; use a checkpoint "
+            "of one of the networks that `python -m pipeline.weights list` shows"
         )
     if name is not None and name != architecture.name:
         architecture = _as_named(architecture, shapes, source, name)
-    broken = [k for k, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-    whole = [k for k, t in architecture.tensors().items() if t.is_floating_point() != state[k].is_floating_point()]
-    if broken or whole:
-        raise UserError(f"{source}: {(broken or whole)[0]} {'is not finite' if broken else 'has whole numbers'}")
+    for key, own in architecture.tensors().items():
+        if own.is_floating_point() != state[key].is_floating_point():
+            raise UserError(f"{source}: {key} is {state[key].dtype}; expected {own.dtype}")
+        if not torch.isfinite(state[key]).all():
+            raise UserError(f"{source}: {key} has values that are not finite")
     network = architecture.build()
     network.load_state_dict(dict(state))
     return network, architecture
 
 
 def _as_named(architecture: Architecture, shapes: Shapes, source: str, name: str) -> Architecture:
-    """The network of that name, if a checkpoint fits it as well as the recognised one."""
+    """The network called `name`, if the checkpoint fits it as well as the recognised one."""
     pose_spec(name)
     try:
         named = Architecture(name, architecture.num_joints)
         problems = differences(named.shapes(), shapes)
-    except ValueError as error:  # it cannot have so many joints
+    except UserError as error:  # it cannot have that number of joints
         problems = str(error)
     if problems:
         raise UserError(
-            f"{source} is {architecture}, not --pose.name {name}: {problems}; pass weights of {name}, or --pose.name "
-            f"{architecture.name}"
+            f"{source} is {architecture}, not --pose.name {name}: {problems}; use weights of {name}, or set "
+            f"--pose.name {architecture.name}"
         )
     return named
 
@@ -129,19 +130,19 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _candidates(shapes: Shapes) -> Iterator[Architecture]:
-    """Networks with the same output layer, most specific first."""
+    """Networks with the same output layer; those that fit in fewer cases come first."""
     shapes = {key: shape for key, shape in shapes.items() if len(shape) == 4 or not key.endswith(_OUTPUT_LAYERS)}
     if "conv_out.weight" in shapes:
         joints, conv_dim = shapes["conv_out.weight"][:2]
         options = {} if conv_dim == 128 else {"conv_dim": conv_dim}
-        moves = {shape[0] for key, shape in shapes.items() if key.endswith("conv2_offset.bias")}
+        offsets = {shape[0] for key, shape in shapes.items() if key.endswith("conv2_offset.bias")}
         if "conv_out_dense.weight" in shapes:
             yield Architecture("fastpose_duc_dense", joints + shapes["conv_out_dense.weight"][0])
-        if joints in POSE_NETWORKS["fastpose_classic"].skeleton_joints:
+        if joints == POSE_NETWORKS["fastpose_classic"].num_outputs:
             yield Architecture("fastpose_classic", joints)
         for name in ("fastpose_r50", "fastpose_r101", "fastpose_r152"):
             yield Architecture(name, joints, options)
-        modulated = {"modulated": True} if moves == {_MODULATED_OFFSETS} else {}
+        modulated = {"modulated": True} if offsets == {_MODULATED_OFFSETS} else {}
         yield Architecture("fastpose_r50_dcn", joints, {**options, **modulated})
         for name in ("fastpose_mobile_small", "fastpose_mobile_large", "fastpose_lite0"):
             yield Architecture(name, joints, options)

@@ -1,4 +1,4 @@
-"""ResNet in the forms that the pose networks stand on.
+"""ResNet in the variants that are backbones of the pose networks.
 
 He et al., Deep Residual Learning, CVPR 2016 (v1.5: the stride is on the 3x3); Hu et al., Squeeze-and-Excitation
 Networks, CVPR 2018; Dai et al., Deformable Convolutional Networks, ICCV 2017; Zhu et al., Deformable ConvNets v2, 2019.
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-torch.fx.wrap("deform_conv2d")  # one node of a traced network: its own checks cannot be traced
+torch.fx.wrap("deform_conv2d")  # one node when traced: its argument checks cannot be traced
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _TAPS = 9
@@ -30,10 +30,10 @@ class SqueezeExcite(nn.Module):
 
 
 class DeformableConv(nn.Module):
-    """A 3x3 convolution whose nine taps are moved: (B, C, H, W) and offsets to (B, width, H/stride, W/stride).
+    """A deformable 3x3 convolution: (B, C, H, W) and offsets to (B, width, H/stride, W/stride).
 
-    Offsets are (dy, dx) per tap, 18 channels; nine more are, through a sigmoid, factors on the taps. Sampling runs in
-    float32 whatever the network runs in: torchvision's kernels know no bfloat16.
+    Offsets have 18 channels: (dy, dx) per tap. If modulated, 9 more are the logits of a factor per tap. Sampling always
+    runs in float32: the kernels of torchvision do not support bfloat16.
     """
 
     def __init__(self, width: int, stride: int) -> None:
@@ -51,7 +51,7 @@ class DeformableConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1 to 4 x `width` channels; the first of a stage has a shortcut of its own."""
+    """1x1, 3x3 (with the stride), 1x1 to 4 x `width` channels; the first of a stage has a convolution as shortcut."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Bottleneck(nn.Module):
             moves = (3 if modulated else 2) * _TAPS
             self.conv2_offset = nn.Conv2d(width, moves, 3, stride, padding=1)
             for parameter in self.conv2_offset.parameters():
-                nn.init.zeros_(parameter)  # training starts from an ordinary convolution
+                nn.init.zeros_(parameter)  # training starts as an ordinary convolution
             self.conv2 = DeformableConv(width, stride)
         elif unshuffle and stride == 2:
             self.conv2 = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * width, width, 3, padding=1, bias=False))
@@ -108,9 +108,9 @@ class ResNet(nn.Module):
     Args:
         num_layers: 50, 101 or 152.
         attention: squeeze-and-excitation in the first block of each stage, after its last BatchNorm.
-        unshuffle: halve maps by PixelUnshuffle instead of by a strided 3x3.
-        deformable: deformable 3x3 in every block of stages 2 to 4.
-        modulated: with factors on the taps as well.
+        unshuffle: downsample by PixelUnshuffle instead of a 3x3 with stride 2.
+        deformable: deformable 3x3 in all blocks of stages 2 to 4.
+        modulated: deformable convolutions have factors on their taps (DCNv2).
     """
 
     def __init__(

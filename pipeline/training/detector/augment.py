@@ -104,8 +104,8 @@ def _visible(people: BoxLabels, area: tuple[int, int, int, int]) -> BoxLabels:
         return (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
 
     share = areas(boxes) / np.maximum(areas(people.boxes), 1e-9)
-    kept = share >= _MIN_VISIBLE
-    cut = boxes[~kept & (share > 0)]
+    visible = share >= _MIN_VISIBLE
+    cut = boxes[~visible & (share > 0)]
     return BoxLabels(
-        boxes[kept].astype(np.float32), np.concatenate([ignored[areas(ignored) > 0], cut]).astype(np.float32)
+        boxes[visible].astype(np.float32), np.concatenate([ignored[areas(ignored) > 0], cut]).astype(np.float32)
     )

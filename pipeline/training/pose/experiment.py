@@ -76,9 +76,8 @@ class PoseExperiment:
             _read_validation(settings.validation, SKELETONS[s.skeleton])
         people = read_people(settings)
         loss = PoseLoss(s.input_size, s.decode, s.norm, s.teacher_share, s.foreground)
-        task = PoseTask(
-            people, SKELETONS[s.skeleton], s.augmentation, loss, teachers, pose_spec(architecture.name).training_outputs
-        )
+        outputs = pose_spec(architecture.name).training_outputs
+        task = PoseTask(people, SKELETONS[s.skeleton], s.augmentation, loss, outputs, teachers)
         return cls(network, architecture, task, settings)
 
     def __str__(self) -> str:

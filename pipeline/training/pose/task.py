@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.pose.crop import subtract_mean
-from pipeline.pose.networks.spec import last_output
 from pipeline.skeletons import Skeleton
 from pipeline.training.options import PoseAugmentation
 from pipeline.training.pose.augment import augment_crop
@@ -32,14 +31,14 @@ class PoseTask:
         skeleton: Skeleton,
         augmentation: PoseAugmentation,
         loss: PoseLoss,
+        training_outputs: Callable[[nn.Module, Tensor], Sequence[Tensor]],
         teachers: Sequence[Callable[[Tensor], Tensor]] = (),
-        training_outputs: Callable[[nn.Module, Tensor], Sequence[Tensor]] = last_output,
     ) -> None:
         """
         Args:
             loss: crops have its input size.
+            training_outputs: the outputs of the network that the loss is summed over; that of its `PoseSpec`.
             teachers: inputs (B, 3, H, W) to heatmaps (B, K, H/4, W/4); their mean is a target beside the labels.
-            training_outputs: the outputs of the network that the loss is summed over, see `PoseSpec`.
         """
         self.weights = people.weights
         self._people = people

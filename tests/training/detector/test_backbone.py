@@ -1,4 +1,4 @@
-"""The backbone that trainings start from gives what it gave where it was taught."""
+"""The pretrained backbone gives the features of the original network."""
 
 import numpy as np
 import torch
@@ -49,8 +49,8 @@ classes=1
 """
 
 
-def taught() -> dict[str, Tensor]:
-    """Random weights by the names of the package, some channels all but dead."""
+def pretrained_state() -> dict[str, Tensor]:
+    """Random weights with the names of the package; some channels have hardly any variance."""
     r = np.random.default_rng(0)
     state: dict[str, Tensor] = {}
     for conv, norm, shape in (
@@ -72,8 +72,8 @@ def taught() -> dict[str, Tensor]:
     return state
 
 
-def there(pixels: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """Stem and first block as the package has them, for pixels 0..255: strides are padded at the far side."""
+def original_features(pixels: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """Stem and first block of the package, for pixels in 0..255: strided convolutions are padded right and below."""
 
     def norm(x: Tensor, name: str) -> Tensor:
         values = [state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
@@ -89,26 +89,26 @@ def there(pixels: Tensor, state: dict[str, Tensor]) -> Tensor:
 INSIDE = (..., slice(2, -2), slice(2, -2))
 
 
-def test_a_detectors_features_are_the_same_one_pixel_on() -> None:
-    state = taught()
+def test_the_features_of_a_detector_are_shifted_by_one_pixel() -> None:
+    state = pretrained_state()
     network = Darknet(CFG).eval()
     assert fill_backbone(network, state, torch.zeros(3)) == 3
     with torch.inference_mode():
         x = PIXELS[:, :, 1:65, 1:65] / 255
         for layer in network.layers[:3]:
             x = layer(x)
-    expected = there(PIXELS[:, :, :64, :64], state)
+    expected = original_features(PIXELS[:, :, :64, :64], state)
     torch.testing.assert_close(x[INSIDE], expected[INSIDE], rtol=1e-3, atol=5e-3)
 
 
-def test_a_pose_networks_features_are_the_same_one_pixel_on() -> None:
-    """Its input is centred on another colour than the package's."""
-    state = taught()
+def test_the_features_of_a_pose_network_are_shifted_by_one_pixel() -> None:
+    """Its input has another mean than the package's."""
+    state = pretrained_state()
     network = EfficientNetLite0().eval()
     network.stages = network.stages[:1]
     mean = torch.from_numpy(MEAN_RGB)
     assert fill_backbone(network, state, mean) == 3
     with torch.inference_mode():
         x = network.stages[0](network.stem(PIXELS[:, :, 1:65, 1:65] / 255 - mean[:, None, None]))
-    expected = there(PIXELS[:, :, :64, :64], state)
+    expected = original_features(PIXELS[:, :, :64, :64], state)
     torch.testing.assert_close(x[INSIDE], expected[INSIDE], rtol=1e-3, atol=5e-3)

@@ -3,7 +3,7 @@ import pytest
 from support.images import gradient
 
 from pipeline.coco.annotations import AnnotationError
-from pipeline.training.detector.data import BoxLabels, ImageSet, boxes_of, shrink_images
+from pipeline.training.detector.data import BoxLabels, ImageSet, labels_by_image, shrink_images
 
 
 def file_of(*annotations: dict, **image: object) -> dict:
@@ -15,7 +15,7 @@ def file_of(*annotations: dict, **image: object) -> dict:
 
 
 def test_people_crowds_and_empty_images() -> None:
-    found = boxes_of(
+    labels = labels_by_image(
         file_of(
             {"id": 1, "bbox": [1, 2, 10, 20]},
             {"id": 2, "bbox": [5, 5, 30, 30], "iscrowd": 1},
@@ -24,22 +24,22 @@ def test_people_crowds_and_empty_images() -> None:
         ),
         "a.json",
     )
-    assert found[1].boxes.tolist() == [[1, 2, 11, 22]]
-    assert found[1].ignored.tolist() == [[5, 5, 35, 35]]
-    assert found[2].boxes.shape == found[2].ignored.shape == (0, 4)
+    assert labels[1].boxes.tolist() == [[1, 2, 11, 22]]
+    assert labels[1].ignored.tolist() == [[5, 5, 35, 35]]
+    assert labels[2].boxes.shape == labels[2].ignored.shape == (0, 4)
 
 
-def test_images_whose_boxes_are_incomplete_are_left_out() -> None:
+def test_images_with_incomplete_boxes_are_left_out_by_default() -> None:
     annotations = file_of({"id": 1, "bbox": [1, 2, 10, 20]}, dense_boxes=False, width=60, height=40)
-    assert list(boxes_of(annotations, "a.json")) == [2]
-    kept = boxes_of(annotations, "a.json", incomplete=True)[1]  # for who teaches what the boxes don't tell
-    assert kept.boxes.tolist() == [[1, 2, 11, 22]]
-    assert kept.ignored.tolist() == [[0, 0, 60, 40]]
+    assert list(labels_by_image(annotations, "a.json")) == [2]
+    labels = labels_by_image(annotations, "a.json", incomplete=True)[1]  # for training with a teacher
+    assert labels.boxes.tolist() == [[1, 2, 11, 22]]
+    assert labels.ignored.tolist() == [[0, 0, 60, 40]]
 
 
-def test_a_bad_box_is_named() -> None:
+def test_a_wrong_box_is_named() -> None:
     with pytest.raises(AnnotationError, match=r"a\.json: annotation 9 has the box None; expected \[x, y, width"):
-        boxes_of(file_of({"id": 9}), "a.json")
+        labels_by_image(file_of({"id": 9}), "a.json")
 
 
 def test_images_are_shrunk_stored_and_joined() -> None:
@@ -57,8 +57,8 @@ def test_images_are_shrunk_stored_and_joined() -> None:
     both = ImageSet.from_bytes(ImageSet.join([images, images]).to_bytes())
     assert both.jpegs == images.jpegs * 2
     assert both.weights.tolist() == [2, 1, 2, 1]
-    for found, expected in zip(both.people, images.people * 2, strict=True):
-        np.testing.assert_array_equal(found.boxes, expected.boxes)
-        np.testing.assert_array_equal(found.ignored, expected.ignored)
+    for actual, expected in zip(both.people, images.people * 2, strict=True):
+        np.testing.assert_array_equal(actual.boxes, expected.boxes)
+        np.testing.assert_array_equal(actual.ignored, expected.ignored)
     with pytest.raises(AnnotationError, match="no image has complete boxes"):
         shrink_images([], 400)

@@ -1,4 +1,4 @@
-"""A teacher's predictions land on the right cells, and the network that learns follows them where labels are silent."""
+"""The teacher's predictions get the order of the trained network's cells, and replace missing labels."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jobs.train import main
 from pipeline.detectors import build_detector
 from pipeline.detectors.darknet import Darknet
+from pipeline.errors import UserError
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import DetectorSettings
 from pipeline.training.detector.teacher import YoloxTeacher
@@ -34,7 +35,7 @@ def predictions(anchors: str) -> str:
 
 
 def description(coarsest: str = "48,48") -> str:
-    """A network whose cells come coarsest first, YOLOX's other way round."""
+    """A network whose cells are ordered from coarse to fine, unlike YOLOX's."""
     return (
         f"[net]\nwidth={SIDE}\nheight={SIDE}\nchannels=3\n"
         + convolution(8, 4) + convolution(16, 2) + convolution(16, 2) + convolution(16, 2) + predictions(coarsest)
@@ -43,7 +44,7 @@ def description(coarsest: str = "48,48") -> str:
 
 
 class RedThings(nn.Module):
-    """YOLOX's form for two classes: what is red is a person as large, scored 0.9 x 0.8, by the cell of its centre."""
+    """A YOLOX output of two classes: a red rectangle is a person of score 0.9 x 0.8, at the cell of its centre."""
 
     def forward(self, bgr: Tensor) -> Tensor:
         cells: list[Tensor] = []
@@ -75,25 +76,25 @@ def red(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
     return pixels
 
 
-def test_its_predictions_come_in_the_order_of_the_networks_cells(weights: Path) -> None:
+def test_predictions_have_the_order_of_the_networks_cells(weights: Path) -> None:
     cells = Darknet(description()).cells(SIDE, SIDE)
     teacher = YoloxTeacher(str(weights), 2, SIDE, cells, CPU)
-    taught = teacher(torch.from_numpy(np.stack([red(20, 36, 30, 60), np.full((SIDE, SIDE, 3), 40, np.uint8)])))
-    assert taught.shape == (2, len(cells), 5)
-    (row,) = taught[0, :, 4].nonzero()[:, 0]
-    torch.testing.assert_close(taught[0, row], torch.tensor([25, 48, 10, 24, 0.72]))
+    predictions = teacher(torch.from_numpy(np.stack([red(20, 36, 30, 60), np.full((SIDE, SIDE, 3), 40, np.uint8)])))
+    assert predictions.shape == (2, len(cells), 5)
+    (row,) = predictions[0, :, 4].nonzero()[:, 0]
+    torch.testing.assert_close(predictions[0, row], torch.tensor([25, 48, 10, 24, 0.72]))
     assert cells[row].tolist() == [24, 56, 16]
-    assert not taught[1, :, 4].any()
+    assert not predictions[1, :, 4].any()
 
 
-def test_a_network_with_other_cells_cannot_be_taught(weights: Path) -> None:
+def test_a_network_with_other_cells_is_refused(weights: Path) -> None:
     cells = Darknet(description(coarsest="30,60, 60,30")).cells(SIDE, SIDE)
-    with pytest.raises(ValueError, match=r"84 in all; detector\.cfg has 88 predictions: its yolo layers need"):
+    with pytest.raises(UserError, match=r"has 84 predictions, .*--detector\.cfg has 88: its yolo layers need"):
         YoloxTeacher(str(weights), 2, SIDE, cells, CPU)
 
 
-def test_people_without_boxes_are_learnt_from_the_teacher(weights: Path, tmp_path: Path) -> None:
-    """None of these photographs tells who is in it; the network finds them as the teacher does."""
+def test_a_teacher_replaces_missing_boxes(weights: Path, tmp_path: Path) -> None:
+    """No image has a labelled box; the network detects people like the teacher."""
     random = np.random.default_rng(0)
     images = []
     for number in range(32):
@@ -103,7 +104,7 @@ def test_people_without_boxes_are_learnt_from_the_teacher(weights: Path, tmp_pat
     truth = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     (tmp_path / "train.json").write_text(json.dumps(truth))
     (tmp_path / "net.cfg").write_text(description())
-    told = {
+    settings = {
         "task": "detector",
         "output": str(tmp_path / "run"),
         "sets": [{"annotations": str(tmp_path / "train.json"), "images": str(tmp_path)}],
@@ -115,15 +116,15 @@ def test_people_without_boxes_are_learnt_from_the_teacher(weights: Path, tmp_pat
         "optimisation": {"batch": 8, "epochs": 60, "learning_rate": 0.01, "clip": 10, "ema": 0, "bf16": False},
         "compute": {"device": "cpu"},
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(told))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     flags = ["--config", str(tmp_path / "config.yaml")]
-    assert main(flags) == 1  # without a teacher there is nothing to learn from
+    assert main(flags) == 1  # without a teacher there are no samples
     assert main([*flags, "--detector.teacher", str(weights)]) == 0
-    settings = DetectorSettings(
+    detector_settings = DetectorSettings(
         name="darknet", weights=str(tmp_path / "run" / "last.safetensors"), input_size=SIDE, confidence=0.3
     )
-    detector = build_detector(settings, CPU)
+    detector = build_detector(detector_settings, CPU)
     assert detector is not None
-    (found,) = detector.detect([red(12, 20, 32, 44)])
-    np.testing.assert_allclose(found.xyxy, [[12, 20, 32, 44]], atol=4)
-    assert 0.3 < found.scores[0] < 0.8  # the teacher's score, not a label's 1
+    (boxes,) = detector.detect([red(12, 20, 32, 44)])
+    np.testing.assert_allclose(boxes.xyxy, [[12, 20, 32, 44]], atol=4)
+    assert 0.3 < boxes.scores[0] < 0.8  # near the teacher's score, not the 1 of a label
