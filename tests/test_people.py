@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,11 +21,23 @@ def test_indexing_keeps_rows_together() -> None:
     assert three[[]].num_joints == 17
 
 
-def test_nobody_has_the_shapes_of_somebody() -> None:
-    nobody = People.empty(26)
-    assert len(nobody) == 0
-    assert nobody.keypoints.shape == (0, 26, 2)
-    assert nobody.keypoints.dtype == np.float32
+def test_empty_people_have_shapes() -> None:
+    empty = People.empty(26)
+    assert len(empty) == 0
+    assert empty.keypoints.shape == (0, 26, 2)
+    assert empty.keypoints.dtype == np.float32
+
+
+def test_extra_columns_stay_aligned() -> None:
+    values = {"track": np.array([7, 8, 9]), "appearance": np.eye(3, 4, dtype=np.float32)}
+    three = replace(people(3), extra=values)
+    assert three[[2, 0]].extra["track"].tolist() == [9, 7]
+    assert three.extra["track"].dtype == np.int64
+    both = People.concatenate([three[:1], three[[2]]])
+    np.testing.assert_array_equal(both.extra["appearance"], np.eye(3, 4)[[0, 2]])
+    assert both.box_scores.tolist() == [0, 2]
+    with pytest.raises(ValueError, match=r"People\.extra\['track'\] has shape \(2,\); expected \(3, \.\.\.\)"):
+        replace(three, extra={"track": np.zeros(2)})
 
 
 def test_arrays_that_do_not_align_are_refused() -> None:

@@ -42,7 +42,7 @@ def test_no_file_and_no_output_holds_a_secret(cluster: Cluster, s3_server: str, 
         assert not any(secret.encode() in content for content in written)
 
 
-def test_a_password_in_a_uri_is_refused_and_not_told(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_password_in_a_uri_is_refused_and_not_printed(cluster: Cluster, tmp_path: Path) -> None:
     for flag in (f"--input={IN_URI}", f"--input={tmp_path} --input.image_root={IN_URI}", f"--output={IN_URI}"):
         target = [] if flag.startswith("--output") else [f"--output={tmp_path / 'run'}"]
         output = cluster.run("annotate", *flag.split(), *target, code=2)
@@ -54,7 +54,7 @@ def test_a_password_in_a_uri_is_refused_and_not_told(cluster: Cluster, tmp_path:
 SIGNED = "https://127.0.0.1:1/bucket/x?X-Amz-Date=20261122T000000Z&X-Amz-Signature=marked-secret"
 
 
-def test_a_signed_address_is_refused_and_not_told(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_signed_address_is_refused_and_not_printed(cluster: Cluster, tmp_path: Path) -> None:
     for flag in (f"--input={SIGNED}", f"--pose.weights={SIGNED}", f"--pose.ensemble=[{{weights: '{SIGNED}'}}]"):
         given = [flag] if flag.startswith("--input") else [f"--input={DEMO / 'photos'}", flag]
         output = cluster.run("annotate", *given, f"--output={tmp_path / 'run'}", code=2)
@@ -63,7 +63,7 @@ def test_a_signed_address_is_refused_and_not_told(cluster: Cluster, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_password_in_a_list_is_refused_and_not_told(tmp_path: Path) -> None:
+def test_a_password_in_a_list_is_refused_and_not_printed(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{IN_URI}\n")
     with pytest.raises(ValueError, match="password") as error:
         list(plan_collection(InputSettings(uri=str(tmp_path / "list.txt"))))

@@ -1,4 +1,4 @@
-"""A Ray cluster of the tests' own, and jobs run on it as a user runs them."""
+"""A Ray cluster for tests, and jobs that run on it as a user runs them."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Cluster:
     process: subprocess.Popen[bytes]
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def behave(self, **told: object) -> None:
-        """What decoding does from now on; see hooks/sitecustomize.py."""
+    def behave(self, **behaviour: object) -> None:
+        """Set what decoding does from now on; see hooks/sitecustomize.py."""
         temporary = self.hook.with_suffix(".new")
-        temporary.write_text(json.dumps(told))
+        temporary.write_text(json.dumps(behaviour))
         temporary.replace(self.hook)
 
     def start(self, job: str, *flags: str) -> subprocess.Popen[str]:
-        """A job, started and not waited for; the workers of the one before are gone by then."""
+        """Start a job without waiting for it, after the workers of the previous job have ended."""
         wait_for(lambda: not self.workers())
         return subprocess.Popen(
             [sys.executable, str(PROJECT / "jobs" / f"{job}.py"), *flags],
@@ -76,14 +76,14 @@ class Cluster:
         )
 
     def run(self, job: str, *flags: str, code: int = 0) -> str:
-        """A job's output, once it has ended with the expected exit code."""
+        """The output of a job that ends with the expected exit code."""
         started = self.start(job, *flags)
         output, _ = started.communicate(timeout=240)
         assert started.returncode == code, output
         return output
 
     def workers(self, node: subprocess.Popen[bytes] | None = None, doing: str = "") -> list[psutil.Process]:
-        """The worker processes of all nodes, or of one, at this moment; with `doing`, those in that method."""
+        """The worker processes of all nodes, or of one; with `doing`, only those in that method."""
         title = f"ray::Worker.{doing}" if doing else "ray::Worker"
         found = []
         for process in _children([node] if node else [self.process, *self.nodes]):
@@ -94,15 +94,15 @@ class Cluster:
 
     @property
     def logs(self) -> Path:
-        """The folder of its logs; other clusters on this machine have their own."""
+        """The folder of the logs of this cluster."""
         for process in _children([self.process]):
             for word in process.cmdline():
                 if word.startswith("--session_dir="):
                     return Path(word.removeprefix("--session_dir=")) / "logs"
-        raise RuntimeError("no process of the cluster tells its session")
+        raise RuntimeError("no process of the cluster has a session folder")
 
     def add_node(self, folder: Path, cpus: int = 1) -> subprocess.Popen[bytes]:
-        """Another node, on this machine like the first; end it with `end`."""
+        """Add a node, on this machine like the first; end it with `end`."""
         node = _start_node(folder, [f"--address={self.address}", f"--num-cpus={cpus}"], self.hook)
         self.nodes.append(node)
         return node
@@ -118,7 +118,7 @@ def _children(nodes: list[subprocess.Popen[bytes]]) -> list[psutil.Process]:
 
 @contextmanager
 def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0, dashboard: int | None = None) -> Iterator[Cluster]:
-    """Start a head node with its own port, and end just it. Ray believes in as many GPUs as it is told.
+    """A head node with a port of its own for the block. Ray does not check that `gpus` exist.
 
     Args:
         dashboard: its port, where jobs are submitted; by default there is none.
@@ -126,11 +126,11 @@ def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0, dashboard: int | N
     port, metrics_port = free_port(), free_port()
     hook = folder / "hook.json"
     options = [f"--port={port}", f"--metrics-export-port={metrics_port}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-    shown = ["--include-dashboard=false"]
+    dashboard_options = ["--include-dashboard=false"]
     if dashboard is not None:
         # Jobs are started by the node's agent, whose usual port another cluster on this machine may have.
-        shown = [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"]
-    process = _start_node(folder, ["--head", *options, *shown], hook)
+        dashboard_options = [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"]
+    process = _start_node(folder, ["--head", *options, *dashboard_options], hook)
     cluster = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", hook, process)
     cluster.behave()
     try:
@@ -163,7 +163,7 @@ def _start_node(folder: Path, options: list[str], hook: Path) -> subprocess.Pope
 
 
 def end(node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> None:
-    """End a node with all its processes; with SIGKILL as a machine that loses its power."""
+    """End a node with all its processes; with SIGKILL, like a machine that loses power."""
     if node.returncode is not None:
         return
     processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
@@ -183,7 +183,7 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Until it holds."""
+    """Wait until the condition is true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -191,16 +191,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def ended_well(output: str) -> bool:
-    """Whether the last lines of a job say that all of the collection was annotated, and nothing was left undone."""
+    """Whether the last lines of a job report the whole collection as annotated."""
     return f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in "".join(output.splitlines(keepends=True)[-8:])
 
 
 def rows(run: str) -> tuple[list[dict], list[dict]]:
-    """Both tables of a run as plain rows, sorted as they are stored."""
+    """Both tables of a run as plain rows, in their stored order."""
     images, people = (pa.concat_tables(list(read_table(run, name))).to_pylist() for name in ("images", "people"))
     return images, people
 
 
 def parts(output: Path) -> dict[str, int]:
-    """The parts of a local run, and when each was written."""
+    """The parts of a local run, and the time when each was written."""
     return {p.name: p.stat().st_mtime_ns for p in output.glob("parts/*.parquet")}

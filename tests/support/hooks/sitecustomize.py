@@ -1,9 +1,9 @@
-"""Loaded by every Python process of the tests' Ray cluster: makes its work slow or deadly, as a file tells.
+"""Loaded by every Python process of the tests' Ray cluster: slows its work down or kills it, as a file says.
 
-The file that POSEMILL_TEST_HOOK names holds JSON: `sleep` seconds per image; `leak` bytes that decoding an image never
-gives back; what the decoder does to images with certain SHA-256: `kill`, `crash`, `hang`, `devour` (memory); `broken`,
-files that each let one worker's start fail and are gone then; and `pause`, a stage of STAGES in which the first process
-that comes there writes its number into the file `paused`, and waits to be killed.
+The file named by POSEMILL_TEST_HOOK holds JSON: `sleep`, seconds per image; `leak`, bytes that decoding an image never
+frees; `kill`, `crash`, `hang`, `devour` (memory), SHA-256 digests of images whose decoding does that; `broken`, files
+that each let one worker fail to start and are deleted then; and `pause`, a stage of STAGES in which the first process
+that reaches it writes its number into the file `paused` and waits to be killed.
 """
 
 import ctypes
@@ -47,17 +47,17 @@ _ACTS = {"kill": _kill, "crash": _crash, "hang": _hang, "devour": _devour}
 _HOOK = os.environ.get("POSEMILL_TEST_HOOK")
 
 
-def _decoding(told, data):
-    time.sleep(told.get("sleep", 0))
-    _LEAKED.append(b"x" * told.get("leak", 0))
+def _decoding(behaviour, data):
+    time.sleep(behaviour.get("sleep", 0))
+    _LEAKED.append(b"x" * behaviour.get("leak", 0))
     digest = hashlib.sha256(data).hexdigest()
     for name, act in _ACTS.items():
-        if digest in told.get(name, ()):
+        if digest in behaviour.get(name, ()):
             act()
 
 
-def _loading(told):
-    for path in told.get("broken", ()):
+def _loading(behaviour):
+    for path in behaviour.get("broken", ()):
         try:
             os.remove(path)
         except FileNotFoundError:
@@ -65,9 +65,9 @@ def _loading(told):
         raise OSError("this GPU is broken")
 
 
-def _pause(told):
+def _pause(behaviour):
     try:
-        with open(told["paused"], "x") as file:
+        with open(behaviour["paused"], "x") as file:
             file.write(str(os.getpid()))
     except FileExistsError:
         return
@@ -89,13 +89,13 @@ class _Patch(Loader):
 
         def patched(*arguments):
             with open(_HOOK) as file:
-                told = json.load(file)
-            if told.get("pause") == stage:
-                _pause(told)
+                behaviour = json.load(file)
+            if behaviour.get("pause") == stage:
+                _pause(behaviour)
             if stage == "loading":
-                _loading(told)
+                _loading(behaviour)
             if stage == "reading":
-                _decoding(told, arguments[0])
+                _decoding(behaviour, arguments[0])
             return real(*arguments)
 
         setattr(holder, name, patched)
