@@ -15,20 +15,23 @@ from support.images import encode, gradient
 from support.paths import DEMO
 from support.s3 import S3_ENVIRONMENT, S3Server
 
-# Clusters are closed by a token, as they should be. A process reads this once, when it first meets Ray: so here.
+# Neither holds tests, and importing them for doctests would change this process.
+collect_ignore = ["fleet/drill.py", "support/hooks"]
+
+# The clusters of the tests require a token. Ray reads these once per process, when it is imported.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-os.environ.update(RAY_metrics_report_interval_ms="1000")  # else ten seconds
+os.environ.update(RAY_metrics_report_interval_ms="1000")  # the default is ten seconds
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The machine's own cache of weights and digests stays out of the tests."""
+    """A fresh cache of weights and digests, so that tests do not depend on that of the machine."""
     os.environ["POSEMILL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """The environment of this process and its children points to it."""
+    """An S3 server; the environment of this process and its children points to it."""
     server = S3Server(tmp_path_factory.mktemp("s3") / "root")
     os.environ.update(S3_ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.faults.port}")
     yield server
@@ -38,7 +41,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3_under_fire(s3: S3Server) -> Iterator[S3Server]:
-    """The same server; whatever harm a test does ends with it."""
+    """The same server; faults that a test sets are removed after it."""
     yield s3
     s3.faults.share = 0.0
     s3.faults.kinds = FAULTS
@@ -46,13 +49,13 @@ def s3_under_fire(s3: S3Server) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def s3_server(s3: S3Server) -> str:
-    """A bucket."""
+    """The URI of a bucket."""
     return "s3://bucket"
 
 
 @pytest.fixture(params=["local", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A fresh place on each kind of storage."""
+    """An empty folder on each kind of storage."""
     if request.param == "local":
         return str(tmp_path / "place")
     return f"{request.getfixturevalue('s3_server')}/{uuid.uuid4().hex[:12]}"
@@ -60,7 +63,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def cluster(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One Ray cluster of two nodes for all tests; the S3 server is up before it, so that its workers know it too."""
+    """One Ray cluster of two nodes for all tests; its workers inherit the environment of the S3 server."""
     folder = tmp_path_factory.mktemp("ray")
     with start_cluster(folder, cpus=1) as started:
         started.add_node(folder)
@@ -69,7 +72,7 @@ def cluster(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty-six images in six shards; every one has its own bytes."""
+    """Thirty-six images in six shards, all with different bytes."""
     folder = tmp_path_factory.mktemp("photos")
     portrait = (DEMO / "photos" / "eileen_collins.jpg").read_bytes()
     for i in range(NUM_IMAGES):
@@ -80,12 +83,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
-    """The rows of both tables, of a run that nothing happened to."""
+    """The rows of both tables of a run without failures."""
     output = tmp_path_factory.mktemp("undisturbed") / "run"
     cluster.behave()
     text = cluster.run("annotate", *flags(photos, output), "--profile")
     assert ended_well(text)
-    assert "where the time went" in text
+    assert "time by stage, all workers" in text
     assert "wait for images" in text
     images, people = rows(str(output))
     assert len(images) == NUM_IMAGES

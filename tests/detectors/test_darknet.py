@@ -64,7 +64,7 @@ scale_x_y=1.1
 
 
 def weights_for(network: Darknet, seed: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A .weights file in the format's own order, and the same values by name."""
+    """A .weights file, and the same values by name."""
     r = np.random.default_rng(seed)
     header = np.array([0, 2, 0, 0, 0], "<i4").tobytes()
     body, values = [], {}
@@ -81,7 +81,7 @@ def weights_for(network: Darknet, seed: int = 0) -> tuple[bytes, dict[str, np.nd
     return header + b"".join(body), values
 
 
-def test_yolov3_spp_is_itself() -> None:
+def test_yolov3_spp_has_the_published_size() -> None:
     network = Darknet(yolov3_spp.describe())
     assert sum(p.numel() for p in network.parameters()) == 62_998_749  # 63.0 million, as published
     assert len(network.sections) == 114
@@ -92,7 +92,7 @@ def test_yolov3_spp_is_itself() -> None:
     assert 3 * cells == 22_743
 
 
-def test_weights_go_where_the_format_says() -> None:
+def test_weights_are_read_in_the_order_of_the_format() -> None:
     network = Darknet(TINY.format(activation="swish"))
     data, values = weights_for(network)
     network.load_darknet_weights(data)
@@ -104,7 +104,7 @@ def test_weights_go_where_the_format_says() -> None:
 
 @pytest.mark.parametrize("activation", ["linear", "leaky", "relu", "mish", "swish", "logistic"])
 def test_a_small_network_equals_numpy(activation: str) -> None:
-    """Every kind of section against an independent formulation in plain loops and arrays."""
+    """All kinds of sections, against a second implementation with loops and arrays."""
     network = Darknet(TINY.format(activation=activation)).eval()
     data, v = weights_for(network)
     network.load_darknet_weights(data)
@@ -163,7 +163,7 @@ def test_a_small_network_equals_numpy(activation: str) -> None:
     np.testing.assert_allclose(got, np.array(expected), rtol=2e-3, atol=2e-4)
 
 
-def test_wide_pools_keep_the_size() -> None:
+def test_max_pooling_with_stride_1_keeps_the_size() -> None:
     cfg = TINY.format(activation="leaky").replace("size=2\nstride=2", "size=5\nstride=1")
     network = Darknet(cfg)
     x = torch.rand(1, 8, 9, 9)
@@ -176,15 +176,18 @@ def test_wide_pools_keep_the_size() -> None:
     [
         (TINY.format(activation="gelu"), "activation is 'gelu'; known: linear"),
         (TINY.format(activation="leaky").replace("[maxpool]", "[reorg3d]"), r"section 3 is \[reorg3d\]"),
-        (TINY.format(activation="leaky").replace("from=-2", "from=-9"), "points outside"),
-        (TINY.format(activation="leaky").replace("filters=14", "filters=15"), "15 channels come in; 2 anchors of 2"),
+        (TINY.format(activation="leaky").replace("from=-2", "from=-9"), "from -9 is not an earlier section"),
+        (
+            TINY.format(activation="leaky").replace("filters=14", "filters=15"),
+            "its input has 15 channels; 2 anchors of 2",
+        ),
         (TINY.format(activation="leaky").replace("filters=8\n", "", 1), "section 0 .*filters"),
-        ("[convolutional]\nfilters=1", r"does not begin with a \[net\] section"),
-        ("[net]\nwidth=1\n[convolutional]\nfilters=1\nsize=1\nactivation=linear", "detects nothing"),
+        ("[convolutional]\nfilters=1", r"does not start with a \[net\] section"),
+        ("[net]\nwidth=1\n[convolutional]\nfilters=1\nsize=1\nactivation=linear", r"has no \[yolo\] section"),
         ("[net]\nnonsense", "line 2"),
     ],
 )
-def test_a_broken_description_is_explained(broken: str, message: str) -> None:
+def test_a_wrong_description_is_refused(broken: str, message: str) -> None:
     with pytest.raises(DarknetError, match=message):
         Darknet(broken)
 
@@ -194,13 +197,15 @@ def test_weights_of_another_network_are_refused(tmp_path) -> None:
     data, _ = weights_for(network)
     (tmp_path / "x.cfg").write_text(TINY.format(activation="leaky"))
     (tmp_path / "x.weights").write_bytes(data + b"\0" * 40)
-    with pytest.raises(DarknetError, match=r"x\.cfg with .*x\.weights: .*holds \d+ values, the description needs \d+"):
+    with pytest.raises(
+        DarknetError, match=r"x\.cfg with .*x\.weights: .*has \d+ values, but the description needs \d+"
+    ):
         load_darknet(str(tmp_path / "x.cfg"), tmp_path / "x.weights")
-    with pytest.raises(DarknetError, match="not even a header"):
+    with pytest.raises(DarknetError, match="has 3 bytes; its header alone needs 20"):
         network.load_darknet_weights(b"123")
 
 
-def test_comments_and_spaces_are_read() -> None:
+def test_comments_and_spaces_are_skipped() -> None:
     assert parse_cfg("# c\n[net]\n width = 32 # w\n; c\n\n[yolo]\nmask = 0, 1") == [
         {"type": "net", "width": "32"},
         {"type": "yolo", "mask": "0, 1"},
@@ -226,7 +231,7 @@ def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> DetectorSettings:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_neighbours_in_a_batch_change_nothing(tiny_settings: DetectorSettings, precision: str) -> None:
+def test_results_do_not_depend_on_the_batch(tiny_settings: DetectorSettings, precision: str) -> None:
     detector = build_detector(tiny_settings, Compute.resolve("cpu", precision))  # type: ignore[arg-type]
     assert detector is not None
     r = np.random.default_rng(0)
@@ -238,12 +243,12 @@ def test_neighbours_in_a_batch_change_nothing(tiny_settings: DetectorSettings, p
         np.testing.assert_array_equal(a.scores, b.scores)
 
 
-def test_a_darknet_without_weights_says_so() -> None:
-    with pytest.raises(DarknetError, match=r"detector\.weights is none"):
+def test_a_darknet_without_weights_is_refused() -> None:
+    with pytest.raises(DarknetError, match=r"--detector\.name darknet needs --detector\.weights"):
         build_detector(DetectorSettings(cfg="yolov4.cfg"), Compute.resolve("cpu"))
 
 
-# Bytes of the published weights files, which hold a header of 20 and the values that the description needs.
+# Sizes of the published weights files: a header of 20 bytes, and the values that the description needs.
 @pytest.mark.parametrize(
     ("describe", "file_bytes", "strides", "anchors"),
     [
@@ -270,7 +275,7 @@ def test_well_known_networks_parse_and_run(describe, file_bytes: int, strides: t
 
 
 @needs_models
-def test_real_weights_load_and_folding_changes_nothing() -> None:
+def test_folding_does_not_change_the_output_with_published_weights() -> None:
     models = SHARED / "models"
     network = load_darknet(str(models / "yolo-fastest-1.1-xl.cfg"), models / "yolo-fastest-1.1-xl.weights").eval()
     assert network.size == (320, 320)

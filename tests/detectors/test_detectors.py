@@ -10,7 +10,7 @@ from pipeline.settings.tree import DetectorSettings
 CPU = Compute.resolve("cpu", "float32")
 
 
-def test_whole_image_only_by_name() -> None:
+def test_whole_image_and_given() -> None:
     detector = build_detector(DetectorSettings(name="whole_image"), CPU)
     assert detector is not None
     (boxes,) = detector.detect([np.zeros((20, 30, 3), np.uint8)])
@@ -18,8 +18,11 @@ def test_whole_image_only_by_name() -> None:
     assert build_detector(DetectorSettings(name="given"), CPU) is None
 
 
-def test_unknown_names_get_the_nearest() -> None:
-    with pytest.raises(ValueError, match="did you mean ssdlite320_mobilenet_v3_large"):
+def test_an_unknown_name_gets_a_suggestion() -> None:
+    with pytest.raises(
+        ValueError,
+        match="^--detector.name ssdlite320_mobilenet_v3: no such detector; did you mean ssdlite320_mobilenet_v3_large",
+    ):
         build_detector(DetectorSettings(name="ssdlite320_mobilenet_v3"), CPU)
 
 
@@ -32,7 +35,7 @@ def test_unknown_names_get_the_nearest() -> None:
         "fcos_resnet50_fpn",
     ],
 )
-def test_a_torchvision_model_from_a_file(name: str, tmp_path) -> None:
+def test_a_torchvision_model_with_weights_from_a_file(name: str, tmp_path) -> None:
     torch.manual_seed(0)
     model = models.get_model(name, weights=None, weights_backbone=None, num_classes=91)
     torch.save(model.state_dict(), tmp_path / "w.pth")
@@ -52,5 +55,5 @@ def test_a_torchvision_model_from_a_file(name: str, tmp_path) -> None:
 def test_weights_of_another_model_are_refused(tmp_path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
     settings = DetectorSettings(name="ssdlite320_mobilenet_v3_large", weights=str(tmp_path / "w.pth"))
-    with pytest.raises(ValueError, match=r"w\.pth does not fit detector\.name ssdlite320"):
+    with pytest.raises(ValueError, match=r"w\.pth does not fit --detector\.name ssdlite320"):
         build_detector(settings, CPU)

@@ -257,7 +257,7 @@ def mobilenet(state: State, x: Tensor) -> Tensor:
 
 
 def inverted_residual(state: State, block: str, x: Tensor, stride: int, hardswish: bool) -> Tensor:
-    """Expansion if any, depthwise conv with the stride, squeeze-excite if any, projection; a shortcut if shapes match."""
+    """Expansion if any, depthwise conv with the stride, squeeze-excite if any, projection; a shortcut if it fits."""
     y = x
     length = 1 + max(int(key[len(block) + 1 :].split(".")[0]) for key in state if key.startswith(f"{block}."))
     for i in range(length):
