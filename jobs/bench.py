@@ -5,10 +5,10 @@ examples:
   uv run jobs/bench.py --images 64 --rounds 5 --precision float32
   uv run jobs/bench.py --input my/photos --people 5
 
-End to end means what a worker does: read, decode, letterbox, detect, select, crop, pose, decode, suppress, encode, write,
-two shards at a time. The detector runs, but with random weights it detects no one, so the boxes for the pose network are
-given. The loop without batches reads, detects and poses one image after another, as a simple script would. The
-measurements alternate; ratios are medians over the rounds.
+End to end means what a worker does: read, decode, letterbox, detect, select, crop, pose, decode, suppress, encode,
+write, two shards at a time. The detector runs, but with random weights it detects no one, so the boxes for the pose
+network are given. The loop without batches reads, detects and poses one image after another, as a simple script would.
+The measurements alternate; ratios are medians over the rounds.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def _train_here(run: TrainRun) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from pipeline.runtime.device import Compute
+    from pipeline.training.build import build_experiment
     from pipeline.training.directory import train_run
-    from pipeline.training.experiment import build_experiment
     from pipeline.training.loop import Step, Trainer
 
     settings = run.settings

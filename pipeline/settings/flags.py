@@ -32,7 +32,7 @@ from pipeline.settings.tree import Section, Settings, with_uris
 
 _Tree = TypeVar("_Tree", bound=Section)
 
-_LONGEST_CHOICES = 60  # characters; longer lists of choices are shown in the description
+_LONGEST_CHOICES = 50  # characters; longer lists of choices are shown in the description
 
 # What is expected by the type of a pydantic error, filled with its context.
 _EXPECTED = {
@@ -149,7 +149,7 @@ def _message(error: ValidationError, config: str | None, flags: Mapping[str, Any
         return text if is_flag or not config else f"{config}: {text.replace('--', '')}"
     if first["type"] == "missing" and name == _dotted(first["loc"]):
         return f"{setting} is missing"
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{setting} is unknown{nearest(str(location[-1]), _names_beside(kind, location))}"
     shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
     context = first.get("ctx", {}) | {"missing": sum(e["type"] == "missing" for e in errors)}
@@ -178,7 +178,7 @@ def _names_beside(kind: Any, location: Sequence[int | str]) -> list[str]:
     for part in location[:-1]:
         kind = get_args(kind)[0] if isinstance(part, int) else kind.model_fields[part].annotation
         kind = _plain(kind)[0]
-    return list(kind.model_fields)
+    return list(kind.model_fields) if issubclass(kind, BaseModel) else [f.name for f in dataclasses.fields(kind)]
 
 
 def _refuse_unknown(tree: dict[str, Any], source: str, all_leaves: Sequence[Leaf], prefix: str = "") -> None:
@@ -187,7 +187,9 @@ def _refuse_unknown(tree: dict[str, Any], source: str, all_leaves: Sequence[Leaf
         name = f"{prefix}{key}"
         if name in known:
             continue
-        if any(leaf.startswith(f"{name}.") for leaf in known) and (value is None or isinstance(value, dict)):
+        if any(leaf.startswith(f"{name}.") for leaf in known):
+            if not isinstance(value, dict | None):
+                raise SettingsError(f"{source}: {name} is {value!r}; expected a section with settings")
             _refuse_unknown(value or {}, source, all_leaves, f"{name}.")
             continue
         raise SettingsError(f"{source}: {name} is unknown{nearest(name, known)}")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from pipeline.training.loop import Task
-from pipeline.training.settings import TrainSettings
 
 
 class ValidationResult(NamedTuple):
@@ -41,20 +39,3 @@ class Experiment(Protocol):
     def validate(self, weights: dict[str, Tensor]) -> ValidationResult:
         """Evaluate a state dict of the network on the validation set."""
         ...
-
-
-def build_experiment(settings: TrainSettings, device: torch.device) -> Experiment:
-    """The experiment that the settings describe; its samples are read.
-
-    Raises:
-        AnnotationError: annotations or images that cannot be used.
-        UserError, OSError: weights or network descriptions that cannot be used or read.
-    """
-    # Imported here: pose and detector training need different modules.
-    if settings.task == "detector":
-        from pipeline.training.detector.experiment import DetectorExperiment
-
-        return DetectorExperiment.from_settings(settings, device)
-    from pipeline.training.pose.experiment import PoseExperiment
-
-    return PoseExperiment.from_settings(settings, device)

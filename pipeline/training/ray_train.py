@@ -18,8 +18,8 @@ from pipeline.errors import UserError
 from pipeline.fleet.cluster import connect, may_grow
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import FleetSettings
+from pipeline.training.build import build_experiment
 from pipeline.training.directory import TrainRun, train_run
-from pipeline.training.experiment import build_experiment
 from pipeline.training.loop import Trainer, TrainingDiverged
 from pipeline.training.settings import TrainSettings
 

@@ -25,12 +25,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if _is_torchscript(path):
+            raise UserError(f"{path}: a TorchScript archive, not a state dict; rename it to .torchscript")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError:
         raise UserError(f"{path}: refused, it contains objects other than tensors; save its state dict alone") from None
     except Exception as error:
-        reason = "a TorchScript archive; rename it to .torchscript" if _is_torchscript(path) else first_line(error)
-        raise UserError(f"{path}: cannot be read as tensors ({reason})") from None
+        raise UserError(f"{path}: cannot be read as tensors ({first_line(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: expected a state dict of tensors, not a {type(state).__name__} with other objects")
     return state

@@ -21,7 +21,7 @@ def test_whole_image_and_given() -> None:
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(
         ValueError,
-        match="^--detector.name ssdlite320_mobilenet_v3: no such detector; did you mean ssdlite320_mobilenet_v3_large",
+        match=r"^--detector\.name ssdlite320_mobilenet_v3: no such detector; did you mean ssdlite320_mobilenet_v3_l",
     ):
         build_detector(DetectorSettings(name="ssdlite320_mobilenet_v3"), CPU)
 

@@ -7,7 +7,8 @@ from support.paths import DEMO, PEOPLE, SHARED, needs_models, needs_people
 from torch import Tensor, nn
 
 from pipeline.detectors import build_detector
-from pipeline.detectors.exported import yolo_rows, yolox_rows
+from pipeline.detectors.exported import yolo_decoder, yolox_decoder
+from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_boxes
 from pipeline.images import decode_image
 from pipeline.runtime.device import Compute
@@ -21,25 +22,25 @@ def test_yolox_rows_are_decoded_cell_by_cell() -> None:
     height, width = 64, 96
     cells = [(x, y, s) for s in (8, 16, 32) for y in range(height // s) for x in range(width // s)]
     raw = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, len(cells), 7))).float()
-    rows = yolox_rows(raw, (height, width))(raw)
+    rows = yolox_decoder(raw, (height, width))(raw)
     for i in (0, 11, 12, 95, 96, 119, len(cells) - 1):
         x, y, s = cells[i]
         tx, ty, tw, th = raw[1, i, :4].tolist()
         expected = [(tx + x) * s, (ty + y) * s, np.exp(tw) * s, np.exp(th) * s]
         np.testing.assert_allclose(rows[1, i, :4].numpy(), expected, rtol=1e-5)
     assert torch.equal(rows[..., 4:], raw[..., 4:])
-    assert torch.equal(yolox_rows(rows, (height, width))(rows), rows)  # an export that decodes inside
+    assert torch.equal(yolox_decoder(rows, (height, width))(rows), rows)  # an export that includes the decoding
 
 
 @pytest.mark.parametrize(
     ("family", "shape"),
     [
-        (yolox_rows, (1, 126, 4)),
-        (yolox_rows, (1, 300, 6)),
-        (yolo_rows, (1, 126, 85)),  # YOLOX's
-        (yolo_rows, (1, 300, 6)),  # NMS inside
-        (yolo_rows, (1, 378, 5)),
-        (yolo_rows, (126, 85)),
+        (yolox_decoder, (1, 126, 4)),
+        (yolox_decoder, (1, 300, 6)),
+        (yolo_decoder, (1, 126, 85)),  # YOLOX
+        (yolo_decoder, (1, 300, 6)),  # includes NMS
+        (yolo_decoder, (1, 378, 5)),
+        (yolo_decoder, (126, 85)),
     ],
 )
 def test_outputs_of_another_family_are_refused(family, shape: tuple[int, ...]) -> None:
@@ -47,18 +48,18 @@ def test_outputs_of_another_family_are_refused(family, shape: tuple[int, ...]) -
         family(torch.zeros(shape), (64, 96))
 
 
-def test_yolov5_and_yolov8_are_told_apart_by_shape() -> None:
+def test_yolov5_and_yolov8_are_distinguished_by_shape() -> None:
     v5 = torch.rand(1, 3 * 84, 5 + 3)
-    assert torch.equal(yolo_rows(v5, (64, 64))(v5), v5)
+    assert torch.equal(yolo_decoder(v5, (64, 64))(v5), v5)
     v8 = torch.rand(1, 4 + 3, 84)
-    rows = yolo_rows(v8, (64, 64))(v8)
+    rows = yolo_decoder(v8, (64, 64))(v8)
     assert rows.shape == (1, 84, 5 + 3)
     torch.testing.assert_close(rows[0, :, :4], v8[0, :4].T)
     torch.testing.assert_close(rows[0, :, 4:5] * rows[0, :, 5:], v8[0, 4:].T)
 
 
 class OnePerson(nn.Module):
-    """Finds a person where the picture is red, in YOLOv8's form; where it isn't, nobody."""
+    """A YOLOv8 output with a person around the red pixels; no person if there are none."""
 
     def forward(self, x: Tensor) -> Tensor:
         red = (x[:, 0] > 0.8) & (x[:, 1] < 0.2)
@@ -73,7 +74,7 @@ class OnePerson(nn.Module):
         return out
 
 
-def test_torchscript_from_file_to_boxes(tmp_path) -> None:
+def test_boxes_from_a_torchscript_file(tmp_path) -> None:
     path = tmp_path / "one.torchscript"
     torch.jit.script(OnePerson()).save(str(path))
     settings = DetectorSettings(name="yolo", weights=str(path), input_size=128, batch=3)
@@ -81,34 +82,38 @@ def test_torchscript_from_file_to_boxes(tmp_path) -> None:
     assert detector is not None
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:80, 50:90] = (255, 0, 0)
-    found = detector.detect([image, np.zeros((30, 30, 3), np.uint8)])
-    np.testing.assert_allclose(found[0].xyxy, [[50, 20, 90, 80]], atol=3)
-    np.testing.assert_allclose(found[0].scores, [0.8], rtol=1e-6)
-    assert len(found[1]) == 0
+    red, black = detector.detect([image, np.zeros((30, 30, 3), np.uint8)])
+    np.testing.assert_allclose(red.xyxy, [[50, 20, 90, 80]], atol=3)
+    np.testing.assert_allclose(red.scores, [0.8], rtol=1e-6)
+    assert len(black) == 0
 
 
 @pytest.mark.parametrize("name", ["broken.onnx", "broken.pt"])
-def test_files_that_are_neither_are_refused(name: str, tmp_path) -> None:
+def test_files_that_are_neither_onnx_nor_torchscript_are_refused(name: str, tmp_path) -> None:
     (tmp_path / name).write_bytes(b"not a network")
     with pytest.raises(ValueError, match="broken"):
         build_detector(DetectorSettings(name="yolox", weights=str(tmp_path / name)), CPU)
 
 
-def test_a_file_that_does_not_fit_its_settings_is_told_before_the_first_image(tmp_path) -> None:
+def test_a_file_that_does_not_fit_its_settings_is_refused_before_the_first_image(tmp_path) -> None:
     path = tmp_path / "one.torchscript"
     torch.jit.script(OnePerson()).save(str(path))
-    with pytest.raises(ValueError, match=r"one\.torchscript as detector\.name yolo: its output \[1, 6, 336\] is not"):
+    with pytest.raises(
+        ValueError, match=r"^--detector\.weights .*one\.torchscript as yolo: its output \[1, 6, 336\] is not"
+    ):
         build_detector(DetectorSettings(name="yolo", weights=str(path), input_size=640), CPU)
 
 
 @needs_models
-def test_an_exported_size_is_kept() -> None:
-    with pytest.raises(ValueError, match="exported for 416x416; make it 416"):
+def test_another_size_than_that_of_the_export_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^--detector\.input_size is 640, but .* was exported for 416x416; set it to 416$"
+    ):
         build_detector(DetectorSettings(name="yolox", weights=str(NANO), input_size=640), CPU)
 
 
 @needs_models
-def test_neighbours_in_a_batch_change_nothing() -> None:
+def test_results_do_not_depend_on_the_batch() -> None:
     detector = build_detector(DetectorSettings(name="yolox", weights=str(NANO), confidence=0.3, batch=3), CPU)
     assert detector is not None
     group = decode_image((DEMO / "photos" / "group.jpg").read_bytes()).pixels
@@ -122,8 +127,8 @@ def test_neighbours_in_a_batch_change_nothing() -> None:
 
 @needs_models
 @needs_people
-def test_yolox_nano_finds_the_people_of_the_photographs() -> None:
-    """Person AP as published for a network of its size; under 0.39 something is wrong with its input or its output."""
+def test_yolox_nano_reaches_its_published_accuracy() -> None:
+    """An AP below 0.39 would mean a wrong input or a wrong decoding."""
     truth = json.loads((PEOPLE / "val.json").read_text())
     settings = DetectorSettings(name="yolox", weights=str(NANO), confidence=0.01, nms_iou=0.65)
     detector = build_detector(settings, CPU)
@@ -140,10 +145,8 @@ def test_yolox_nano_finds_the_people_of_the_photographs() -> None:
 
 
 @needs_models
-def test_an_onnx_file_that_would_leave_the_gpu_idle_is_refused() -> None:
-    """The CPU build of onnxruntime is installed here; a run that says GPU must not use it."""
+def test_an_onnx_file_is_refused_if_onnxruntime_has_no_cuda() -> None:
+    """The CPU build of onnxruntime is installed. A run on a GPU must not fall back to it."""
     settings = DetectorSettings(name="yolox", weights=str(NANO))
-    with pytest.raises(
-        ValueError, match=r"would run it on the CPU, and compute\.device is cuda: install onnxruntime-gpu"
-    ):
+    with pytest.raises(UserError, match=r"does not support --compute\.device cuda; install onnxruntime-gpu"):
         build_detector(settings, Compute(torch.device("cuda"), torch.float32))

@@ -10,8 +10,8 @@ def predictions(rows: list[list[float]]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float32)
 
 
-def test_objectness_class_and_overlap_select() -> None:
-    found = select_people(
+def test_people_are_selected_by_objectness_class_and_overlap() -> None:
+    people = select_people(
         predictions(
             [
                 [50, 50, 20, 40, 0.9, 0.8, 0.1],
@@ -25,13 +25,13 @@ def test_objectness_class_and_overlap_select() -> None:
         nms_iou=0.6,
         max_boxes=100,
     )
-    np.testing.assert_allclose(found.scores, [0.9, 0.3])
-    np.testing.assert_allclose(found.xyxy[0], [40, 30, 60, 70])
+    np.testing.assert_allclose(people.scores, [0.9, 0.3])
+    np.testing.assert_allclose(people.xyxy[0], [40, 30, 60, 70])
 
 
-def test_rows_of_a_batch_are_those_of_its_images() -> None:
+def test_the_rows_of_a_batch_equal_those_of_its_images() -> None:
     batch = torch.from_numpy(np.random.default_rng(0).random((3, 50, 7))).to(torch.bfloat16)
-    batch[1, :, 4] = 0.1  # nothing in this one
+    batch[1, :, 4] = 0.1  # no detection in this image
     for rows, image in zip(likely_rows(batch, 0.5), batch, strict=True):
         assert rows.dtype == torch.float32
         assert torch.equal(rows, image[image[:, 4] > 0.5].float())
@@ -39,7 +39,7 @@ def test_rows_of_a_batch_are_those_of_its_images() -> None:
         np.testing.assert_array_equal(a.xyxy, b.xyxy)
 
 
-def test_overlap_counts_whole_pixels_and_suppresses_at_the_threshold() -> None:
+def test_nms_counts_the_last_pixel_and_includes_the_threshold() -> None:
     # 10 x 10 whole pixels each, 10 x 8 shared: 80 / 120.
     boxes = torch.tensor([[0.0, 0, 9, 9], [0, 2, 9, 11]])
     scores = torch.tensor([0.9, 0.8])
@@ -52,7 +52,7 @@ def test_equal_scores_keep_their_order() -> None:
     assert overlap_nms(boxes, torch.full((3,), 0.5), 0.5).tolist() == [0, 2]
 
 
-def test_crowds_tighten_the_threshold_from_the_candidates() -> None:
+def test_too_many_boxes_repeat_nms_with_a_lower_threshold() -> None:
     # A chain in which each box overlaps the next by about 0.53.
     rows = [[100 + 3 * i, 100, 10, 10, 0.9 - 0.001 * i, 1.0] for i in range(60)]
     loose = select_people(predictions(rows), 0.05, 0.6, max_boxes=100)
@@ -63,12 +63,12 @@ def test_crowds_tighten_the_threshold_from_the_candidates() -> None:
     assert len(select_people(predictions(hopeless), 0.05, 0.6, max_boxes=50)) == 60
 
 
-def test_nothing_found() -> None:
+def test_no_predictions() -> None:
     assert len(select_people(torch.zeros(0, 85), 0.05, 0.6, 100)) == 0
     assert len(select_people(torch.zeros(9, 6), 0.05, 0.6, 100)) == 0
 
 
-def test_letterbox_goes_there_and_back() -> None:
+def test_letterboxes_are_invertible() -> None:
     for height, width in ((100, 200), (333, 77), (64, 64), (1, 500), (720, 1280)):
         image = np.full((height, width, 3), 200, np.uint8)
         square = np.zeros((96, 96, 3), np.uint8)
@@ -84,7 +84,7 @@ def test_letterbox_goes_there_and_back() -> None:
         np.testing.assert_allclose(box.to_image(whole).xyxy, [[0, 0, width, height]] * 2, atol=1e-3)
 
 
-def test_other_families_want_another_letterbox() -> None:
+def test_letterboxes_of_other_families() -> None:
     image = np.full((50, 100, 3), 200, np.uint8)
     out = np.zeros((64, 96, 3), np.uint8)  # not square: 96 x 48 of it is image
     box = letterbox(image, out, YOLOX)
@@ -97,8 +97,8 @@ def test_other_families_want_another_letterbox() -> None:
     assert (out[:8] == 114).all()
 
 
-def test_the_score_may_be_objectness_times_class() -> None:
+def test_scores_by_objectness_and_class() -> None:
     rows = predictions([[50, 50, 20, 40, 0.9, 0.5], [150, 50, 20, 40, 0.2, 0.4]])
-    found = select_people(rows, 0.1, 0.6, 100, objectness_alone=False)
-    np.testing.assert_allclose(found.scores, [0.45], rtol=1e-6)
-    assert rows[0, 4] == np.float32(0.9)  # the predictions are not touched
+    people = select_people(rows, 0.1, 0.6, 100, objectness_alone=False)
+    np.testing.assert_allclose(people.scores, [0.45], rtol=1e-6)
+    assert rows[0, 4] == np.float32(0.9)  # the predictions are not changed

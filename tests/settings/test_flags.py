@@ -7,19 +7,30 @@ import pytest
 import yaml
 from support.paths import PROJECT
 
-from pipeline.settings.flags import SettingsError, leaves, load_settings, parse_settings
+from pipeline.settings.flags import SettingsError, as_flags, leaves, load_settings, parse_settings
 from pipeline.settings.paths import absolute_paths
-from pipeline.settings.tree import Settings
+from pipeline.settings.tree import Section, Settings
+from pipeline.sweep.settings import SweepSettings
 from pipeline.training.settings import TrainSettings
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The message about wrong settings, without the name of the program."""
     with pytest.raises(SystemExit) as exit_:
         parse_settings(argv, "")
     assert exit_.value.code == 2
     text = capsys.readouterr().err
-    assert text.count("\n") == 1, "one clear line"
-    return text
+    assert text.count("\n") == 1, "the message must be one line"
+    return text.split(": ", 1)[1].rstrip()
+
+
+def help_text(capsys: pytest.CaptureFixture[str], kind: type[Section] = Settings, width: int = 100) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        with pytest.raises(SystemExit) as exit_:
+            parse_settings(["--help"], "Do something.\n\nexamples:\n  uv run jobs/x.py    first example\n", kind=kind)
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -27,33 +38,46 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["--detector.confidnce", "0.1"], ["--detector.confidnce is unknown", "did you mean --detector.confidence?"]),
         (["--confidence=0.1"], ["did you mean --detector.confidence?"]),
-        (["--detector.confidence", "2"], ["--detector.confidence is '2'", "less than or equal to 1"]),
-        (["--pose.batch", "many"], ["--pose.batch is 'many'", "integer"]),
-        (["--pose.input_size", "256"], ["--pose.input_size"]),
+        (["--detector.confidence", "2"], ["--detector.confidence is '2'; expected at most 1"]),
+        (["--detector.nms_iou", "0"], ["--detector.nms_iou is '0'; expected more than 0"]),
+        (["--detector.input_size", "100"], ["--detector.input_size is '100'; expected a multiple of 32"]),
+        (["--pose.batch", "many"], ["--pose.batch is 'many'; expected an integer"]),
+        (["--pose.batch", "0"], ["--pose.batch is '0'; expected at least 1"]),
+        (["--suppression.mu", "x"], ["--suppression.mu is 'x'; expected a number"]),
+        (["--pose.flip_test", "maybe"], ["--pose.flip_test is 'maybe'; expected true or false"]),
+        (["--pose.input_size", "256"], ["--pose.input_size is 256; expected 2 values"]),
+        (["--pose.input_size", "1,2,3"], ["--pose.input_size is 1,2,3; expected at most 2 values"]),
         (["--suppression.gama", "1"], ["did you mean --suppression.gamma?"]),
-        (["--pose.name", "fastpose_r5O"], ["--pose.name is 'fastpose_r5O'", "fastpose_r50"]),
-        (["--pose.input_size", "250x190"], ["multiples of 32"]),
-        (["--images.max_megabytes", "inf"], ["--images.max_megabytes is 'inf'", "finite"]),
-        (["--detector.cfg", "yolov4.cfg"], ["--detector.weights is none; a darknet detector needs its file"]),
-        (["--detector.name", "yolox"], ["--detector.weights is none; a yolox detector needs its file"]),
-        (["--pose.scales", "1,0"], ["--pose.scales is '0'", "greater than 0.2"]),
+        (
+            ["--pose.name", "fastpose_r5O"],
+            ["--pose.name is 'fastpose_r5O'; did you mean fastpose_r50? Choices: fastpose"],
+        ),
+        (["--pose.norm", "l2"], ["--pose.norm is 'l2'; Choices: sigmoid, softmax, divide_sum"]),
+        (["--pose.input_size", "250x190"], ["--pose.input_size is 250,190; height and width must be multiples of 32"]),
+        (["--images.max_megabytes", "inf"], ["--images.max_megabytes is 'inf'; expected a finite number"]),
+        (["--detector.cfg", "yolov4.cfg"], ["--detector.name darknet needs --detector.weights, which is none"]),
+        (["--detector.name", "yolox"], ["--detector.name yolox needs --detector.weights, which is none"]),
+        (["--pose.scales", "1,0"], ["--pose.scales is '0'; expected more than 0.2"]),
         (
             ["--pose.crop", "classic", "--pose.scales", "1,1.5"],
-            ["--pose.crop: pose: pose.crop is classic, which cannot be averaged over scales"],
+            ["--pose.crop classic cannot be combined with --pose.scales or --pose.ensemble"],
         ),
         (
-            ["--pose.decode", "classic"],
-            ["--pose.decode: pose: pose.decode is classic, which only the classic pose.crop fits"],
+            ["--pose.crop", "classic", "--pose.decode", "argmax"],
+            ["--pose.crop classic needs --pose.decode classic, not argmax"],
         ),
-        (["--pose.ensemble", "[{weigths: b.pth}]"], ["--pose.ensemble: pose.ensemble.weigths", "not permitted"]),
-        (["--suppression.kind", "okss"], ["--suppression.kind is 'okss'", "soft_oks"]),
-        (["--compute.precision", "fp8"], ["--compute.precision is 'fp8'", "bf16"]),
-        (["photos/"], ["'photos/' is not expected", "--help"]),
+        (["--pose.decode", "classic"], ["--pose.decode classic needs --pose.crop classic"]),
+        (["--pose.ensemble", "[{weigths: b.pth}]"], ["--pose.ensemble[0].weigths is unknown; did you mean weights?"]),
+        (["--pose.ensemble", "many"], ["--pose.ensemble is 'many'; expected a list"]),
+        (["--suppression.kind", "okss"], ["--suppression.kind is 'okss'; did you mean oks?", "soft_oks"]),
+        (["--compute.precision", "fp8"], ["--compute.precision is 'fp8'; Choices: auto, bf16, float32"]),
+        (["photos/"], ["'photos/' is not a flag; expected --SETTING VALUE, see --help"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml: no such file"]),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(argv: list[str], parts: list[str], capsys) -> None:
+def test_a_wrong_setting_is_named_once_in_one_line(argv: list[str], parts: list[str], capsys) -> None:
     text = refused(argv, capsys)
+    assert text.startswith((parts[0], argv[0].partition("=")[0]))
     for part in parts:
         assert part in text
 
@@ -62,24 +86,48 @@ def test_a_mistake_is_one_line_that_names_it(argv: list[str], parts: list[str], 
     ("content", "parts"),
     [
         ("detector: {confidnce: 1}", ["detector.confidnce is unknown", "did you mean detector.confidence?"]),
-        ("detector: {confidence: high}", ["detector.confidence is 'high'", "number"]),
+        ("detector: {confidence: high}", ["detector.confidence is 'high'; expected a number"]),
+        ("pose: {crop: classic, decode: argmax}", ["pose.crop classic needs pose.decode classic, not argmax"]),
+        ("pose: {ensemble: [{input_size: [1, 2]}]}", ["pose.ensemble[0].input_size is 1,2; height and width must be"]),
+        ("pose: {norm: soft}", ["pose.norm is 'soft'; did you mean softmax? Choices: sigmoid"]),
         ("detectr: {}", ["detectr is unknown"]),
-        ("- a\n- b", ["expected sections"]),
+        ("- a\n- b", ["expected sections with settings, not a list"]),
         ("a: [", ["not valid YAML"]),
-        ("detector: 3", ["detector"]),
+        ("detector: 3", ["detector is 3; expected a section with settings"]),
         ("!!python/object/apply:os.system ['true']", ["not valid YAML"]),
     ],
 )
-def test_a_mistake_in_a_file_names_the_file(content: str, parts: list[str], tmp_path, capsys) -> None:
+def test_a_wrong_setting_in_a_file_names_the_file(content: str, parts: list[str], tmp_path, capsys) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(content)
     text = refused(["--config", str(path)], capsys)
-    assert str(path) in text
+    assert text.startswith(f"{path}: {parts[0]}")
+    assert "--" not in text.removesuffix("--help lists every setting")
     for part in parts:
         assert part in text
 
 
-def test_flags_win_over_the_file(tmp_path) -> None:
+def test_wrong_settings_of_a_sweep_have_their_whole_name() -> None:
+    with pytest.raises(SettingsError, match=r"^--base\.pose\.decode classic needs --base\.pose\.crop classic$"):
+        load_settings(None, {"base.pose.decode": "classic"}, SweepSettings)
+
+
+@pytest.mark.parametrize("name", ["suppression.gama", "pose.crp"])
+def test_unknown_names_of_flags_get_a_suggestion(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^--{name} is unknown; did you mean (gamma|crop)\?$"):
+        load_settings(None, {name: 1})
+
+
+def test_a_missing_setting_is_named(tmp_path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("sets: [{annotations: a.json}]\n")
+    with pytest.raises(SettingsError, match=r"x\.yaml: sets\[0\]\.images is missing$"):
+        load_settings(str(path), {}, TrainSettings)
+    with pytest.raises(SettingsError, match=r"^--validation\.images is missing$"):
+        load_settings(None, {"validation": {"annotations": "a.json"}}, TrainSettings)
+
+
+def test_flags_override_the_file(tmp_path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("input: photos\ndetector: {confidence: 0.3, batch: 2}\nsuppression: {gamma: 20}\n")
     flags = ["--config", str(path), "--detector.confidence=0.4", "--pose.input_size", "384x288", "--pose.flip_test"]
@@ -94,7 +142,7 @@ def test_flags_win_over_the_file(tmp_path) -> None:
     assert settings.pose.weights is None
 
 
-def test_printed_settings_read_back_the_same(tmp_path, capsys) -> None:
+def test_printed_settings_can_be_read_back(tmp_path, capsys) -> None:
     with pytest.raises(SystemExit) as exit_:
         parse_settings(["--print-config", "--input", "x", "--detector.nms_iou", "0.5"], "")
     assert exit_.value.code == 0
@@ -104,16 +152,48 @@ def test_printed_settings_read_back_the_same(tmp_path, capsys) -> None:
     assert settings == Settings.model_validate({"input": "x", "detector": {"nms_iou": 0.5}})
 
 
-def test_help_lists_every_setting_with_type_and_default(capsys) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        parse_settings(["--help"], "What it does.")
-    assert exit_.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert text.count("(default:") == len(list(leaves()))
-    assert re.search(r"--detector\.confidence FLOAT .*?least objectness.*?\(default: 0\.3\)", text)
-    assert re.search(r"--pose\.input_size INT,INT .*?\(default: none\)", text)
+def test_help_lists_all_settings_with_type_and_default(capsys) -> None:
+    text = " ".join(help_text(capsys).split())
+    for leaf in leaves():
+        assert re.search(rf"--{re.escape(leaf.name)} \S.*?(\(default: |by default )", text)
+    assert re.search(r"--detector\.confidence FLOAT minimum objectness.*?\(default: 0\.3\)", text)
+    assert re.search(r"--pose\.input_size INT,INT .*?by default as published", text)
     assert re.search(r"--pose\.scales FLOAT,\.\.\. .*?\(default: 1\.0\)", text)
     assert re.search(r"--pose\.ensemble YAML .*?\(default: none\)", text)
+    assert re.search(r"--pose\.flip_test \[true\|false\] .*?\(default: false\)", text)
+
+
+def test_help_shows_choices_as_they_are_typed(capsys) -> None:
+    text = " ".join(help_text(capsys).split())
+    assert "--pose.decode argmax|integral|combined|offset|classic " in text
+    assert re.search(r"--pose\.name NAME [^(]*; one of fastpose_r50, .*, hourglass, fpn_offset_r50 --pose", text)
+
+
+def test_help_starts_with_the_description_and_groups_settings_by_section(capsys) -> None:
+    text = help_text(capsys)
+    assert text.index("Do something.\n\nexamples:\n  uv run jobs/x.py    first example\n") < text.index("options:")
+    assert "\ndetector:\n  The person detector.\n\n  --detector.name TEXT" in text
+    for section in ("input", "output", "images", "detector", "pose", "suppression", "compute", "fleet"):
+        assert re.search(rf"^{section}:\n  [A-Z][^.]*\.$", text, re.MULTILINE), section
+
+
+def test_help_of_a_sweep_shows_outer_sections_first(capsys) -> None:
+    text = help_text(capsys, SweepSettings)
+    assert text.index("\nbase:\n") < text.index("\nbase.input:\n") < text.index("\nbase.fleet:\n")
+
+
+@pytest.mark.parametrize("kind", [Settings, SweepSettings, TrainSettings])
+@pytest.mark.parametrize("width", [80, 100])
+def test_help_fits_the_terminal(kind: type[Section], width: int, capsys) -> None:
+    lines = help_text(capsys, kind, width).splitlines()
+    assert [line for line in lines if len(line) > width] == []
+
+
+def test_flags_of_settings_are_typed_as_help_shows_them() -> None:
+    settings = Settings.model_validate({"pose": {"flip_test": True, "scales": [1, 1.25], "input_size": [384, 288]}})
+    flags = as_flags(settings)
+    assert flags == ["--pose.input_size=384,288", "--pose.flip_test=true", "--pose.scales=1.0,1.25"]
+    assert parse_settings(["--input", "x", *flags], "").pose == settings.pose
 
 
 def test_an_ensemble_is_read_from_a_flag_and_a_file(tmp_path) -> None:
@@ -129,11 +209,11 @@ def test_an_ensemble_is_read_from_a_flag_and_a_file(tmp_path) -> None:
     assert absolute.pose.ensemble[0].weights == str(Path.cwd() / "b.pth")
 
 
-def test_every_setting_has_a_description() -> None:
+def test_all_settings_have_descriptions() -> None:
     assert all(leaf.description for leaf in leaves())
 
 
-def test_a_mistake_is_told_before_ray_and_torch_are_loaded() -> None:
+def test_a_wrong_setting_is_reported_before_torch_is_imported() -> None:
     code = (
         "import sys; sys.argv = ['annotate', '--detector.confidnce', '1']\n"
         "from jobs.annotate import main\n"
@@ -145,7 +225,7 @@ def test_a_mistake_is_told_before_ray_and_torch_are_loaded() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "configs").rglob("annotate/*.yaml")), ids=lambda p: p.name)
-def test_shipped_configs_are_valid_and_say_their_command(path) -> None:
+def test_shipped_configs_are_valid_and_state_their_command(path) -> None:
     load_settings(str(path), {})
     head = path.read_text().split("\n\n")[0]
     assert "jobs/annotate.py" in head
@@ -153,15 +233,15 @@ def test_shipped_configs_are_valid_and_say_their_command(path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "configs" / "train").glob("*.yaml")), ids=lambda p: p.name)
-def test_shipped_training_configs_are_valid_and_say_their_command(path) -> None:
+def test_shipped_training_configs_are_valid_and_state_their_command(path) -> None:
     load_settings(str(path), {}, TrainSettings)
     head = path.read_text()
     assert "jobs/train.py" in head
     assert "Expected" in head
 
 
-def test_a_section_that_is_no_section_is_refused(tmp_path) -> None:
+def test_numbers_in_a_file_are_checked(tmp_path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump({"pose": {"batch": 0}}))
-    with pytest.raises(SettingsError, match=r"pose\.batch is 0: input should be greater than or equal to 1"):
+    with pytest.raises(SettingsError, match=r"x\.yaml: pose\.batch is 0; expected at least 1$"):
         load_settings(str(path), {})

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from support.paths import PROJECT
 
+from pipeline.errors import UserError
 from pipeline.pose import build_pose_model
 from pipeline.weights.checkpoints import load_weights, read_state_dict
 
@@ -13,7 +14,7 @@ SHIPPED = PROJECT / "weights" / "fastpose_lite0_coco17.safetensors"
 
 def test_shipped_weights_fit_their_network() -> None:
     network = build_pose_model("fastpose_lite0")
-    load_weights(network, str(SHIPPED), "pose.name fastpose_lite0")
+    load_weights(network, str(SHIPPED), "--pose.name fastpose_lite0")
     assert network.conv_out.weight.dtype == torch.float32
 
 
@@ -27,7 +28,7 @@ def test_pytorch_files_load_like_safetensors(tmp_path) -> None:
         assert torch.equal(other.conv_out.weight, network.conv_out.weight)
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_tensors_that_do_not_fit_are_named() -> None:
     network = build_pose_model("fastpose_lite0", num_joints=26)
     with pytest.raises(
         ValueError, match=r"does not fit pose: 2 of another shape \(conv_out\.weight is \[17, 128, 3, 3\]"
@@ -43,7 +44,7 @@ class _Attack:
 
 
 @pytest.mark.parametrize("content", [{"x": _Attack()}, [1, 2], {"x": "text"}])
-def test_files_that_are_not_plain_tensors_are_refused(content: object, tmp_path, capsys) -> None:
+def test_files_with_other_objects_are_refused_without_running_code(content: object, tmp_path, capsys) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth"):
         read_state_dict(tmp_path / "w.pth")
@@ -54,9 +55,15 @@ def test_files_that_are_not_plain_tensors_are_refused(content: object, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-@pytest.mark.parametrize("content", [b"", b"junk that is no file of weights"])
-def test_broken_files_are_said_to_be_broken(name: str, content: bytes, tmp_path) -> None:
+@pytest.mark.parametrize("content", [b"", b"not a weights file"])
+def test_damaged_files_are_refused(name: str, content: bytes, tmp_path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}: (cannot be read as tensors|refused)") as error:
         read_state_dict(tmp_path / name)
     assert "weights_only" not in str(error.value)
+
+
+def test_a_torchscript_archive_as_weights_is_recognised(tmp_path) -> None:
+    torch.jit.trace(torch.nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 8, 8)).save(str(tmp_path / "w.pt"))
+    with pytest.raises(UserError, match=r"w\.pt: a TorchScript archive, not a state dict; rename it to \.torchscript"):
+        read_state_dict(tmp_path / "w.pt")
