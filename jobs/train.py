@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from pipeline.process.progress_line import ProgressLine, duration
 from pipeline.settings.flags import parse_settings
 from pipeline.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from pipeline.training.directory import TrainRun
-
-_SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,9 +51,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train_here(run: TrainRun) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from pipeline.runtime.device import Compute
     from pipeline.training.build import build_experiment
     from pipeline.training.directory import train_run
@@ -65,26 +61,18 @@ def _train_here(run: TrainRun) -> None:
     experiment = build_experiment(settings, device)
     trainer = Trainer(experiment.network, experiment.task, settings.optimisation, device)
     print(f"{experiment}, {trainer.steps_per_epoch} steps per epoch, on {device}", flush=True)
-    columns = [
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps  loss {task.fields[loss]:.6f}"),
-        TextColumn("{task.fields[speed]:.0f} samples/s"),
-        TimeRemainingColumn(),
-    ]
-    console = Console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        total = settings.optimisation.epochs * trainer.steps_per_epoch
-        task = progress.add_task("train", total=total, epoch=0, loss=0.0, speed=0.0)
-        last_line = time.monotonic()
+    with ProgressLine("training") as progress:
+        first: tuple[int, float] | None = None  # step and time of the first report: a resumed run starts later
 
         def report(step: Step) -> None:
-            nonlocal last_line
-            progress.update(task, completed=step.step, epoch=step.epoch + 1, loss=step.loss, speed=step.speed)
-            if not console.is_terminal and time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
-                last_line = time.monotonic()
-                done = f"epoch {step.epoch + 1}, {step.step}/{step.steps} steps"
-                print(f"{done}  loss {step.loss:.6f}  {step.speed:.0f} samples/s", flush=True)
+            nonlocal first
+            now = time.monotonic()
+            first = first or (step.step, now)
+            rate = (step.step - first[0]) / max(now - first[1], 1e-9)
+            left = duration((step.steps - step.step) / rate) if rate else "?"
+            epoch = f"epoch {step.epoch + 1}, {step.step}/{step.steps} steps"
+            text = f"{epoch}, loss {step.loss:.6f}, {step.speed:.0f} samples/s, {left} left"
+            progress.update(step.step, step.steps, text)
 
         train_run(run, experiment, trainer, report)
 

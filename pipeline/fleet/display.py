@@ -1,63 +1,46 @@
-"""Progress: a bar on a terminal, periodic lines elsewhere, and counters for dashboards."""
+"""Progress of a run on the terminal, and counters for dashboards."""
 
 from __future__ import annotations
 
 import collections
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
 
 from ray.util.metrics import Counter, Gauge
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from pipeline.process.progress_line import ProgressLine, duration
 from pipeline.process.stopwatch import STAGES
 from pipeline.run.progress import Progress
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
     """Counts of the run so far. Images in flight count when they are reported, and again if their worker dies."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bar: Bar | None = None
+        self._line = ProgressLine("annotating")
         self._total = self._before = self._shards = self._shards_done = 0
         self._done = Progress()
         self._flying = Progress()
         self._deaths = 0
         self._images_at_start = 0
-        self._started = self._last_line = time.monotonic()
+        self._started = time.monotonic()
         self._seconds: dict[str, float] = defaultdict(float)
         self._noted_retries: set[str] = set()
         self._noted_replaced = False
         self._metrics = _Metrics()
 
     def __enter__(self) -> Display:
-        if self._console.is_terminal:
-            self._bar = Bar(
-                TextColumn("annotating"),
-                BarColumn(),
-                TextColumn("{task.fields[line]}"),
-                console=self._console,
-                refresh_per_second=4,
-            )
-            self._bar.start()
-            self._bar.add_task("annotate", total=None, line="starting workers")
+        self._line.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        elif self._total:
-            self._console.print(self._line(), highlight=False, soft_wrap=True)
+        self._show()
+        self._line.__exit__(kind, error, trace)
 
     def begin(self, images: int, images_done: int, shards: int, shards_done: int) -> None:
         """Set the size of the collection, and how much of it earlier runs have finished."""
@@ -130,24 +113,20 @@ class Display:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._line.note(text)
 
     def _show(self) -> None:
-        if self._bar is not None:
-            task = self._bar.task_ids[0]
-            self._bar.update(task, total=self._total, completed=self._images, line=self._line())
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            print(self._line(), file=sys.stderr, flush=True)
+        if self._total:
+            self._line.update(self._images, self._total, self._text())
 
     @property
     def _images(self) -> int:
         return self._before + self._done.images + self._flying.images
 
-    def _line(self) -> str:
+    def _text(self) -> str:
         now = _sum([self._done, self._flying])
         rate = self.images_per_second or 0.0
-        left = _duration((self._total - self._images) / rate) if rate else "?"
+        left = duration((self._total - self._images) / rate) if rate else "?"
         parts = [
             f"{self._images}/{self._total} images",
             f"{self._shards_done}/{self._shards} shards",
@@ -202,9 +181,3 @@ def _sum(progress: Sequence[Progress]) -> Progress:
         sum((collections.Counter(p.statuses) for p in progress), collections.Counter()),
         peak_megabytes=max((p.peak_megabytes for p in progress), default=0.0),
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

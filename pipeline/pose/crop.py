@@ -34,6 +34,10 @@ def crop_boxes(
     Returns:
         matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the boxes (N, 4) float32 that the crops
         cover, x1 y1 x2 y2 in image pixels.
+
+    >>> matrices, covered = crop_boxes(np.array([[100, 200, 200, 300]]), (256, 192))
+    >>> covered.round().tolist()
+    [[88.0, 167.0, 212.0, 333.0]]
     """
     height, width = input_size
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)

@@ -17,6 +17,7 @@ from support.cluster import Cluster, rows
 from support.images import encode, gradient
 from support.paths import PEOPLE, PROJECT, SHARED, needs_models, needs_people
 
+from jobs import annotate, evaluate, reduce
 from pipeline import storage
 
 STARTER = SHARED / "models" / "starter" / "fastpose_mobile_small_coco17.safetensors"
@@ -188,27 +189,29 @@ def test_a_folder_of_anything(cluster: Cluster, tmp_path: Path) -> None:
     ("flags", "message"),
     [
         (["--input=nowhere"], "nowhere: no such folder"),
-        (
-            ["--input=pyproject.toml", "--detector.name=given"],
-            "--detector.name given needs --detector.boxes or --annotations",
-        ),
+        (["--input=pyproject.toml", "--detector.name=given"], "--detector.name given needs --detector.boxes or"),
         (["--input=configs/demo/photos", "--pose.weights=gone.pth"], "gone.pth: no such file"),
-        (["--input=configs/demo/photos", "--detector.name=yolov8n"], "detector.name is 'yolov8n'"),
+        (["--input=configs/demo/photos", "--detector.name=yolov8n"], "--detector.name yolov8n: no such detector"),
         (["--input=tests/support/data/demo_boxes.json", "--detector.name=whole_image"], "set --input.image_root"),
     ],
 )
 def test_wrong_settings_end_the_job_before_ray_starts(
-    cluster: Cluster, flags: list[str], message: str, tmp_path: Path
+    flags: list[str], message: str, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    output = cluster.run("annotate", *flags, f"--output={tmp_path / 'run'}", code=2)
-    assert message in output
-    assert output.startswith("annotate: ")
-    assert output.count("\n") == 1
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr(annotate, "connect", None)  # calling it would fail
+    assert annotate.main([*flags, f"--output={tmp_path / 'run'}"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert output.err.startswith("annotate: ")
+    assert output.err.count("\n") == 1
 
 
-def test_reduce_and_evaluate_need_a_run_directory(cluster: Cluster, tmp_path: Path) -> None:
-    assert "has no run.json" in cluster.run("reduce", str(tmp_path), code=2)
-    assert "has no run.json" in cluster.run("evaluate", str(tmp_path), code=2)
+@pytest.mark.parametrize("job", [reduce, evaluate])
+def test_reduce_and_evaluate_need_a_run_directory(job, tmp_path: Path, capsys) -> None:
+    assert job.main([str(tmp_path)]) == 2
+    assert "has no run.json" in capsys.readouterr().err
 
 
 def test_a_cluster_that_does_not_answer_is_named(cluster: Cluster, tmp_path: Path) -> None:
