@@ -61,8 +61,11 @@ def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     if arguments.report or arguments.compare:
         raise RunRefused(f"{arguments.run}: --report and --compare need a run, not a results file")
     metrics = evaluate_file(arguments.run, arguments.annotations, arguments.errors, arguments.by, map_chunks)
-    uri = write_metrics(metrics, arguments.run.removesuffix("json"), metrics.skeleton)
-    return [*metrics.lines(), f"metrics:   {uri}"]
+    try:
+        written = f"metrics:   {write_metrics(metrics, arguments.run.removesuffix('json'), metrics.skeleton)}"
+    except OSError as error:  # results of others may lie where this process cannot write
+        written = f"metrics:   not written ({error})"
+    return [*metrics.lines(), written]
 
 
 def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
         with connect(run.settings.fleet):
             reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
         exported = [export(run, name) for name in arguments.export]
+        results = write_coco(run) if reduction.totals.with_coco_id else None
     except RunRefused as error:
         print(f"reduce: {error}", file=sys.stderr)
         return 2
@@ -44,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"reduce: {error}", file=sys.stderr)
         return 1
     print("\n".join(summary(run, reduction)))
-    if reduction.totals.with_coco_id:
-        print(f"results:   {write_coco(run)}")
+    if results is not None:
+        print(f"results:   {results}")
     for uri in exported:
         print(f"exported:  {uri}")
     return 0

@@ -163,7 +163,7 @@ def test_averages_over_scales_and_networks_stay_on_the_person(pose: dict) -> Non
 
 
 def test_neighbours_change_nothing_in_an_ensemble_of_other_shapes_and_scales() -> None:
-    """Crops of a 4:3 and a 5:4 network differ for wide and tall people; the frame of the average must not depend on them."""
+    """Crops of a 4:3 and a 5:4 network differ for wide and tall people; the frame of the average must not."""
     pose = {"ensemble": [{"weights": SHIPPED, "input_size": [320, 256]}], "scales": [0.9, 1.1], "batch": 2}
     annotator = with_poses(pose, suppression={"kind": "none"})
     image = demo_image("group.jpg")

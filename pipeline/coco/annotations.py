@@ -66,6 +66,20 @@ def person_category(source: str | Mapping[str, Any]) -> PersonCategory:
     return PersonCategory(entries(source, "categories"), source if isinstance(source, str) else "the annotations")
 
 
+def person_id(source: str | Mapping[str, Any]) -> int | None:
+    """The category id of people in a file; None if it has neither categories nor annotations. Streams.
+
+    Raises:
+        AnnotationError: no category is a person, see `PersonCategory`.
+    """
+    category = person_category(source)
+    if category.id is None:
+        for entry in entries(source, "annotations"):
+            category.accepts(entry)
+            break
+    return category.id
+
+
 @dataclass(frozen=True)
 class Annotations:
     """The images of an annotation file, by ascending id, and the people annotated in them.

@@ -33,7 +33,7 @@ def connect(settings: FleetSettings) -> Iterator[None]:
         _check_reachable(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
             raise ConnectionError(
                 f"cannot connect to the Ray cluster at {address}: {first_line(error)} If it requires a token, set "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)."

@@ -18,7 +18,7 @@ from pipeline.decodings import Decode, Norm, TrainedDecode
 from pipeline.errors import UserError
 from pipeline.pose.networks import pose_spec
 from pipeline.pose.networks.recognition import Architecture, load_pose_network
-from pipeline.pose.networks.spec import HEATMAP_DECODINGS
+from pipeline.pose.networks.spec import COCO_AND_MORE, HEATMAP_DECODINGS
 from pipeline.runtime.device import Compute
 from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported, trial_output
 from pipeline.runtime.torch import TorchNetwork
@@ -193,7 +193,7 @@ def _exported(network: Network, settings: NetworkSettings, decode: Decode | None
     usual = decode or stated.decode or "argmax"
     channels = output.shape[1]
     per_joint = 3 if usual == "offset" else 1
-    joints = len(SKELETONS[stated.skeleton]) if stated.skeleton else channels // per_joint
+    joints = len(SKELETONS[stated.skeleton]) if stated.skeleton else COCO_AND_MORE.get(channels, channels // per_joint)
     if channels < joints * per_joint or (usual == "offset" and channels != joints * per_joint):
         raise UserError(
             f"{settings.weights}: its output {list(output.shape)} has {channels} channels; {joints} joints with "

@@ -23,7 +23,7 @@ class ProgressLine:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._title = title
-        self._last_text = ""
+        self._last_text = self._printed_text = ""
         self._last_printed = time.monotonic()
 
     def __enter__(self) -> ProgressLine:
@@ -39,7 +39,7 @@ class ProgressLine:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._last_text:
+        elif self._last_text != self._printed_text:
             self.note(self._last_text)
 
     def update(self, completed: float, total: float, text: str) -> None:
@@ -48,7 +48,7 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=completed, total=total, text=text)
         elif time.monotonic() - self._last_printed > _SECONDS_BETWEEN_LINES:
-            self._last_printed = time.monotonic()
+            self._last_printed, self._printed_text = time.monotonic(), text
             print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.settings.tree import GIVEN, OWN_DETECTORS, Settings
@@ -82,9 +84,15 @@ class Run:
         if not storage.exists(path):
             raise RunRefused(f"{uri} is not a run directory: it has no run.json")
         stored = _load(path)
-        settings = Settings.model_validate(_with_current_names(stored["settings"]))
+        try:
+            settings = Settings.model_validate(_with_current_names(stored["settings"]))
+            fingerprint = stored["fingerprint"]
+        except (ValidationError, KeyError, TypeError) as error:
+            raise RunRefused(
+                f"{path} is of another version of Posemill ({' '.join(str(error).split())[:200]})"
+            ) from None
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"uri": uri})})
-        return cls(uri, settings, stored["fingerprint"])
+        return cls(uri, settings, fingerprint)
 
     def check_files(self) -> None:
         """Compare this machine's copies of weights and other files with those that the run was created with.

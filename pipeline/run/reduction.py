@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import UserError, parsing
 from pipeline.run.directory import Run
 from pipeline.run.tables import Fold, Totals, fold_parts, plan_folds
 
@@ -78,7 +78,8 @@ def stored_reduction(run: Run) -> Reduction | None:
     path = run.path("totals.json")
     if not storage.exists(path):
         return None
-    stored = json.loads(storage.read_bytes(path))
+    with parsing(path, "the totals of a run"):
+        stored = json.loads(storage.read_bytes(path))
     if not stored["complete"] or stored["fingerprint"] != run.fingerprint:
         return None
     fields = {name: stored[name] for name in ("shards", "images", "people", "with_coco_id")}

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import UserError, parsing
 from pipeline.people import People
 from pipeline.run.columns import people_from_arrow, people_to_arrow
 from pipeline.skeletons import Skeleton
@@ -253,7 +253,7 @@ def _people_table(part: pa.Table) -> pa.Table:
 def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of `tables/<name>`, in the order of the manifest; one in memory at a time."""
     for uri in _table_files(run_uri, name):
-        with storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
+        with parsing(uri, "a table"), storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=list(columns) if columns else None)
 
@@ -261,7 +261,7 @@ def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) ->
 def table_metadata(run_uri: str) -> dict[str, Any]:
     """The metadata of a reduced run: fingerprint, skeleton, networks and head; empty if the run has no tables."""
     for uri in _table_files(run_uri, "images"):
-        with storage.open_read(uri) as stream:
+        with parsing(uri, "a table"), storage.open_read(uri) as stream:
             return read_footer(pq.read_schema(stream))
     return {}
 

@@ -55,6 +55,8 @@ def trial_output(network: Network, inputs: Tensor) -> Tensor:
     try:
         with torch.inference_mode():
             return network(inputs)
+    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # the machine fails, not the file
     except Exception as error:  # runtimes raise exceptions of their own
         text = str(error).strip() or type(error).__name__
         # TorchScript puts the reason on the last line, after its tracebacks; ONNX Runtime spreads it over all lines.

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import UserError, parsing
 
 _DEFAULT_COLUMNS = ("uri", "url", "path", "file_path", "image", "image_path", "file_name", "filename", "image_url")
 
@@ -31,8 +31,13 @@ def read_list(uri: str, column: str | None) -> Iterator[str]:
     elif uri.lower().endswith(".csv"):
         names = _csv_names(uri, column)
     else:
-        names = (line.strip() for line in storage.read_bytes(uri).decode("utf-8-sig").splitlines())
+        names = (line.strip() for line in _text(uri).splitlines())
     return _unique(name for name in names if name)
+
+
+def _text(uri: str) -> str:
+    with parsing(uri, "UTF-8 text"):
+        return storage.read_bytes(uri).decode("utf-8-sig")
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:
@@ -46,13 +51,13 @@ def _unique(names: Iterable[str]) -> Iterator[str]:
 
 
 def _csv_names(uri: str, column: str | None) -> Iterator[str]:
-    rows = csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig")))
+    rows = csv.DictReader(io.StringIO(_text(uri)))
     chosen = _choose(uri, list(rows.fieldnames or []), column)
     return (row[chosen] for row in rows if row[chosen])
 
 
 def _parquet_names(uri: str, column: str | None) -> Iterator[str]:
-    with storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
+    with parsing(uri, "a Parquet file"), storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
         text = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         chosen = _choose(uri, text, column)
         for batch in file.iter_batches(columns=[chosen]):

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.errors import parsing
 from pipeline.sources.shard import PlannedShard, Shard
 
 _SCHEMA = pa.schema(
@@ -60,7 +61,7 @@ class Manifest:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        with storage.open_read(uri) as stream:
+        with parsing(uri, "a manifest"), storage.open_read(uri) as stream:
             table = pq.read_table(stream, columns=["id", "num_images"])
         self.counts: dict[str, int] = dict(zip(table["id"].to_pylist(), table["num_images"].to_pylist(), strict=True))
         self.num_images: int = pc.sum(table["num_images"]).as_py() or 0

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import UserError, parsing
 from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.files import plan_files
@@ -47,9 +47,18 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def read_schema(uri: str) -> pa.Schema:
-    """The Arrow schema of a Parquet file."""
-    with storage.open_read(uri, sequential=False) as stream:
-        return pq.read_schema(stream)
+    """The Arrow schema of a Parquet file.
+
+    Raises:
+        UserError: it is not a Parquet file, or a damaged one.
+    """
+    with parsing(uri, "a Parquet file"), storage.open_read(uri, sequential=False) as stream:
+        try:
+            return pq.read_schema(stream)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ValueError(error) from None  # pyarrow's error for a footer that it cannot parse has no errno
 
 
 def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
@@ -58,7 +67,8 @@ def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSe
     A file that is damaged or has no image column is planned as one loose file, which cannot be decoded.
     """
     for key, entry in entries:
-        column = _image_column_or_none(entry.uri, settings.image_column)
+        schema = _schema_or_none(entry.uri)
+        column = None if schema is None else image_column(schema, settings.image_column)
         if column is None:
             yield from plan_files([(key, entry)], settings)
             continue
@@ -69,15 +79,11 @@ def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSe
             yield container_shard(key, entry, "parquet", rows, row_group=group, column=column)
 
 
-def _image_column_or_none(uri: str, wanted: str | None) -> str | None:
+def _schema_or_none(uri: str) -> pa.Schema | None:
     try:
-        return image_column(read_schema(uri), wanted)
-    except pa.ArrowInvalid:
+        return read_schema(uri)
+    except UserError:
         return None
-    except OSError as error:
-        if error.errno is not None or isinstance(error, storage.MissingObject):
-            raise
-        return None  # pyarrow raises an OSError without errno for a footer that it cannot parse
 
 
 def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:

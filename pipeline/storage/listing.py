@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.errors import parsing
 from pipeline.storage.filesystems import RETRY_POLICY, open_uri, with_retries
 from pipeline.storage.objects import Entry, MissingObject, tag_of
 from pipeline.storage.uris import is_local, native_path, portable_name
@@ -102,7 +103,8 @@ def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> It
 def glob_files(pattern: str) -> list[Entry]:
     """The objects that match a glob (`*`, `?`, `[..]`, `**`), sorted by path."""
     fs, path = open_uri(pattern)
-    matches = with_retries(pattern, lambda: fs.glob(path, detail=True))
+    with parsing(pattern, "a valid pattern"):
+        matches = with_retries(pattern, lambda: fs.glob(path, detail=True))
     protocol = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
     return [
         Entry(

@@ -3,11 +3,11 @@
   uv run tests/fleet/drill.py
   uv run tests/fleet/drill.py --minutes 3 --shards 60 --seed 1
 
-A cluster of two nodes and an S3 server run on this machine. Every few seconds a worker, a node, the driver or the head is
-killed with SIGKILL, or the S3 server is stopped for some seconds. One in twenty requests to the server is refused, reset,
-truncated, answered with a lost response, or stalled. A dead driver or head is started again. After the time is over, the
-run finishes without failures. Exit code 1 if an image is lost or doubled, or a row differs from those of an undisturbed
-run.
+A cluster of two nodes and an S3 server run on this machine. Every 3 to 12 seconds a worker, a node, the driver or the
+head node is killed with SIGKILL, or the S3 server is stopped for some seconds. One in twenty requests to the server is
+refused, reset, truncated, answered with a lost response, or stalled. A dead driver or head node is started again. After
+the time is over, the run finishes without failures. Exit code 1 if an image is lost or doubled, or a row differs from
+those of an undisturbed run.
 """
 
 from __future__ import annotations

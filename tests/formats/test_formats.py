@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,23 @@ def test_coco_results_and_unknown_names(run) -> None:
     with pytest.raises(ValueError, match="--export is 'vott'; known formats: coco, alphapose"):
         export(run[0], "vott")
     assert set(FORMATS) == {"coco", "alphapose", "openpose", "cmu", "yolo", "label_studio", "cvat"}
+
+
+@pytest.mark.parametrize(
+    ("content", "category"),
+    [
+        ({"categories": [{"id": 1, "name": "dog"}, {"id": 7, "name": "Person"}], "annotations": []}, 7),
+        ({"annotations": [{"category_id": 3}]}, 3),
+        (None, 1),  # the annotations have moved since the run
+    ],
+)
+def test_coco_results_have_the_person_category_of_the_annotations(run, tmp_path: Path, content, category: int) -> None:
+    path = tmp_path / "people.json"
+    if content is not None:
+        path.write_text(json.dumps(content))
+    settings = run[0].settings.model_copy(update={"annotations": str(path)})
+    entries = json.loads(storage.read_bytes(export(replace(run[0], settings=settings), "coco")))
+    assert {entry["category_id"] for entry in entries} == {category}
 
 
 def test_member_names_stay_inside_the_archive() -> None:

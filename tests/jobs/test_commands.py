@@ -193,6 +193,9 @@ def test_a_folder_of_anything(cluster: Cluster, tmp_path: Path) -> None:
         (["--input=configs/demo/photos", "--pose.weights=gone.pth"], "gone.pth: no such file"),
         (["--input=configs/demo/photos", "--detector.name=yolov8n"], "--detector.name yolov8n: no such detector"),
         (["--input=tests/support/data/demo_boxes.json", "--detector.name=whole_image"], "set --input.image_root"),
+        (["--input={tmp}/damaged.parquet"], "damaged.parquet is not a Parquet file, or is damaged"),
+        (["--input={tmp}/utf16.txt"], "utf16.txt is not UTF-8 text, or is damaged"),
+        (["--input=configs/demo/photos/**.png"], "configs/demo/photos/**.png is not a valid pattern"),
     ],
 )
 def test_wrong_settings_end_the_job_before_ray_starts(
@@ -200,6 +203,9 @@ def test_wrong_settings_end_the_job_before_ray_starts(
 ) -> None:
     monkeypatch.chdir(PROJECT)
     monkeypatch.setattr(annotate, "connect", None)  # calling it would fail
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and not a table PAR1")
+    (tmp_path / "utf16.txt").write_bytes("a.jpg".encode("utf-16"))
+    flags = [flag.replace("{tmp}", str(tmp_path)) for flag in flags]
     assert annotate.main([*flags, f"--output={tmp_path / 'run'}"]) == 2
     output = capsys.readouterr()
     assert output.out == ""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 HEATMAP_DECODINGS = ("argmax", "integral", "combined", "classic")
 # Published networks with COCO's 17 joints and further points after them.
-_COCO_AND_MORE = {33: 17, 49: 17}
+COCO_AND_MORE = {33: 17, 49: 17}
 
 
 def last_output(network: nn.Module, inputs: Tensor) -> Sequence[Tensor]:
@@ -35,7 +35,7 @@ class PoseSpec:
     input_size: tuple[int, int] = (256, 192)
     decodings: tuple[str, ...] = HEATMAP_DECODINGS
     num_outputs: int | None = None
-    skeleton_joints: Mapping[int, int] = field(default_factory=lambda: _COCO_AND_MORE)
+    skeleton_joints: Mapping[int, int] = field(default_factory=lambda: COCO_AND_MORE)
     training_outputs: Callable[[nn.Module, Tensor], Sequence[Tensor]] = last_output
 
     def num_skeleton_joints(self, outputs: int) -> int:

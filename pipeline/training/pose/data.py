@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pipeline.coco.boxes import box_xyxy
-from pipeline.coco.categories import person_entries
+from pipeline.coco.categories import PersonCategory, person_entries
 from pipeline.coco.errors import AnnotationError
 from pipeline.coco.keypoints import has_whole_body_columns, joined_keypoints
 from pipeline.jpeg import encode_jpeg
@@ -82,8 +82,11 @@ def entries_with_joints(
     entries = [entry for entry in person_entries(annotations, name) if entry.get("keypoints") is not None]
     whole_body = any(map(has_whole_body_columns, entries))
     if file_joints is None:
-        categories = [c["keypoints"] for c in annotations.get("categories", []) if c.get("keypoints")]
-        file_joints = SKELETONS["wholebody133"].joints if whole_body else categories[0] if categories else joints
+        person = PersonCategory(annotations.get("categories") or (), name).id
+        named = [
+            c["keypoints"] for c in annotations.get("categories") or () if c["id"] == person and c.get("keypoints")
+        ]
+        file_joints = SKELETONS["wholebody133"].joints if whole_body else named[0] if named else joints
     indices = joint_map(list(file_joints), list(joints), name)
     converted = []
     for entry in entries:
