@@ -71,7 +71,7 @@ class Matches(NamedTuple):
 def keypoint_similarity(ground_truth: GroundTruth, detections: Detections, sigmas: np.ndarray) -> np.ndarray:
     """(D, G) object keypoint similarity (OKS).
 
-    For a person without labelled joints, the distance of the joints from twice the box counts.
+    For a person without labelled joints, the distance of the joints from the box, extended by its size on every side.
 
     Args:
         sigmas: (K,) of the joints.

@@ -1,8 +1,8 @@
-"""What happens to a shard or a worker after a failure: retries, isolation, poison, quarantine. Knows no Ray.
+"""What happens to a shard or a worker after a failure: retries, isolation, poison, quarantine. Independent of Ray.
 
-A shard whose worker failed is retried alone on a worker and isolated: each image is announced before it is decoded. An
+A failed shard is retried on a worker without other shards, one image at a time, each announced before it is decoded. An
 image in progress at two worker deaths is poison: it gets a row that says so, and is not decoded again. One death is not
-enough, because machines also fail for reasons of their own.
+enough, because machines also fail for unrelated reasons.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ShardAttempt:
     """A shard, and the failures so far.
 
     Attributes:
-        failures: in a row; a new finding about an image starts the count again.
+        failures: in a row; reset when an image becomes poison.
         poison: numbers of images that are not decoded any more.
         suspects: number of worker deaths by number of the image that was in progress.
         isolated: whether the shard runs alone on its worker, one image at a time.

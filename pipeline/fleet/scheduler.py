@@ -31,7 +31,7 @@ from pipeline.run.precomputed import Precomputed
 from pipeline.run.progress import Progress
 from pipeline.sources import Manifest, Shard
 
-# Errors after which a worker process is unusable: its device or its memory is gone.
+# Errors after which a worker process is unusable: its device or its memory cannot be used.
 _LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError", "NetworksError")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _POLL_SECONDS = 0.5
@@ -222,7 +222,7 @@ class _Scheduler:
                     self._assign(worker, self._backlog.take_first_attempt())
 
     def _reserved(self, worker: _WorkerState) -> bool:
-        """Whether a worker should run empty for a waiting retry: as many workers as there are retries."""
+        """Whether a worker takes no new shards, for a waiting retry: as many workers as there are retries."""
         return worker in self._workers[: len(self._backlog.retries)]
 
     def _assign(self, worker: _WorkerState, attempt: ShardAttempt) -> None:
@@ -245,7 +245,7 @@ class _Scheduler:
             if not isinstance(error, RayTaskError):
                 self._display.worker_died()
             # Settings that no worker can use end the job; the failure of one machine ends that worker. Others may still
-            # be loading: a broken GPU, which fails at once, is given to the next worker that is asked for.
+            # be loading: Ray assigns a broken GPU, which fails at once, to the next worker again.
             any_running = any(other.starting is None for other in self._workers)
             give_up = self._starts.on_failure(time.monotonic(), any_running, self._wanted_workers)
             if give_up or isinstance(reason, UserError):

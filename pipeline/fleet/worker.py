@@ -23,7 +23,7 @@ from pipeline.sources import Shard
 if TYPE_CHECKING:
     from pipeline.parts import PartWriter
 
-# Of the memory limit: between two shards a worker is replaced without loss, so that happens before the limit.
+# Fraction of the memory limit from which a worker is replaced between two shards, where no work is lost.
 _FULL = 0.8
 _SHARE = 0.75  # of the node's memory; the rest is Ray's own and shared memory, which a container's limit counts, too
 _MIN_LIMIT = 4 << 30  # what networks need; on a node with less, Ray's own memory monitor applies

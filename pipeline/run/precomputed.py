@@ -68,6 +68,6 @@ class Precomputed:
 
 
 def _named_category(uri: str) -> PersonCategory | None:
-    """The person category of a COCO file; None if the file has no categories, as lists of images have none."""
+    """The person category of a COCO file; None if the file has no categories."""
     category = person_category(uri)
     return None if category.id is None else category
