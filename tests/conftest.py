@@ -82,15 +82,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
-    """The rows of both tables of a run without failures."""
+def undisturbed_run(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run without failures."""
     output = tmp_path_factory.mktemp("undisturbed") / "run"
     cluster.behave()
     text = cluster.run("annotate", *flags(photos, output), "--profile")
     assert ended_well(text)
     assert "time by stage, all workers" in text
     assert "wait for images" in text
-    images, people = rows(str(output))
+    return output
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_run: Path) -> tuple[list, list]:
+    """The rows of both tables of that run."""
+    images, people = rows(str(undisturbed_run))
     assert len(images) == NUM_IMAGES
     assert len(people) >= NUM_IMAGES / 2
     return images, people

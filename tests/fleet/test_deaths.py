@@ -210,9 +210,6 @@ def test_a_network_that_cannot_be_loaded_ends_the_job_at_once(cluster: Cluster, 
     assert "with 17 joints, not --pose.name fastpose_r50" in output
 
 
-def test_other_settings_are_refused_before_anything_runs(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
-    cluster.behave()
-    run = tmp_path / "run"
-    cluster.run("annotate", *flags(photos, run))
-    output = cluster.run("annotate", *flags(photos, run), "--suppression.gamma=20", code=2)
+def test_other_settings_are_refused_before_anything_runs(cluster: Cluster, photos: Path, undisturbed_run: Path) -> None:
+    output = cluster.run("annotate", *flags(photos, undisturbed_run), "--suppression.gamma=20", code=2)
     assert "suppression.gamma was None, now 20.0" in output

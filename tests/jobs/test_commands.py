@@ -26,29 +26,6 @@ SHIPPED_BOX_AP = 0.342  # in bf16 or float32
 SHIPPED_AP_FLIPPED = 0.412  # ours with flip test, in bf16 or float32
 
 
-def test_the_demo(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.behave()
-    run = tmp_path / "demo"
-    # Without --input the demo is annotated.
-    output = cluster.run("annotate", f"--output={run}")
-    assert "7 images (6 ok, 1 unreadable), 7 people" in output
-    assert "person_small" in output
-    assert "fastpose_lite0_coco17.safetensors" in output
-    images, people = rows(str(run))
-    assert {row["image_id"]: row["num_people"] for row in images}["cat.jpg"] == 0
-    assert [row["image_id"] for row in images if row["status"] != "ok"] == ["cut_short.jpg"]
-    assert len(people) == 7
-    pictures = sorted((run / "pictures").iterdir())
-    assert len(pictures) == 6
-    sizes = {p.name: cv2.imread(str(p)).shape[:2] for p in pictures}
-    assert (600, 1552) in sizes.values()
-    assert not (run / "coco_results.json").exists(), "the demo has no COCO ids"
-    assert (run / "run.json").exists()
-    totals = json.loads((run / "totals.json").read_text())
-    assert totals["complete"]
-    assert totals["images"] == 7
-
-
 @pytest.fixture(scope="module")
 def val_tars(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> str:
     """The 120 photographs as three WebDataset tars on S3."""
@@ -242,12 +219,29 @@ def own_cluster(*flags: str) -> tuple[int, str]:
     return job.returncode, job.stdout
 
 
-def test_the_job_starts_a_cluster_if_there_is_none(tmp_path: Path) -> None:
-    code, output = own_cluster(f"--output={tmp_path / 'demo'}")
+def test_the_demo_on_a_cluster_that_the_job_starts(tmp_path: Path) -> None:
+    # Without --input the demo is annotated, without RAY_ADDRESS a local cluster is started.
+    run = tmp_path / "demo"
+    code, output = own_cluster(f"--output={run}")
     assert code == 0, output
-    assert "7 images (6 ok, 1 unreadable)" in output
+    assert "7 images (6 ok, 1 unreadable), 7 people" in output
+    assert "person_small" in output
+    assert "fastpose_lite0_coco17.safetensors" in output
     assert "Traceback" not in output
     assert len(output.splitlines()) < 20, "Ray's own messages do not hide the progress"
+    images, people = rows(str(run))
+    assert {row["image_id"]: row["num_people"] for row in images}["cat.jpg"] == 0
+    assert [row["image_id"] for row in images if row["status"] != "ok"] == ["cut_short.jpg"]
+    assert len(people) == 7
+    pictures = sorted((run / "pictures").iterdir())
+    assert len(pictures) == 6
+    sizes = {p.name: cv2.imread(str(p)).shape[:2] for p in pictures}
+    assert (600, 1552) in sizes.values()
+    assert not (run / "coco_results.json").exists(), "the demo has no COCO ids"
+    assert (run / "run.json").exists()
+    totals = json.loads((run / "totals.json").read_text())
+    assert totals["complete"]
+    assert totals["images"] == 7
 
 
 def test_a_worker_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
