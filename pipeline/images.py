@@ -3,21 +3,24 @@
 - The EXIF orientation is applied and recorded.
 - Grey and palette images are converted to RGB, transparent pixels are blended with white, and CMYK is converted without
   a colour profile.
-- 16-bit samples are scaled by 255 / 65535 and rounded.
+- Samples of 9 to 16 bits are scaled to 0..255 and rounded.
 - Only the first frame of an animation or of a multi-page file is decoded.
-- A file with any damage that its decoder reports is refused: partly grey images are never returned.
+- A file with any damage that its decoder reports is refused: partly grey images are never returned. Deviations from the
+  standard that leave the pixels intact give a warning.
 """
 
 from __future__ import annotations
 
 import io
-import zlib
+import struct
+import warnings
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+
+from pipeline.decoders import jpeg, png, tiff
+from pipeline.decoders.samples import over_white
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
@@ -27,6 +30,9 @@ OTHER_IMAGE_SUFFIXES = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".j2k", ".jx
 Image.init()  # else Pillow registers some formats only when the first file of them is opened
 # `DecodeLimits` replaces Pillow's limit, which would apply first.
 Image.MAX_IMAGE_PIXELS = None
+# Editors store histories, XMP and colour profiles of several megabytes, which Pillow refuses by default.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about single files: they would flood the log of a large run
 
 
 class ImageRefused(Exception):
@@ -68,10 +74,12 @@ class DecodedImage:
     Attributes:
         pixels: (H, W, 3) uint8 RGB, upright.
         orientation: the EXIF orientation 1..8 of the file, already applied to the pixels.
+        warning: a deviation from the standard that leaves the pixels intact, None without any.
     """
 
     pixels: np.ndarray
     orientation: int
+    warning: str | None = None
 
 
 def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedImage:
@@ -87,105 +95,74 @@ def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedI
     if not data:
         raise ImageRefused("unreadable", "the file is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        encoded = _open(data)
     except UnidentifiedImageError:
         raise ImageRefused("unreadable", f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
         raise ImageRefused("unreadable", f"damaged header: {_reason(error)}") from None
-    width, height = image.size
+    width, height = encoded.size
     if width * height > limits.max_megapixels * 1e6:
         reason = f"{width} x {height} pixels are more than {limits.max_megapixels:g} megapixels"
         raise ImageRefused("too_large", reason, width, height)
     try:
-        orientation = _orientation(image)  # after the check of the size: decodes a PNG
-        if image.format in ("JPEG", "MPO"):
-            pixels = _upright(_decode_jpeg(data, image), orientation)
-        elif _bits_per_sample(data, image) == 16:
-            pixels = _upright(_decode_16_bit(data), orientation)
-        elif image.format == "TIFF":
-            pixels = _decode_8_bit(data, image)
-        else:
-            pixels = _upright(_decode_8_bit(data, image), orientation)
+        pixels, orientation, warning = _decode(data, encoded)
     except MemoryError:
         raise  # a failure of the machine, not of the image
     except Exception as error:
         raise ImageRefused("unreadable", _reason(error), width, height) from None
-    return DecodedImage(np.ascontiguousarray(pixels), orientation)
+    return DecodedImage(np.ascontiguousarray(pixels), orientation, warning)
+
+
+def _open(data: bytes) -> Image.Image | tiff.PlainTiff:
+    """Read the header, not the pixels."""
+    plain = tiff.PlainTiff.open(data) if data.startswith(tiff.SIGNATURES) else None
+    return plain or Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _decode(data: bytes, encoded: Image.Image | tiff.PlainTiff) -> tuple[np.ndarray, int, str | None]:
+    """Upright pixels, the orientation that was applied, and a warning about harmless deviations."""
+    if isinstance(encoded, tiff.PlainTiff):
+        return _upright(encoded.decode(), encoded.orientation), encoded.orientation, None
+    if encoded.format == "PNG":
+        png.check_png(data)
+    orientation, warning = _orientation(encoded)
+    if encoded.format in ("JPEG", "MPO"):
+        color = "CMYK" if encoded.mode == "CMYK" else "RGB"
+        pixels, deviation = jpeg.decode_jpeg(data, color)
+        warning = warning or deviation
+        if color == "CMYK":  # Pillow handles the inversion by Adobe's programs
+            pixels = np.asarray(encoded.convert("RGB"))
+    elif encoded.format == "PNG" and png.bits_per_sample(data) == 16:
+        pixels = png.decode_png16(data)
+    else:
+        pixels = _decode_by_pillow(encoded)
+        if encoded.format == "TIFF":
+            return pixels, orientation, warning  # Pillow has applied the orientation
+    return _upright(pixels, orientation), orientation, warning
 
 
 def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return value if value in range(1, 9) else 1
+def _orientation(image: Image.Image) -> tuple[int, str | None]:
+    """The orientation 1..8 of the EXIF data, 1 without any; and a warning if the EXIF data is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
+        return 1, f"damaged EXIF data is ignored: {_reason(error)}"
+    return (value if value in range(1, 9) else 1), None
 
 
-def _decode_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
-    # `strict` turns libjpeg's warnings (truncated or corrupt data) into errors; Pillow and OpenCV fill with grey.
-    if image.mode == "CMYK":
-        simplejpeg.decode_jpeg(data, "CMYK", strict=True)
-        return np.asarray(image.convert("RGB"))
-    return simplejpeg.decode_jpeg(data, "RGB", strict=True)
-
-
-def _bits_per_sample(data: bytes, image: Image.Image) -> int:
-    if image.format == "PNG":
-        return data[24]  # IHDR: width, height, bit depth
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]  # BitsPerSample
-    return 8
-
-
-def _decode_8_bit(data: bytes, image: Image.Image) -> np.ndarray:
-    if image.format == "PNG":
-        _check_png(data)
+def _decode_by_pillow(image: Image.Image) -> np.ndarray:
     image.seek(0)
     image.load()
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit samples have no defined 8-bit range")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise ValueError(f"samples of Pillow's mode {image.mode} have no defined 8-bit range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        return _over_white(np.asarray(image.convert("RGBA")))
+        rgba = np.asarray(image.convert("RGBA"))
+        return over_white(rgba[:, :, :3], rgba[:, :, 3])
     return np.asarray(image.convert("RGB"))
-
-
-def _decode_16_bit(data: bytes) -> np.ndarray:
-    # OpenCV decodes all 16 bits; Pillow drops the lower eight bits of RGB samples.
-    if data.startswith(b"\x89PNG"):
-        _check_png(data)
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None or samples.dtype != np.uint16:
-        raise ValueError("damaged or unsupported 16-bit image")
-    eight = ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    if eight.ndim == 2:
-        return cv2.cvtColor(eight, cv2.COLOR_GRAY2RGB)
-    if eight.shape[2] == 4:
-        return _over_white(cv2.cvtColor(eight, cv2.COLOR_BGRA2RGBA))
-    return cv2.cvtColor(eight, cv2.COLOR_BGR2RGB)
-
-
-def _over_white(rgba: np.ndarray) -> np.ndarray:
-    wide = rgba.astype(np.uint16)
-    alpha = wide[:, :, 3:]
-    return ((wide[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def _check_png(data: bytes) -> None:
-    """Check the CRC of each chunk and that the file has an end chunk; Pillow does neither for pixel data."""
-    position = 8
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
-        end = position + 8 + length
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise ValueError(f"damaged PNG: wrong checksum in a {kind.decode('ascii', 'replace')} chunk")
-        if kind == b"IEND":
-            return
-        position = end + 4
-    raise ValueError("truncated PNG: the file ends before its IEND chunk")
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

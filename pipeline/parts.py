@@ -183,7 +183,7 @@ class PartWriter:
             row.width, row.height = refused.width, refused.height
             return _Decoded(row)
         row.height, row.width = image.pixels.shape[:2]
-        row.orientation = image.orientation
+        row.orientation, row.warning = image.orientation, image.warning
         return _Decoded(row, image.pixels, self.precomputed.boxes_of(row.coco_id))
 
     @property

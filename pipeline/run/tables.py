@@ -36,6 +36,7 @@ _IMAGE_FIELDS = [
     ("orientation", pa.int8()),
     ("status", pa.string()),
     ("error", pa.string()),
+    ("warning", pa.string()),
 ]
 
 
@@ -52,6 +53,7 @@ class ImageRow:
     orientation: int | None = None
     status: str = "ok"
     error: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
