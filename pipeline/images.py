@@ -35,6 +35,17 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about single files: they would flood the log of a large run
 
 
+SIGNATURE_BYTES = 16
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *tiff.SIGNATURES)
+
+
+def has_image_signature(head: bytes) -> bool:
+    """Whether a file that starts with `head`, its first 16 bytes, claims to be of a format that is decoded here."""
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    is_bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
+    return head.startswith(_SIGNATURES) or is_webp or is_bmp
+
+
 class ImageRefused(Exception):
     """The image cannot be decoded; it gets a row without people.
 

@@ -53,6 +53,12 @@ def s3_server(s3: S3Server) -> str:
     return "s3://bucket"
 
 
+@pytest.fixture
+def s3_folder(s3_server: str) -> str:
+    """An empty prefix of the bucket."""
+    return f"{s3_server}/{uuid.uuid4().hex[:12]}"
+
+
 @pytest.fixture(params=["local", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty folder on each kind of storage."""

@@ -27,7 +27,10 @@ def absolute_path(path: str | None) -> str | None:
 
     A relative path that does not exist in the working directory is looked up in the project (its weights and its demo).
     """
-    if path is None or not storage.is_local(path):
+    if path is None:
+        return None
+    path = storage.normalised(path)
+    if not storage.is_local(path):
         return path
     path = path.removeprefix("file://")
     absolute = os.path.abspath(os.path.expanduser(path))
@@ -48,7 +51,7 @@ def absolute_paths(settings: Settings) -> Settings:
     ensemble = [n.model_copy(update={"weights": absolute_path(n.weights)}) for n in settings.pose.ensemble]
     changed["pose"] = changed["pose"].model_copy(update={"ensemble": tuple(ensemble)})
     changed["annotations"] = absolute_path(settings.annotations)
-    output = settings.output.uri
+    output = storage.normalised(settings.output.uri)
     if storage.is_local(output):
         output = os.path.abspath(os.path.expanduser(output.removeprefix("file://")))
     changed["output"] = settings.output.model_copy(update={"uri": output})

@@ -2,7 +2,7 @@
 
 from pipeline.sources.manifest import Manifest, write_manifest
 from pipeline.sources.plan import plan_collection
-from pipeline.sources.read import read_shard
+from pipeline.sources.read import read_shard, shard_keys
 from pipeline.sources.shard import EncodedImage, Item, PlannedShard, Shard
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "Shard",
     "plan_collection",
     "read_shard",
+    "shard_keys",
     "write_manifest",
 ]

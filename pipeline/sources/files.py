@@ -26,6 +26,11 @@ def plan_files(entries: Iterable[tuple[str, storage.Entry]], settings: InputSett
         )
 
 
+def file_keys(shard: Shard) -> Iterator[str]:
+    """The keys of the images of a shard."""
+    return iter(shard.keys)
+
+
 def read_files(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
     """The images of a shard in order, fetched concurrently.
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings
-from pipeline.sources.files import plan_files, read_files
-from pipeline.sources.parquet import PARQUET_SUFFIXES, plan_parquet, read_parquet
+from pipeline.sources.files import file_keys, plan_files, read_files
+from pipeline.sources.parquet import PARQUET_SUFFIXES, parquet_keys, plan_parquet, read_parquet
 from pipeline.sources.shard import Item, PlannedShard, Shard
-from pipeline.sources.tar import TAR_SUFFIXES, plan_tar, read_tar
+from pipeline.sources.tar import TAR_SUFFIXES, plan_tar, read_tar, tar_keys
+from pipeline.sources.zip import ZIP_SUFFIXES, plan_zip, read_zip, zip_keys
 from pipeline.storage import Entry
 
 
@@ -24,17 +25,20 @@ class Kind(NamedTuple):
         suffixes: file name suffixes of the containers of this kind, lower case; empty for loose files.
         plan: makes the shards of a container, or of a group of loose files, from (key, entry) pairs.
         read: yields the items of a shard.
+        keys: yields the keys of these items, without their content.
     """
 
     suffixes: tuple[str, ...]
     plan: Callable[[Iterable[tuple[str, Entry]], InputSettings], Iterator[PlannedShard]]
     read: Callable[[Shard, DecodeLimits], Iterator[Item]]
+    keys: Callable[[Shard], Iterator[str]]
 
 
 KINDS: dict[str, Kind] = {
-    "files": Kind((), plan_files, read_files),
-    "tar": Kind(TAR_SUFFIXES, plan_tar, read_tar),
-    "parquet": Kind(PARQUET_SUFFIXES, plan_parquet, read_parquet),
+    "files": Kind((), plan_files, read_files, file_keys),
+    "tar": Kind(TAR_SUFFIXES, plan_tar, read_tar, tar_keys),
+    "zip": Kind(ZIP_SUFFIXES, plan_zip, read_zip, zip_keys),
+    "parquet": Kind(PARQUET_SUFFIXES, plan_parquet, read_parquet, parquet_keys),
 }
 
 

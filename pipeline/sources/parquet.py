@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import UserError, parsing
-from pipeline.images import DecodeLimits
+from pipeline.images import DecodeLimits, has_image_signature
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.files import plan_files
 from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard, too_large
@@ -19,31 +20,52 @@ PARQUET_SUFFIXES = (".parquet",)
 _ROWS_AT_A_TIME = 32
 
 
-def image_column(schema: pa.Schema, wanted: str | None = None) -> str | None:
+def image_column(uri: str, wanted: str | None = None) -> str | None:
     """The name of the column with encoded images, None if the file has no such column.
 
     Args:
-        schema: the schema of the Parquet file.
-        wanted: the column to use; None takes the first column of a suitable type. A column of another type gives None,
-            because it holds the image names of a list.
+        uri: a Parquet file.
+        wanted: the column to use; None takes the first struct of bytes and path, else the first binary column whose
+            first value starts as an image, else the first binary column. A column of another type gives None, because
+            it holds the image names of a list.
 
     Raises:
-        UserError: the wanted column does not exist.
+        UserError: the wanted column does not exist, or the file is damaged.
     """
-    suitable = [field.name for field in schema if _holds_images(field.type)]
-    if wanted is None or wanted in suitable:
-        return wanted or next(iter(suitable), None)
+    schema = read_schema(uri)
+    structs = [field.name for field in schema if pa.types.is_struct(field.type) and _holds_images(field.type)]
+    binary = [field.name for field in schema if not pa.types.is_struct(field.type) and _holds_images(field.type)]
+    if wanted is None:
+        if structs or len(binary) <= 1:
+            return next(iter([*structs, *binary]), None)
+        return next((name for name in binary if has_image_signature(_first_value(uri, name))), binary[0])
+    if wanted in (*structs, *binary):
+        return wanted
     if wanted in schema.names:
         return None
     raise UserError(
-        f"--input.image_column {wanted} does not exist; the columns of the file are {', '.join(schema.names)}"
+        f"{uri}: --input.image_column {wanted} does not exist; the columns of the file are {', '.join(schema.names)}"
     )
+
+
+def _first_value(uri: str, column: str) -> bytes:
+    """The first value of a binary column that is not null."""
+    with storage.open_read(uri, sequential=False) as stream, pq.ParquetFile(stream) as file:
+        for batch in file.iter_batches(1, columns=[column]):
+            if (value := batch.column(0)[0].as_py()) is not None:
+                return value
+    return b""
 
 
 def _holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(f.name == "bytes" and _holds_images(f.type) for f in (kind.field(i) for i in range(kind.num_fields)))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def read_schema(uri: str) -> pa.Schema:
@@ -67,8 +89,7 @@ def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSe
     A file that is damaged or has no image column is planned as one loose file, which cannot be decoded.
     """
     for key, entry in entries:
-        schema = _schema_or_none(entry.uri)
-        column = None if schema is None else image_column(schema, settings.image_column)
+        column = _column_or_none(entry.uri, settings.image_column)
         if column is None:
             yield from plan_files([(key, entry)], settings)
             continue
@@ -79,11 +100,26 @@ def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSe
             yield container_shard(key, entry, "parquet", rows, row_group=group, column=column)
 
 
-def _schema_or_none(uri: str) -> pa.Schema | None:
+def _column_or_none(uri: str, wanted: str | None) -> str | None:
     try:
-        return read_schema(uri)
+        return image_column(uri, wanted)
     except UserError:
         return None
+
+
+def parquet_keys(shard: Shard) -> Iterator[str]:
+    """The keys of the images of a row group; their bytes are not read."""
+    (container,), (listed,) = shard.keys, shard.entries
+    with storage.open_read(listed.uri, sequential=False, listed=listed) as stream, pq.ParquetFile(stream) as file:
+        row = _first_row(file, shard)
+        kind = file.schema_arrow.field(shard.column).type
+        if not (pa.types.is_struct(kind) and kind.get_field_index("path") >= 0):
+            yield from (f"{container}/{row + i}" for i in range(shard.num_images))
+            return
+        for batch in file.iter_batches(row_groups=[shard.row_group], columns=[f"{shard.column}.path"]):
+            for value in batch.column(0):
+                yield _key(container, row, value.as_py())
+                row += 1
 
 
 def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
@@ -93,15 +129,13 @@ def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
     assert shard.row_group is not None
     assert shard.column is not None
     with storage.open_read(uri, listed=listed) as stream, pq.ParquetFile(stream) as file:
-        row = sum(file.metadata.row_group(i).num_rows for i in range(shard.row_group))
+        row = _first_row(file, shard)
         for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[shard.row_group], columns=[shard.column]):
             for value in batch.column(0):
                 cell = value.as_py()
-                name = str(row)
+                key, row_uri = _key(container, row, cell), _key(uri, row, cell, "#")
                 if isinstance(cell, dict):
-                    name = "/".join([name, *([cell["path"]] if cell.get("path") else [])])
                     cell = cell["bytes"]
-                key, row_uri = f"{container}/{name}", f"{uri}#{name}"
                 if cell is None:
                     yield EncodedImage(key, row_uri, None, "missing", "the row holds no bytes")
                 elif len(cell) > limits.max_bytes:
@@ -109,3 +143,13 @@ def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
                 else:
                     yield EncodedImage(key, row_uri, cell)
                 row += 1
+
+
+def _first_row(file: pq.ParquetFile, shard: Shard) -> int:
+    """The number of the first row of the shard in the file."""
+    return sum(file.metadata.row_group(i).num_rows for i in range(shard.row_group or 0))
+
+
+def _key(container: str, row: int, cell: Any, separator: str = "/") -> str:
+    path = cell.get("path") if isinstance(cell, dict) else None
+    return f"{container}{separator}{row}" + (f"/{path}" if path else "")

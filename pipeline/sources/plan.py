@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations
 from pipeline.errors import UserError
+from pipeline.images import FORMATS, IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, SIGNATURE_BYTES, has_image_signature
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.files import plan_files
-from pipeline.sources.kinds import Kind, container_kind
-from pipeline.sources.lists import read_list
-from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column, read_schema
+from pipeline.sources.kinds import KINDS, Kind, container_kind
+from pipeline.sources.lists import LIST_SUFFIXES, read_list, unique
+from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column
 from pipeline.sources.shard import PlannedShard
 
 _CONTAINERS_AT_A_TIME = 16
-_CHECKED_NAMES = 20  # at least one of the first names of a list must exist
+_CHECKED_NAMES = 20  # one of the first names of a list must exist,
+_MORE_CHECKED_NAMES = 500  # or one of these, spread over the whole list
+_COCO_SUFFIX = ".json"
+_WILDCARDS = "*?["
 _Keyed = tuple[str, storage.Entry]
 
 
@@ -46,29 +51,49 @@ def plan_collection(settings: InputSettings, without: str | None = None) -> Iter
 
 
 def _plan(uri: str, settings: InputSettings, without: str | None) -> Iterator[PlannedShard]:
-    lower = uri.lower()
-    if lower.endswith(".json"):
-        file_names = (image["file_name"] for image in load_annotations(uri)["images"])
-        return plan_files(_located(file_names, uri, settings.image_root), settings)
-    if lower.endswith((".txt", ".csv")) or (lower.endswith(PARQUET_SUFFIXES) and _is_list(uri, settings.image_column)):
-        names = read_list(uri, settings.image_column)
+    if (names := _listed_names(uri, settings.image_column)) is not None:
         return plan_files(_located(names, uri, settings.image_root), settings)
     output = None if without is None else without.rstrip("/") + "/"
     listed = ((key, entry) for key, entry in _list_input(uri) if output is None or not entry.uri.startswith(output))
     return _plan_listed(listed, settings)
 
 
-def _is_list(uri: str, column: str | None) -> bool:
-    return "*" not in uri and image_column(read_schema(uri), column) is None
+def _listed_names(uri: str, column: str | None) -> Iterator[str] | None:
+    """The image names in a list or COCO file; None if the URI is neither."""
+    lower = uri.lower()
+    if not lower.endswith((_COCO_SUFFIX, *LIST_SUFFIXES, *PARQUET_SUFFIXES)) or not storage.is_file(uri):
+        return None
+    if lower.endswith(_COCO_SUFFIX):
+        return unique(image["file_name"] for image in load_annotations(uri)["images"])
+    if lower.endswith(PARQUET_SUFFIXES) and image_column(uri, column) is not None:
+        return None
+    return read_list(uri, column)
 
 
 def _list_input(uri: str) -> Iterator[_Keyed]:
-    if any(c in uri for c in "*?[") and not storage.is_file(uri):
-        root = uri[: min(uri.index(c) for c in "*?[" if c in uri)].rpartition("/")[0]
+    is_pattern = any(c in uri for c in _WILDCARDS) and not storage.exists(uri)
+    if is_pattern:
+        root = uri[: min(uri.index(c) for c in _WILDCARDS if c in uri)].rpartition("/")[0]
         return _keyed(storage.glob_files(uri), root)
-    if storage.is_file(uri):
-        return iter([(storage.basename(uri), storage.stat(uri))])
-    return _keyed(storage.list_files(uri), uri)
+    if not storage.is_file(uri):
+        return _keyed(storage.list_files(uri), uri)
+    entry = storage.stat(uri)
+    if entry.size == 0 and not storage.is_local(uri):  # consoles create such an object for a folder
+        below = _keyed(storage.list_files(uri), uri)
+        if (first := next(below, None)) is not None:
+            return chain([first], below)
+    if container_kind(uri) is None and not uri.lower().endswith((*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)):
+        _refuse_unknown(uri)
+    return iter([(storage.basename(uri), entry)])
+
+
+def _refuse_unknown(uri: str) -> None:
+    if not has_image_signature(storage.read_bytes(uri, SIGNATURE_BYTES)):
+        archives = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
+        raise UserError(
+            f"--input {uri} is neither an image ({', '.join(FORMATS)}) nor a known kind of file; known are folders, "
+            f"archives and Parquet ({archives}), lists ({', '.join(LIST_SUFFIXES)}) and COCO files ({_COCO_SUFFIX})"
+        )
 
 
 def _keyed(entries: Iterable[storage.Entry], root: str) -> Iterator[_Keyed]:
@@ -120,32 +145,38 @@ def _located(names: Iterable[str], list_uri: str, root: str | None) -> Iterator[
     """The names of a list with their entries. Relative names are below the root, by default the folder of the list.
 
     Raises:
-        UserError: none of the first names exists; the root is probably wrong.
+        UserError: none of the names exists, of many checked ones; the root is probably wrong.
     """
     if root is None:
         root = list_uri.rpartition("/")[0] or "."
-    pending: list[_Keyed] = []
-    checked = False
-    for name in names:
-        uri = name if "://" in name or name.startswith("/") else storage.join(root, name)
-        storage.refuse_password(uri)
-        keyed = (name, storage.Entry(uri, -1, ""))
-        if checked:
-            yield keyed
-            continue
-        pending.append(keyed)
-        if storage.exists(uri) or len(pending) == _CHECKED_NAMES:
-            checked = True
-            _refuse_if_absent(pending, root)
-            yield from pending
-    if not checked and pending:
-        _refuse_if_absent(pending, root)
-        yield from pending
-
-
-def _refuse_if_absent(first: list[_Keyed], root: str) -> None:
-    if not storage.exists(first[-1][1].uri):
+    keyed = (_keyed_name(name, root) for name in names)
+    first = list(islice(keyed, _CHECKED_NAMES))
+    if not first or _any_exists(first):
+        return chain(first, keyed)
+    everything = [*first, *keyed]
+    if not _any_exists(everything[:: max(1, len(everything) // _MORE_CHECKED_NAMES)]):
+        spaces = any(name != name.strip() for name, _ in first)
         raise UserError(
-            f"none of the first {len(first)} listed images exists ({first[0][1].uri}, ...); names are relative to "
-            f"{root}: set --input.image_root"
+            f"none of the listed images exists ({first[0][1].uri!r}, ...; {min(len(everything), _MORE_CHECKED_NAMES)} "
+            f"of {len(everything)} checked); names are relative to {root}: set --input.image_root"
+            + ("; names are used with their leading and trailing spaces" if spaces else "")
         )
+    return iter(everything)
+
+
+def _keyed_name(name: str, root: str) -> _Keyed:
+    uri = storage.normalised(name) if "://" in name or name.startswith("/") else storage.join(root, name)
+    storage.refuse_password(uri)
+    return name, storage.Entry(uri, -1, "")
+
+
+def _any_exists(keyed: Sequence[_Keyed]) -> bool:
+    with ThreadPoolExecutor(_CONTAINERS_AT_A_TIME) as pool:
+        return any(pool.map(_exists, (entry.uri for _, entry in keyed)))
+
+
+def _exists(uri: str) -> bool:
+    try:
+        return storage.exists(uri)
+    except (ValueError, OSError):  # a URI that no storage accepts, a server that fails: its image gets a row
+        return False

@@ -10,6 +10,16 @@ from pipeline.sources.kinds import KINDS
 from pipeline.sources.shard import Item, Shard
 
 
+def shard_keys(shard: Shard) -> Iterator[str]:
+    """The keys of the items of a shard, in order; see `Item`. Costs the headers of an archive, not its images.
+
+    Raises:
+        OSError: the storage failed.
+        UserError: a container has changed since the shard was planned.
+    """
+    return KINDS[shard.kind].keys(shard)
+
+
 def read_shard(shard: Shard, limits: DecodeLimits = DecodeLimits()) -> Iterator[Item]:
     """The items of a shard in order, `shard.num_images` of them.
 

@@ -10,7 +10,7 @@ from pipeline import storage
 from pipeline.images import DecodedImage, DecodeLimits, decode_image
 from pipeline.storage import Entry
 
-Kind = Literal["files", "tar", "parquet"]
+Kind = Literal["files", "tar", "zip", "parquet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class PlannedShard:
     """A part of a collection that one worker annotates at a time, without its position in the collection.
 
     Attributes:
-        kind: `files` for loose images, one per object; `tar` for an archive; `parquet` for a row group of a file.
+        kind: `files` for loose images, one per object; `tar` or `zip` for an archive; `parquet` for a row group of a
+            file.
         keys: names in the collection: of the images (`files`) or of the container.
         uris: URIs of the images or of the container.
         sizes: in bytes, -1 if unknown.

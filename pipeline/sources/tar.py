@@ -1,117 +1,212 @@
-"""WebDataset archives: each tar is one shard, and each of its image files is one item with its name in the key."""
+"""Tar archives, plain or compressed, such as WebDataset's: each is one shard, and each of its images is one item."""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
+import lzma
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple, cast
+from functools import partial
+from typing import BinaryIO, cast
+
+from backports import zstd
 
 from pipeline import storage
-from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, DecodeLimits
+from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings
-from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard, too_large
+from pipeline.sources.members import (
+    Ending,
+    Member,
+    MemberDamaged,
+    MemberMissing,
+    is_image,
+    link_target,
+    member_items,
+    member_keys,
+    without_images,
+)
+from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-
-# Members with any image suffix are items; those that cannot be decoded get a row with the status `unreadable`.
-_SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
-_DAMAGED = (tarfile.ReadError, EOFError, gzip.BadGzipFile, zlib.error)
-
-
-class _Member(NamedTuple):
-    name: str
-    size: int
-    read: Callable[[], bytes]
-
-
-class _Truncated(NamedTuple):
-    """The last item of a damaged or truncated archive; the members after this point are lost."""
-
-    reason: str
+_Decompress = Callable[[BinaryIO], BinaryIO]
+_COMPRESSIONS: dict[str, _Decompress] = {
+    ".tar.gz": lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream)),
+    ".tar.bz2": lambda stream: cast(BinaryIO, bz2.BZ2File(stream)),
+    ".tar.xz": lambda stream: cast(BinaryIO, lzma.LZMAFile(stream)),  # noqa: SIM115
+    ".tar.zst": lambda stream: cast(BinaryIO, zstd.ZstdFile(stream)),
+}
+_SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tbz": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
+TAR_SUFFIXES = (".tar", *_COMPRESSIONS, *_SHORT)
+_ZEROS = tarfile.NUL * tarfile.BLOCKSIZE
+_DAMAGED = (tarfile.ReadError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError)
+_NAMED_MEMBERS = 3  # in error messages
 
 
 def plan_tar(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
     """One shard per archive. Images are counted from the headers; a compressed archive is decompressed to read them."""
     for key, entry in entries:
-        compressed = _is_compressed(entry.uri)
-        with storage.open_read(entry.uri, sequential=compressed) as stream:
-            count = sum(1 for _ in _walk(stream, compressed))
+        with storage.open_read(entry.uri, sequential=_compression(entry.uri) is not None) as stream:
+            count = sum(1 for _ in _walk(stream, entry.uri))
         yield container_shard(key, entry, "tar", count)
 
 
+def tar_keys(shard: Shard) -> Iterator[str]:
+    """The keys of the images of an archive, from its headers."""
+    (listed,) = shard.entries
+    with storage.open_read(listed.uri, sequential=_compression(listed.uri) is not None, listed=listed) as stream:
+        yield from member_keys(shard, _walk(stream, listed.uri))
+
+
 def read_tar(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The images of an archive in order. Nothing is unpacked to disk, so member names such as `../x` are harmless."""
-    (container,), (listed,) = shard.keys, shard.entries
-    uri = listed.uri
-    seen: dict[str, int] = {}
-    with storage.open_read(uri, listed=listed) as stream:
-        for member in _walk(stream, _is_compressed(uri)):
-            if isinstance(member, _Truncated):
-                yield EncodedImage(f"{container}#end", f"{uri}#end", None, "unreadable", member.reason)
-                continue
-            name = _unique(member.name, seen)
-            key, member_uri = f"{container}/{name}", f"{uri}#{name}"
-            if member.size > limits.max_bytes:
-                yield too_large(key, member_uri, limits)
-                continue
-            try:
-                yield EncodedImage(key, member_uri, member.read())
-            except _DAMAGED:
-                yield EncodedImage(key, member_uri, None, "unreadable", "the archive ends inside this entry")
+    """The images of an archive in order."""
+    (listed,) = shard.entries
+    with storage.open_read(listed.uri, listed=listed) as stream, _Targets(listed) as targets:
+        yield from member_items(shard, _walk(stream, listed.uri, targets), limits)
 
 
-def _is_compressed(uri: str) -> bool:
-    return not uri.lower().endswith(".tar")
+def _compression(uri: str) -> _Decompress | None:
+    lower = uri.lower()
+    suffix = next((long for short, long in _SHORT.items() if lower.endswith(short)), lower)
+    return next((decompress for known, decompress in _COMPRESSIONS.items() if suffix.endswith(known)), None)
 
 
-def _unique(name: str, seen: dict[str, int]) -> str:
-    """The member name, with a number if the archive contains it more than once, so that keys are unique."""
-    seen[name] = seen.get(name, 0) + 1
-    return name if seen[name] == 1 else f"{name}#{seen[name]}"
+def _decompressed(stream: BinaryIO, uri: str) -> BinaryIO:
+    compression = _compression(uri)
+    return stream if compression is None else compression(stream)
 
 
-def _walk(stream: BinaryIO, compressed: bool) -> Iterator[_Member | _Truncated]:
-    source = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compressed else stream
+def _walk(stream: BinaryIO, uri: str, targets: _Targets | None = None) -> Iterator[Member | Ending]:
+    """The images of an archive, and an `Ending` if it is damaged or has none.
+
+    Args:
+        stream: the file.
+        uri: its URI, which states the compression.
+        targets: what links refer to; None if members are not read.
+    """
+    images = 0
+    others: list[str] = []
     try:
-        archive = tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115  # closed below
-    except _DAMAGED as error:
-        yield _Truncated(f"not a tar archive: {error}")
-        return
-    regular: dict[str, tarfile.TarInfo] = {}  # possible targets of hard links
-    with archive:
-        try:
+        for archive, member in _members(_decompressed(stream, uri)):
+            linked = member.issym() or member.islnk()
+            if not (member.isreg() or linked):
+                continue
+            if is_image(member.name, partial(_head, archive, member)):
+                images += 1
+                read = partial(targets.read, member) if linked and targets else partial(_read, archive, member)
+                yield Member(member.name, 0 if linked else member.size, read)
+            elif len(others) < _NAMED_MEMBERS:
+                others.append(storage.portable_name(member.name))
+    except _ArchiveDamaged as error:
+        yield Ending(str(error))
+    else:
+        if not images:
+            yield without_images(others)
+
+
+class _ArchiveDamaged(Exception):
+    """The members after this point are lost."""
+
+
+def _members(source: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """All members of a file of one or more concatenated archives.
+
+    Raises:
+        _ArchiveDamaged: after the last member that can be read.
+    """
+    while True:
+        with _damage("not a tar archive"):
+            archive = tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115  # it owns nothing to close
+        with _damage("the archive is damaged, entries after this point are lost"):
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else tarfile stores every header
-                if not member.name.lower().endswith(_SUFFIXES):
-                    continue
-                if member.isreg():
-                    regular[member.name] = member
-                elif not member.islnk():
-                    continue
-                content = regular.get(member.linkname) if member.islnk() else member
-                size = content.size if content else 0
-                yield _Member(storage.portable_name(member.name), size, _reader(archive, content))
+                yield archive, member
             source.seek(archive.offset)
-            ended = source.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
-            reason = "the archive stops without an end marker"
-        except _DAMAGED as error:
-            ended, reason = False, f"the archive is damaged: {error}"
-    if not ended:
-        yield _Truncated(f"{reason}; entries after this point are lost")
+            block = source.read(tarfile.BLOCKSIZE)
+            if block != _ZEROS:
+                raise tarfile.ReadError("it stops without an end marker, or with other data after it")
+            while block == _ZEROS:
+                block = source.read(tarfile.BLOCKSIZE)
+            if not block:
+                return
+            source.seek(-len(block), 1)
 
 
-def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if member is None:
-            raise tarfile.ReadError("broken hard link")
-        file = archive.extractfile(member)
-        with contextlib.closing(cast(BinaryIO, file)) as opened:
-            data = opened.read()
-        if len(data) < member.size:
-            raise tarfile.ReadError("unexpected end of data")
-        return data
+@contextlib.contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """Raise _ArchiveDamaged instead of the errors by which tarfile and the decompressors report damage."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise _ArchiveDamaged(f"{what}: {error}") from None
+    except OSError as error:
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise _ArchiveDamaged(f"{what}: {error}") from None  # bz2's error for invalid data has no number
 
-    return read
+
+def _head(archive: tarfile.TarFile, member: tarfile.TarInfo, count: int) -> bytes:
+    if not member.isreg():
+        return b""
+    with _damage("the archive is damaged"), contextlib.closing(_open(archive, member)) as file:
+        return file.read(count)
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    data = b""
+    with (
+        contextlib.suppress(_ArchiveDamaged),
+        _damage("the archive is damaged"),
+        contextlib.closing(_open(archive, member)) as file,
+    ):
+        data = file.read()
+    if len(data) < member.size:
+        raise MemberDamaged("the archive ends inside this entry")
+    return data
+
+
+def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
+    return cast(BinaryIO, archive.extractfile(member))
+
+
+class _Targets:
+    """The members that links refer to; the archive is opened a second time if it has a link."""
+
+    def __init__(self, listed: storage.Entry) -> None:
+        self._listed = listed
+        self._stack = contextlib.ExitStack()
+        self._regular: dict[str, tuple[tarfile.TarFile, tarfile.TarInfo]] | None = None
+        self._links: dict[str, str] = {}
+
+    def __enter__(self) -> _Targets:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def read(self, link: tarfile.TarInfo) -> bytes:
+        """The content of the member that a link refers to.
+
+        Raises:
+            MemberMissing: the target is not in the archive.
+            MemberDamaged: the target cannot be read.
+        """
+        if self._regular is None:
+            self._regular = dict(self._scan())
+        found = self._regular.get(link_target(link.name, self._links))
+        if found is None:
+            raise MemberMissing(f"a link to {storage.portable_name(link.linkname)}, which is not in the archive")
+        return _read(*found)
+
+    def _scan(self) -> Iterator[tuple[str, tuple[tarfile.TarFile, tarfile.TarInfo]]]:
+        stream = self._stack.enter_context(storage.open_read(self._listed.uri, sequential=False, listed=self._listed))
+        with contextlib.suppress(_ArchiveDamaged):
+            for archive, member in _members(_decompressed(stream, self._listed.uri)):
+                name = posixpath.normpath(member.name)
+                if member.isreg():
+                    yield name, (archive, member)
+                elif member.issym() or member.islnk():
+                    base = posixpath.dirname(name) if member.issym() else ""  # hard links count from the root
+                    self._links[name] = posixpath.normpath(posixpath.join(base, member.linkname))

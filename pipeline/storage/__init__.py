@@ -24,7 +24,16 @@ from pipeline.storage.objects import (
     stat,
     write_bytes,
 )
-from pipeline.storage.uris import basename, is_local, join, portable_name, refuse_password, refuse_secret, suffix
+from pipeline.storage.uris import (
+    basename,
+    is_local,
+    join,
+    normalised,
+    portable_name,
+    refuse_password,
+    refuse_secret,
+    suffix,
+)
 
 __all__ = [
     "RETRY_POLICY",
@@ -43,6 +52,7 @@ __all__ = [
     "join",
     "list_files",
     "local_copy",
+    "normalised",
     "open_read",
     "open_write",
     "portable_name",

@@ -62,6 +62,12 @@ def refuse_password(uri: str) -> None:
         )
 
 
+def normalised(uri: str) -> str:
+    """A URI with its scheme in lower case; local paths are returned unchanged."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme.lower() + separator + rest if separator else uri
+
+
 def join(base: str, *parts: str) -> str:
     """A URI or local path extended by path parts."""
     return "/".join([base.rstrip("/") or base, *(part.strip("/") for part in parts)])

@@ -1,0 +1,129 @@
+"""Members of archives: which of them are images, their names, and the images behind links."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from pipeline import storage
+from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, SIGNATURE_BYTES, DecodeLimits, has_image_signature
+from pipeline.sources.shard import EncodedImage, Shard, too_large
+
+_SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+_LONGEST_CHAIN = 40  # of links, as in Linux
+
+
+class Member(NamedTuple):
+    """One image of an archive.
+
+    Attributes:
+        read: returns the content. Raises MemberMissing or MemberDamaged.
+    """
+
+    name: str
+    size: int
+    read: Callable[[], bytes]
+
+
+class Ending(NamedTuple):
+    """The last item of an archive that is damaged, truncated or without images; `reason` is its error message."""
+
+    reason: str
+
+
+class MemberMissing(Exception):
+    """The member is a link, and its target is not in the archive."""
+
+
+class MemberDamaged(Exception):
+    """The member cannot be read."""
+
+
+def is_image(name: str, head: Callable[[int], bytes]) -> bool:
+    """Whether a member counts as an image.
+
+    It does if its name has an image suffix or no suffix at all, or if it starts as images do. Hidden files and what
+    macOS adds to archives do not.
+
+    Args:
+        name: path in the archive.
+        head: returns the first bytes of the content.
+    """
+    parts = name.split("/")
+    if any(part.startswith(".") and part not in (".", "..") for part in parts) or "__MACOSX" in parts:
+        return False
+    suffix = posixpath.splitext(parts[-1])[1]
+    return suffix == "" or suffix.lower() in _SUFFIXES or has_image_signature(head(SIGNATURE_BYTES))
+
+
+def without_images(names: list[str]) -> Ending:
+    """The item of an archive none of whose members is an image."""
+    if not names:
+        return Ending("the archive is empty")
+    return Ending(f"none of the members is an image: {', '.join(names)}, ...")
+
+
+def link_target(name: str, links: dict[str, str]) -> str:
+    """The path in the archive at the end of a chain of links, normalised.
+
+    Args:
+        name: path of a member.
+        links: normalised path of each link to the normalised path that it names.
+    """
+    name = posixpath.normpath(name)
+    for _ in range(_LONGEST_CHAIN):
+        if name not in links:
+            break
+        name = links[name]
+    return name
+
+
+def member_keys(shard: Shard, members: Iterator[Member | Ending]) -> Iterator[str]:
+    """The keys of the items of `member_items`."""
+    (container,) = shard.keys
+    for name in _names(members):
+        yield f"{container}/{name}" if name else _ending(container)
+
+
+def member_items(shard: Shard, members: Iterator[Member | Ending], limits: DecodeLimits) -> Iterator[EncodedImage]:
+    """The images of an archive in order. Nothing is unpacked to disk, so member names such as `../x` are harmless."""
+    (container,), (uri,) = shard.keys, shard.uris
+    unique = _Unique()
+    for member in members:
+        if isinstance(member, Ending):
+            yield EncodedImage(_ending(container), _ending(uri), None, "unreadable", member.reason)
+            continue
+        name = unique(member.name)
+        key, member_uri = f"{container}/{name}", f"{uri}#{name}"
+        if member.size > limits.max_bytes:
+            yield too_large(key, member_uri, limits)
+            continue
+        try:
+            yield EncodedImage(key, member_uri, member.read())
+        except MemberMissing as error:
+            yield EncodedImage(key, member_uri, None, "missing", str(error))
+        except MemberDamaged as error:
+            yield EncodedImage(key, member_uri, None, "unreadable", str(error))
+
+
+def _ending(container: str) -> str:
+    return f"{container}#end"
+
+
+class _Unique:
+    """Member names, with a number where the archive contains a name more than once, so that keys are unique."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        name = storage.portable_name(name)
+        self._seen[name] = self._seen.get(name, 0) + 1
+        return name if self._seen[name] == 1 else f"{name}#{self._seen[name]}"
+
+
+def _names(members: Iterator[Member | Ending]) -> Iterator[str | None]:
+    unique = _Unique()
+    for member in members:
+        yield None if isinstance(member, Ending) else unique(member.name)

@@ -1,0 +1,90 @@
+"""Which inputs are accepted, and how."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from s3fs import S3FileSystem
+from support.s3 import S3_ENVIRONMENT
+from support.sources import image, plan, read
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.settings.paths import absolute_path
+from pipeline.storage.filesystems import filesystem
+
+
+@pytest.mark.parametrize("name", ["a[1]", "what?", "all*", "[abc"])
+def test_folders_whose_names_contain_wildcards_are_folders(folder: str, name: str) -> None:
+    storage.write_bytes(storage.join(folder, name, "sub", "a.jpg"), image(0))
+    assert [item.data for item in read(plan(folder, storage.join(folder, name)))] == [image(0)]
+    assert [item.data for item in read(plan(folder, storage.join(folder, name, "sub/a.jpg")))] == [image(0)]
+
+
+@pytest.mark.parametrize("data", [b"Rar!\x1a\x07\x00" + bytes(100), b"", b"text"])
+@pytest.mark.parametrize("name", ["a.rar", "a.7z", "noext", "a.json.gz"])
+def test_one_file_of_an_unknown_kind_is_refused(folder: str, name: str, data: bytes) -> None:
+    uri = storage.join(folder, name)
+    storage.write_bytes(uri, data)
+    with pytest.raises(UserError, match=r"neither an image .* known are folders, archives .*\.zip.*\.tsv.*\.json"):
+        plan(folder, uri)
+
+
+def test_one_image_without_a_suffix_is_an_image(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "photo"), image(0))
+    assert [item.key for item in read(plan(folder, storage.join(folder, "photo")))] == ["photo"]
+
+
+class _EmptyObjectAndPrefix(BaseHTTPRequestHandler):
+    """S3 with the empty object `in` and the object `in/a.jpg`, which the server of the other tests cannot hold."""
+
+    def do_HEAD(self) -> None:
+        self._answer(b"" if self.path == "/bucket/in" else image(0))
+
+    def do_GET(self) -> None:
+        if "list-type=2" in self.path:
+            entry = "<Key>in/a.jpg</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            size = f"<ETag>x</ETag><Size>{len(image(0))}</Size>"
+            listing = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}{size}</Contents>"
+            self._answer(f"{listing}</ListBucketResult>".encode())
+        else:
+            self._answer(image(0))
+
+    def _answer(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_prefix_that_is_also_an_empty_object_is_a_prefix(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _EmptyObjectAndPrefix)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}).items():
+        monkeypatch.setenv(name, value)
+    forget_connections()
+    try:
+        assert [item.data for item in read(plan(str(tmp_path), "s3://bucket/in"))] == [image(0)]
+    finally:
+        server.shutdown()
+        forget_connections()
+
+
+def forget_connections() -> None:
+    filesystem.cache_clear()
+    S3FileSystem.clear_instance_cache()
+
+
+def test_schemes_may_be_upper_case(s3_folder: str, tmp_path) -> None:
+    storage.write_bytes(storage.join(s3_folder, "in", "a.jpg"), image(0))
+    shouted = s3_folder.replace("s3://", "S3://")
+    uri = absolute_path(storage.join(shouted, "in"))
+    assert [item.key for item in read(plan(s3_folder, uri))] == ["a.jpg"]
+    storage.write_bytes(storage.join(s3_folder, "list.txt"), storage.join(shouted, "in", "a.jpg").encode())
+    assert [item.data for item in read(plan(s3_folder, storage.join(s3_folder, "list.txt")))] == [image(0)]
+    assert absolute_path(f"FILE://{tmp_path}") == str(tmp_path)
