@@ -28,12 +28,12 @@ from pipeline.images import ImageRefused
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
 from pipeline.run import Run
-from pipeline.run.precomputed import Precomputed
+from pipeline.run.precomputed import CocoFiles
 from pipeline.run.reduction import IncompleteRun, Reduction, reduce_run, stored_reduction
 from pipeline.run.tables import table_skeleton
 from pipeline.settings.flags import parse_settings
 from pipeline.settings.paths import absolute_paths
-from pipeline.sources import Manifest
+from pipeline.sources import Manifest, collection_keys
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml"
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     storage.RETRY_POLICY.seconds = settings.fleet.storage_retry_seconds
     started = time.monotonic()
     try:
-        precomputed = Precomputed.load(settings)
+        coco_files = CocoFiles.load(settings)
         run = Run.create(settings)
         manifest = run.plan()
     except (UserError, OSError) as error:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         reduction = stored_reduction(run)
         if reduction is None:
-            reduction = _annotate(run, manifest, precomputed)
+            reduction = _annotate(run, manifest, coco_files)
     except Stopped as stopped:
         done = len(run.parts())
         print(
@@ -76,7 +76,10 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _annotate(run: Run, manifest: Manifest, precomputed: Precomputed) -> Reduction:
+def _annotate(run: Run, manifest: Manifest, coco_files: CocoFiles) -> Reduction:
+    precomputed = coco_files.match(collection_keys(manifest))
+    for warning in precomputed.coco_ids.warnings():
+        print(f"note: {warning}", file=sys.stderr)
     with connect(run.settings.fleet):
         stop = Stop()
         with stop.listening(), Display() as display:

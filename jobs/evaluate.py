@@ -38,6 +38,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--report", action="store_true", help="also write report.html; includes --errors")
     parser.add_argument("--compare", metavar="RUN", help="also write report.html, with a comparison to another run")
     parser.add_argument(
+        "--only-images-in-run",
+        action="store_true",
+        help="leave out annotated images that the run does not contain; by default their people count as missed",
+    )
+    parser.add_argument(
         "--ray", action="store_true", help="compute on the Ray cluster of RAY_ADDRESS, or on one started here"
     )
     arguments = parser.parse_args(argv)
@@ -58,8 +63,10 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     if arguments.annotations is None:
         raise RunRefused(f"{arguments.run} needs --annotations")
-    if arguments.report or arguments.compare:
-        raise RunRefused(f"{arguments.run}: --report and --compare need a run, not a results file")
+    if arguments.report or arguments.compare or arguments.only_images_in_run:
+        raise RunRefused(
+            f"{arguments.run}: --report, --compare and --only-images-in-run need a run, not a results file"
+        )
     metrics = evaluate_file(arguments.run, arguments.annotations, arguments.errors, arguments.by, map_chunks)
     try:
         written = f"metrics:   {write_metrics(metrics, arguments.run.removesuffix('json'), metrics.skeleton)}"
@@ -76,7 +83,12 @@ def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
             return [f"page:      {write_report(run)}"]
         raise RunRefused(f"{run.uri} was started without annotations; set --annotations")
     page = arguments.report or arguments.compare is not None
-    metrics = evaluate_run(run, annotations, arguments.errors or page, arguments.by, map_chunks)
+    only = arguments.only_images_in_run
+    if only and arguments.compare:
+        raise RunRefused(
+            "--compare cannot be combined with --only-images-in-run: the runs may contain different images"
+        )
+    metrics = evaluate_run(run, annotations, arguments.errors or page, arguments.by, map_chunks, only)
     if (arguments.errors or arguments.compare) and metrics.keypoints is None:
         raise UserError(f"{annotations} has no keypoints; an error analysis needs them")
     uri = write_metrics(metrics, run.path(""), table_skeleton(run.uri))

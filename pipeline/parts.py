@@ -184,7 +184,7 @@ class PartWriter:
             return _Decoded(row)
         row.height, row.width = image.pixels.shape[:2]
         row.orientation, row.warning = image.orientation, image.warning
-        return _Decoded(row, image.pixels, self.precomputed.boxes_of(row.coco_id))
+        return _Decoded(row, image.pixels, self.precomputed.boxes_of(item.key))
 
     @property
     def _limits(self) -> DecodeLimits:

@@ -41,11 +41,15 @@ class Skeleton:
 
     @property
     def parts(self) -> dict[str, list[int]]:
-        """Joint indices of body, feet, face and hands, in that order; missing parts are left out."""
-        parts: dict[str, list[int]] = {part: [] for part in ("body", "feet", "face", "hands")}
+        """Joint indices of body, feet, face, left and right hand, in that order; missing parts are left out.
+
+        COCO-WholeBody evaluates the same parts.
+        """
+        parts: dict[str, list[int]] = {part: [] for part in ("body", "feet", "face", "left_hand", "right_hand")}
         for index, joint in enumerate(self.joints):
             feet = joint.endswith(("_toe", "_heel"))
-            part = "hands" if "_hand_" in joint else "face" if "face" in joint else "feet" if feet else "body"
+            hand = "left_hand" if joint.startswith("left_hand_") else "right_hand"
+            part = hand if "_hand_" in joint else "face" if "face" in joint else "feet" if feet else "body"
             parts[part].append(index)
         return {part: joints for part, joints in parts.items() if joints}
 

@@ -17,9 +17,9 @@ from pipeline.annotator import Annotator, NetworksError
 from pipeline.images import DecodedImage, DecodeLimits, ImageRefused
 from pipeline.parts import PartWriter
 from pipeline.run import Run
-from pipeline.run.precomputed import Precomputed
+from pipeline.run.precomputed import CocoFiles
 from pipeline.settings.tree import Settings
-from pipeline.sources import Shard, kinds, plan_collection, write_manifest
+from pipeline.sources import Shard, kinds, plan_collection, shard_keys, write_manifest
 from pipeline.sources import shard as shard_module
 
 
@@ -48,7 +48,8 @@ def prepare(collection: Path, folder: str, **changes: object) -> tuple[PartWrite
     run = Run.create(settings)
     write_manifest(run.manifest_uri, plan_collection(settings.input))
     (shard,) = run.manifest().shards()
-    return PartWriter(run, Annotator.from_settings(settings), Precomputed.load(settings)), shard
+    precomputed = CocoFiles.load(settings).match(shard_keys(shard))
+    return PartWriter(run, Annotator.from_settings(settings), precomputed), shard
 
 
 def part_of(writer: PartWriter, shard: Shard) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import ijson
@@ -15,17 +17,18 @@ from pipeline import storage
 from pipeline.coco.categories import PersonCategory
 from pipeline.coco.columns import GroundTruth
 from pipeline.coco.errors import AnnotationError
-from pipeline.coco.ids import CocoIds
+from pipeline.coco.ids import CocoIds, image_id, match_ids
 from pipeline.coco.keypoints import WHOLE_BODY_JOINTS, joined_keypoints
 from pipeline.skeletons import Skeleton
 
 # Unique in every image and long: useless to group images by.
 _DROPPED_IMAGE_FIELDS = ("coco_url", "flickr_url", "date_captured")
+_UNKNOWN = -(1 << 63)  # number of an annotation's image that the file does not list
 _HEAD_LENGTH = 0.6  # of the diagonal of the head's box (PCKh: Andriluka et al., CVPR 2014)
 
 
 def load_annotations(uri: str) -> dict[str, Any]:
-    """The content of a COCO annotation file, with every image checked for `id` and `file_name`.
+    """The content of a COCO annotation file, whose images all have an id and a name.
 
     Raises:
         AnnotationError: it is not an annotation file.
@@ -37,6 +40,9 @@ def load_annotations(uri: str) -> dict[str, Any]:
     for index, image in enumerate(content["images"]):
         if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
             raise AnnotationError(f"{uri}: images[{index}] lacks id or file_name")
+        image_id(image["id"], f"{uri}: images[{index}]")
+        if not isinstance(image["file_name"], str) or not image["file_name"]:
+            raise AnnotationError(f"{uri}: images[{index}] has the file_name {image['file_name']!r}; expected text")
     return content
 
 
@@ -91,6 +97,7 @@ class Annotations:
         people: of all images, image after image.
         starts: (I + 1,) where the people of each image start.
         with_keypoints: whether any annotation has keypoints.
+        numbers: the number in `ids` of each image whose id is text; such ids get numbers that are not in the file.
         person_id: the category id of people; None if the file has neither categories nor annotations.
     """
 
@@ -99,18 +106,48 @@ class Annotations:
     people: GroundTruth
     starts: np.ndarray
     with_keypoints: bool
+    numbers: Mapping[str, int]
     person_id: int | None
+
+    def number(self, value: Any, where: str) -> int | None:
+        """The number in `ids` of an image id in another file; None if it is unknown.
+
+        Args:
+            where: the entry of that file, for error messages.
+
+        Raises:
+            AnnotationError: it is neither a whole number nor text.
+        """
+        number = image_id(value, where)
+        return self.numbers.get(number) if isinstance(number, str) else number
 
     def slice(self, first: int, end: int) -> Annotations:
         """Images `first` up to, not including, `end`."""
         starts = self.starts[first : end + 1]
         people = self.people.rows(slice(starts[0], starts[-1]))
         images = {key: values[first:end] for key, values in self.images.items()}
-        return Annotations(self.ids[first:end], images, people, starts - starts[0], self.with_keypoints, self.person_id)
+        return replace(self, ids=self.ids[first:end], images=images, people=people, starts=starts - starts[0])
 
-    def coco_ids(self) -> CocoIds:
-        """The images' ids by their names."""
-        return CocoIds(zip(self.images["file_name"], self.ids.tolist(), strict=True))
+    def select(self, ids: Iterable[int]) -> Annotations:
+        """The images with these ids."""
+        kept = np.flatnonzero(np.isin(self.ids, list(ids)))
+        counts = np.diff(self.starts)[kept]
+        rows = [np.arange(self.starts[i], self.starts[i + 1]) for i in kept]
+        people = self.people.rows(np.concatenate([np.zeros(0, int), *rows]))
+        images = {key: [values[i] for i in kept] for key, values in self.images.items()}
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        return replace(self, ids=self.ids[kept], images=images, people=people, starts=starts)
+
+    def match_ids(self, keys: Iterable[str]) -> CocoIds[int]:
+        """The numbers in `ids` of the images of a collection; see `pipeline.coco.ids.match_ids`.
+
+        Raises:
+            AnnotationError: no image has a `file_name`.
+        """
+        if "file_name" not in self.images:
+            raise AnnotationError("the images of the annotations have no file_name, so they cannot be found in a run")
+        named = zip(self.images["file_name"], self.ids.tolist(), strict=True)
+        return match_ids(((name, number) for name, number in named if name is not None), keys)
 
 
 def read_annotations(source: str | Mapping[str, Any], skeleton: Skeleton | None) -> Annotations:
@@ -125,12 +162,10 @@ def read_annotations(source: str | Mapping[str, Any], skeleton: Skeleton | None)
     """
     name = source if isinstance(source, str) else "the annotations"
     category = person_category(source)
-    ids, images = _images(entries(source, "images"), name)
+    ids, images, numbers = _images(entries(source, "images"), name)
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
-    if (repeated := np.flatnonzero(ids[1:] == ids[:-1])).size:
-        raise AnnotationError(f"{name}: two images have the id {ids[repeated[0]]}")
-    people = _PeopleColumns(name, skeleton)
+    people = _PeopleColumns(name, skeleton, numbers)
     for number, entry in enumerate(entries(source, "annotations")):
         try:
             if category.accepts(entry):
@@ -140,11 +175,11 @@ def read_annotations(source: str | Mapping[str, Any], skeleton: Skeleton | None)
     ground_truth, image_ids = people.finish()
     rows, starts = group_by_image(ids, image_ids)
     ordered = {key: [values[i] for i in order] for key, values in images.items()}
-    return Annotations(ids, ordered, ground_truth.rows(rows), starts, people.with_keypoints, category.id)
+    return Annotations(ids, ordered, ground_truth.rows(rows), starts, people.with_keypoints, numbers, category.id)
 
 
 def entries(source: str | Mapping[str, Any], key: str) -> Iterator[Any]:
-    """The entries of a list in a JSON object, one at a time.
+    """The entries of a list in a JSON object, one at a time. Numbers that are not finite are read, too.
 
     Args:
         source: URI of the file, or its content.
@@ -156,11 +191,18 @@ def entries(source: str | Mapping[str, Any], key: str) -> Iterator[Any]:
     if not isinstance(source, str):
         yield from source.get(key) or ()
         return
+    count = 0
     with storage.open_read(source) as stream:
         try:
-            yield from ijson.items(stream, f"{key}.item" if key else "item", use_float=True)
-        except ijson.JSONError as error:
-            raise AnnotationError(f"{source}: not valid JSON ({str(error).splitlines()[0]})") from None
+            for entry in ijson.items(stream, f"{key}.item" if key else "item", use_float=True):
+                yield entry
+                count += 1
+            return
+        except ijson.JSONError:
+            pass
+    # Many programs write NaN, which is not JSON: read the whole file to name the entry, or the damage.
+    content = load_json(source)
+    yield from islice((content.get(key) or ()) if key else content, count, None)
 
 
 def group_by_image(
@@ -185,37 +227,45 @@ def group_by_image(
     return rows[: starts[-1]], starts
 
 
-def _images(listed: Iterable[Any], name: str) -> tuple[np.ndarray, dict[str, list[Any]]]:
-    ids = array("q")
+def _images(listed: Iterable[Any], name: str) -> tuple[np.ndarray, dict[str, list[Any]], dict[str, int]]:
+    """Ids, fields, and the numbers of ids that are text. An image that is listed twice counts once."""
+    ids: dict[int | str, Any] = {}
     columns: dict[str, list[Any]] = {}
     shared: dict[str, str] = {}
     for number, image in enumerate(listed):
-        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
-            raise AnnotationError(f"{name}: images[{number}] lacks id or file_name")
-        if not isinstance(image["id"], int):
-            raise AnnotationError(f"{name}: images[{number}] has the id {image['id']!r}; expected a whole number")
-        ids.append(image["id"])
+        where = f"{name}: images[{number}]"
+        if not isinstance(image, dict) or "id" not in image:
+            raise AnnotationError(f"{where} lacks id")
+        id_ = image_id(image["id"], where)
+        if id_ in ids:
+            if ids[id_] != image.get("file_name"):
+                raise AnnotationError(f"{name}: two images have the id {id_}")
+            continue
         for key, value in image.items():
             if isinstance(value, str | int | float) and key not in _DROPPED_IMAGE_FIELDS:
                 column = columns.setdefault(key, [])
-                column += [None] * (number - len(column))
+                column += [None] * (len(ids) - len(column))
                 # Sources and licences repeat: one copy of each text is enough for a million images.
                 column.append(shared.setdefault(value, value) if isinstance(value, str) else value)
+        ids[id_] = image.get("file_name")
     if not ids:
         raise AnnotationError(f"{name}: not a COCO annotation file, or an empty one; it has no `images`")
     for column in columns.values():
         column += [None] * (len(ids) - len(column))
-    return np.array(ids), columns
+    free = max((id_ for id_ in ids if isinstance(id_, int)), default=-1) + 1
+    numbers = {id_: free + i for i, id_ in enumerate(id_ for id_ in ids if isinstance(id_, str))}
+    return np.array([numbers[i] if isinstance(i, str) else i for i in ids], np.int64), columns, numbers
 
 
 class _PeopleColumns:
     """Collects annotations into columns."""
 
-    def __init__(self, name: str, skeleton: Skeleton | None) -> None:
+    def __init__(self, name: str, skeleton: Skeleton | None, numbers: Mapping[str, int]) -> None:
         self.with_keypoints = False
         self._name = name
         self._skeleton = skeleton
         self._num_joints = len(skeleton) if skeleton else 0
+        self._numbers_of_text = numbers
         self._image_ids = array("q")
         self._numbers = array("d")  # box, area, head length
         self._flags = bytearray()  # crowd, ignored
@@ -227,6 +277,8 @@ class _PeopleColumns:
             if key not in entry:
                 raise AnnotationError(f"{where} lacks {key}")
         keypoints = joined_keypoints(entry, self._num_joints)
+        if not all(map(math.isfinite, (*entry["bbox"], entry["area"], *keypoints))):
+            raise AnnotationError(f"{where} (image_id {entry['image_id']}) has a number that is not finite")
         self.with_keypoints |= bool(entry.get("keypoints"))
         labelled = entry.get("num_keypoints")
         # COCO-WholeBody's `num_keypoints` counts the body's joints alone.
@@ -240,7 +292,8 @@ class _PeopleColumns:
                 f"{3 * self._num_joints} ({self._skeleton.name})"
             )
         crowd = bool(entry.get("iscrowd"))
-        self._image_ids.append(entry["image_id"])
+        image = image_id(entry["image_id"], where)
+        self._image_ids.append(self._numbers_of_text.get(image, _UNKNOWN) if isinstance(image, str) else image)
         self._numbers.extend(entry["bbox"])
         self._numbers.append(entry["area"])
         self._numbers.append(_head_length(entry.get("head_box")))

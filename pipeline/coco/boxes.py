@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.coco.categories import PersonCategory
 from pipeline.coco.errors import AnnotationError
+from pipeline.coco.ids import image_id
 from pipeline.people import Boxes
 
 
@@ -33,7 +34,7 @@ def box_xyxy(entry: Mapping[str, Any], source: str) -> np.ndarray | None:
     return np.array([x, y, x + width, y + height], np.float32) if width >= 1 and height >= 1 else None
 
 
-def boxes_by_image(source: str, content: Any, category: PersonCategory | None = None) -> dict[int, Boxes]:
+def boxes_by_image(source: str, content: Any, category: PersonCategory | None = None) -> dict[int | str, Boxes]:
     """Person boxes by image id, from COCO detection results or from annotations.
 
     Crowds are left out; boxes of annotations have score 1.
@@ -51,7 +52,7 @@ def boxes_by_image(source: str, content: Any, category: PersonCategory | None = 
         raise AnnotationError(f"{source}: neither COCO detection results (a list) nor annotations")
     if isinstance(content, dict) or category is None:
         category = PersonCategory(content.get("categories") or () if isinstance(content, dict) else (), source)
-    grouped: dict[int, list[list[float]]] = {}
+    grouped: dict[int | str, list[list[float]]] = {}
     others: set[Any] = set()
     for number, entry in enumerate(entries):
         try:
@@ -61,7 +62,8 @@ def boxes_by_image(source: str, content: Any, category: PersonCategory | None = 
             if entry.get("iscrowd"):
                 continue
             x, y, width, height = entry["bbox"]
-            grouped.setdefault(entry["image_id"], []).append([x, y, x + width, y + height, entry.get("score", 1.0)])
+            image = image_id(entry["image_id"], f"{source}: entry {number}")
+            grouped.setdefault(image, []).append([x, y, x + width, y + height, entry.get("score", 1.0)])
         except AnnotationError:
             raise
         except (KeyError, ValueError, TypeError, AttributeError):

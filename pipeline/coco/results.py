@@ -13,6 +13,7 @@ from pipeline import storage
 from pipeline.coco.annotations import Annotations, entries
 from pipeline.coco.columns import Detections
 from pipeline.coco.errors import AnnotationError
+from pipeline.coco.keypoints import joined_keypoints
 from pipeline.skeletons import Skeleton
 
 
@@ -35,48 +36,79 @@ def read_results(
 ) -> Results:
     """Read the people of COCO results; streams.
 
+    The area of a pose, by which small and large people are evaluated apart, is that of its `bbox` if the first entry
+    has one, else that of the extent of its joints, as in pycocotools.
+
     Args:
         source: URI of a results file, or its entries.
         annotations: that the results belong to; their person category and image ids count.
-        skeleton: of the keypoints; None for boxes.
+        skeleton: of the keypoints; None for boxes. Columns of COCO-WholeBody are joined.
 
     Raises:
         AnnotationError: an entry that cannot be evaluated (the message has its number), or no entry is of a person.
     """
-    key, length = ("keypoints", 3 * len(skeleton)) if skeleton else ("bbox", 4)
-    image_ids, scores, numbers = array("q"), array("d"), array("d")
     known_ids = set(annotations.ids.tolist())
+    columns = _Columns(skeleton)
+    others: set[Any] = set()
     seen: set[int] = set()
-    categories: set[Any] = set()
     repeated = 0
     for number, entry in enumerate(result_entries(source) if isinstance(source, str) else source):
         try:
-            values = _checked(number, entry, known_ids, key, length)
+            image, values = _checked(number, entry, annotations, known_ids, skeleton)
             category = entry.get("category_id")
-            digest = hash((entry["image_id"], entry["score"], *values))
+            digest = hash((image, entry["score"], *values))
+            if None not in (category, annotations.person_id) and category != annotations.person_id:
+                others.add(category)
+            else:
+                columns.add(image, entry, values)
         except TypeError as error:
             raise AnnotationError(f"results entry {number} has a value of the wrong type ({error})") from None
         repeated += digest in seen
         seen.add(digest)
-        if None in (category, annotations.person_id) or category == annotations.person_id:
-            image_ids.append(int(entry["image_id"]))
-            scores.append(entry["score"])
-            numbers.extend(values)
-        else:
-            categories.add(category)
-    if categories and not image_ids:
+    if others and not columns.image_ids:
         raise AnnotationError(
-            f"no result is of a person: category_id of the results is {', '.join(sorted(map(str, categories)))}, the "
+            f"no result is of a person: category_id of the results is {', '.join(sorted(map(str, others)))}, the "
             f"annotations' person is {annotations.person_id}"
         )
     warnings = (f"{repeated} results entries occur more than once; COCO counts each one",) if repeated else ()
-    columns, score_column = np.array(numbers).reshape(-1, length), np.array(scores)
-    if skeleton:
-        poses = columns.reshape(-1, len(skeleton), 3)
-        detections = Detections.from_poses(poses[..., :2], poses[..., 2], score_column)
-    else:
-        detections = Detections.from_boxes(columns, score_column)
-    return Results(np.array(image_ids, np.int64), detections, warnings)
+    return Results(np.array(columns.image_ids, np.int64), columns.detections(), warnings)
+
+
+class _Columns:
+    """Collects results into columns."""
+
+    def __init__(self, skeleton: Skeleton | None) -> None:
+        self.image_ids = array("q")
+        self._skeleton = skeleton
+        self._scores, self._values, self._boxes = array("d"), array("d"), array("d")
+        self._by_box = False
+
+    def add(self, image: int, entry: Mapping[str, Any], values: list[float]) -> None:
+        if not self.image_ids:
+            self._by_box = self._skeleton is not None and bool(entry.get("bbox"))
+        self.image_ids.append(image)
+        self._scores.append(entry["score"])
+        self._values.extend(values)
+        if self._by_box:
+            x, y, width, height = entry.get("bbox") or _extent(values)
+            self._boxes.extend((x, y, width, height))
+
+    def detections(self) -> Detections:
+        scores = np.array(self._scores)
+        if self._skeleton is None:
+            return Detections.from_boxes(np.array(self._values).reshape(-1, 4), scores)
+        poses = np.array(self._values).reshape(-1, len(self._skeleton), 3)
+        detections = Detections.from_poses(poses[..., :2], poses[..., 2], scores)
+        if not self._by_box:
+            return detections
+        boxes_xywh = np.array(self._boxes).reshape(-1, 4)
+        return detections._replace(boxes_xywh=boxes_xywh, areas=boxes_xywh[:, 2] * boxes_xywh[:, 3])
+
+
+def _extent(values: list[float]) -> tuple[float, float, float, float]:
+    """x y width height of joints x y score, one after another."""
+    xs, ys = values[::3], values[1::3]
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
 def result_entries(uri: str) -> Iterator[Any]:
@@ -94,18 +126,24 @@ def result_entries(uri: str) -> Iterator[Any]:
     return entries(uri, "")
 
 
-def _checked(number: int, entry: Any, known: set[int], key: str, length: int) -> list[float]:
+def _checked(
+    number: int, entry: Any, annotations: Annotations, known: set[int], skeleton: Skeleton | None
+) -> tuple[int, list[float]]:
+    """The number of an entry's image, and its joints x y score or its box."""
     if not isinstance(entry, dict):
         raise AnnotationError(f"results entry {number} is {type(entry).__name__}, expected an object")
     where = f"results entry {number} (image_id {entry.get('image_id')})"
-    if entry.get("image_id") not in known:
+    image = annotations.number(entry.get("image_id"), f"results entry {number}")
+    if image is None or image not in known:
         raise AnnotationError(f"{where}: the annotations have no such image")
-    values = entry.get(key)
-    if values is None or len(values) != length:
-        count = "no" if values is None else len(values)
-        raise AnnotationError(f"{where}: {count} values in {key!r}, expected {length}")
+    key, length = ("keypoints", 3 * len(skeleton)) if skeleton else ("bbox", 4)
+    values = joined_keypoints(entry, len(skeleton)) if skeleton else entry.get(key)
+    if not values or len(values) != length:
+        raise AnnotationError(f"{where}: {len(values) if values else 'no'} values in {key!r}, expected {length}")
     if "score" not in entry:
         raise AnnotationError(f"{where}: no score; average precision needs one for every entry")
-    if not all(math.isfinite(v) for v in (*values, entry["score"])):
-        raise AnnotationError(f"{where}: {key!r} or score is not finite")
-    return values
+    if not math.isfinite(entry["score"]):
+        raise AnnotationError(f"{where}: score is not finite")
+    if not all(map(math.isfinite, values)):
+        raise AnnotationError(f"{where}: {key!r} has a number that is not finite")
+    return image, values

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pipeline import storage
 from pipeline.coco.annotations import Annotations, read_annotations
 from pipeline.coco.ids import CocoIds
+from pipeline.coco.keypoints import has_whole_body_columns
 from pipeline.coco.results import Results, read_results, result_entries
 from pipeline.errors import UserError
 from pipeline.evaluation.curves import accumulate
@@ -22,7 +23,7 @@ from pipeline.evaluation.matching import BOX_RULES, KEYPOINT_RULES
 from pipeline.evaluation.partial import Map, measure
 from pipeline.run import Run
 from pipeline.run.detections import run_boxes, run_poses
-from pipeline.run.tables import read_table, table_skeleton
+from pipeline.run.tables import image_ids, read_table, table_skeleton
 from pipeline.settings.tree import GIVEN
 from pipeline.skeletons import SKELETONS, Skeleton
 
@@ -49,7 +50,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
         metrics: over all people.
-        parts: average precision of body, feet, face and hands alone, if the skeleton has several of them.
+        parts: average precision of body, feet, face and each hand alone, if the skeleton has several of them.
         analysis: None without error analysis.
     """
 
@@ -115,8 +116,10 @@ class RunMetrics:
         detector, flip_test: settings of the run.
         annotated_images: number of images of the annotations.
         images_in_run: number of these that the tables have a row for.
+        only_images_in_run: whether the others were left out; else their people count as missed.
         complete: whether the run is complete.
         annotations: URI of the annotations.
+        warnings: what may distort the metrics.
     """
 
     keypoints: Evaluation | None
@@ -125,17 +128,24 @@ class RunMetrics:
     flip_test: bool
     annotated_images: int
     images_in_run: int
+    only_images_in_run: bool
     complete: bool
     annotations: str
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Lines of text for a terminal."""
         named = (("keypoints", self.keypoints), ("person boxes", self.boxes))
         text = [f"{name}: {evaluation.line()}" for name, evaluation in named if evaluation is not None]
         flip = "flip test" if self.flip_test else "no flip test"
-        images = f"{self.images_in_run} of {self.annotated_images} annotated images in the run"
+        images = f"{self.images_in_run} of {self.annotated_images} annotated images are in the run"
+        if self.images_in_run < self.annotated_images:
+            images += ", the others " + (
+                "are left out" if self.only_images_in_run else "count as missed (--only-images-in-run leaves them out)"
+            )
         incomplete = "" if self.complete else ", RUN INCOMPLETE"
         text.append(f"evaluated with {self.detector} boxes, {flip}, {images}{incomplete}")
+        text += [f"note: {warning}" for warning in self.warnings]
         return [*text, *(self.keypoints.analysis.lines() if self.keypoints and self.keypoints.analysis else ())]
 
     def to_json(self) -> dict[str, Any]:
@@ -149,7 +159,12 @@ def _to_json(metrics: RunMetrics | FileMetrics) -> dict[str, Any]:
 
 
 def evaluate_run(
-    run: Run, annotations: str, analysis: bool = False, by: Sequence[str] = (), map_chunks: Map = map
+    run: Run,
+    annotations: str,
+    analysis: bool = False,
+    by: Sequence[str] = (),
+    map_chunks: Map = map,
+    only_images_in_run: bool = False,
 ) -> RunMetrics:
     """Evaluate the tables of a reduced run.
 
@@ -157,6 +172,7 @@ def evaluate_run(
     the run is part of the result.
 
     Args:
+        only_images_in_run: leave out annotated images that are not in the run instead.
         analysis: also analyse the errors, if there are keypoints.
         by: columns of the annotations' images or of tables/images that images are grouped by.
         map_chunks: where chunks of images are computed.
@@ -166,28 +182,36 @@ def evaluate_run(
     """
     skeleton = table_skeleton(run.uri)
     truth = read_annotations(annotations, skeleton)
-    ids = truth.coco_ids()
+    ids = truth.match_ids(image_ids(run.uri))
     rows = _rows_by_coco_id(run, ids, by)
     if not rows:
         raise UserError(f"{annotations} names none of the images in {run.uri}; is it for another collection?")
     if missing := [c for c in by if c not in truth.images and c not in next(iter(rows.values()))]:
         raise UserError(f"neither tables/images nor the images of {annotations} have a column {missing[0]!r}")
+    num_annotated = len(truth.ids)
+    if only_images_in_run:
+        truth = truth.select(rows)
     keypoints = boxes = None
     if truth.with_keypoints:
         columns = {column: [rows.get(i, {}).get(column) for i in truth.ids.tolist()] for column in by}
         poses = run_poses(run, ids, skeleton)
         keypoints = _evaluate_poses(truth, poses, skeleton, analysis, columns | _columns(truth, by), map_chunks)
     if run.settings.detector.name != GIVEN:
-        boxes = _evaluate_boxes(read_annotations(annotations, None), run_boxes(run, ids), map_chunks)
+        box_truth = read_annotations(annotations, None)
+        boxes = _evaluate_boxes(
+            box_truth.select(rows) if only_images_in_run else box_truth, run_boxes(run, ids), map_chunks
+        )
     return RunMetrics(
         keypoints=keypoints,
         boxes=boxes,
         detector=run.settings.detector.name,
         flip_test=run.settings.pose.flip_test,
-        annotated_images=len(truth.ids),
+        annotated_images=num_annotated,
         images_in_run=len(rows),
+        only_images_in_run=only_images_in_run,
         complete=json.loads(storage.read_bytes(run.path("totals.json")))["complete"],
         annotations=annotations,
+        warnings=tuple(ids.warnings()),
     )
 
 
@@ -236,6 +260,8 @@ def _skeleton_of(results: str) -> Skeleton | None:
     first: Any = next(result_entries(results), {})
     if not isinstance(first, dict) or "keypoints" not in first:
         return None
+    if has_whole_body_columns(first):
+        return SKELETONS["wholebody133"]
     joints = len(first["keypoints"]) // 3
     for skeleton in SKELETONS.values():
         if len(skeleton) == joints:
@@ -278,7 +304,7 @@ def _columns(truth: Annotations, by: Sequence[str]) -> dict[str, Sequence[Any]]:
     return {column: truth.images[column] for column in (_SOURCE, *by) if column in truth.images}
 
 
-def _rows_by_coco_id(run: Run, ids: CocoIds, by: Sequence[str]) -> dict[int, dict[str, Any]]:
+def _rows_by_coco_id(run: Run, ids: CocoIds[int], by: Sequence[str]) -> dict[int, dict[str, Any]]:
     """Annotated images in the run, with columns of their rows, by COCO id."""
     rows: dict[int, dict[str, Any]] = {}
     # Columns that the table does not have are left out.

@@ -32,7 +32,7 @@ class PartialMetrics(NamedTuple):
     Attributes:
         matches: one subset for each range of areas.
         groups: one subset for each group of each grouping; None without error analysis.
-        parts: of body, feet, face and hands, if the skeleton has several of them; people of any size.
+        parts: of body, feet, face and each hand, if the skeleton has several of them; people of any size.
         errors: None without error analysis.
     """
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.boxes import areas, xywh_to_xyxy
-from pipeline.coco.annotations import read_annotations
+from pipeline.coco.annotations import Annotations, read_annotations
+from pipeline.coco.ids import CocoIds
 from pipeline.evaluation import RunMetrics
 from pipeline.evaluation.curves import RECALLS, Curves
 from pipeline.evaluation.errors import ERRORS, JOINT_ERRORS, SCORE_STEPS, ErrorAnalysis
@@ -228,13 +229,21 @@ def _image_errors(metrics: RunMetrics | None, collection: _Collection) -> _Image
     analysis = _analysis(metrics)
     if analysis is None or metrics is None:
         return None
-    truth = read_annotations(metrics.annotations, None)
-    ids = truth.coco_ids()
+    truth, ids = _evaluated_truth(metrics, collection, None)
     numbers = np.array([-1 if (number := ids.get(i)) is None else number for i in collection.ids])
     known = numbers >= 0
-    # `errors.images` has the images of the annotations, by ascending id.
+    # `errors.images` has the evaluated images, by ascending id.
     rows = np.where(known, np.searchsorted(truth.ids, numbers), -1)
     return _ImageErrors(analysis.errors, rows, np.where(known, costs(analysis.errors)[rows], 0.0))
+
+
+def _evaluated_truth(
+    metrics: RunMetrics, collection: _Collection, skeleton: Skeleton | None
+) -> tuple[Annotations, CocoIds[int]]:
+    """The annotated images that the metrics are of, and the ids of the run's images."""
+    truth = read_annotations(metrics.annotations, skeleton)
+    ids = truth.match_ids(collection.ids)
+    return (truth.select(ids.by_key.values()) if metrics.only_images_in_run else truth), ids
 
 
 def costs(errors: ErrorAnalysis) -> np.ndarray:
@@ -273,7 +282,7 @@ def _pictures(
     worst = [i for i in np.argsort(-readable_costs, kind="stable")[:_PICTURES] if readable_costs[i] > 0]
     row_of = {collection.ids[i]: int(image_errors.rows[i]) for i in worst}
     skeleton = table_skeleton(run.uri)
-    truth = read_annotations(metrics.annotations, skeleton)
+    truth, _ = _evaluated_truth(metrics, collection, skeleton)
     data_uris = {}
     try:
         for image_id, pixels, people in images_of(run, {collection.ids[i]: collection.shards[i] for i in worst}):

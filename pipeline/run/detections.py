@@ -20,7 +20,7 @@ from pipeline.skeletons import Skeleton
 _DECIMALS = 3  # of a pixel, in COCO results
 
 
-def run_poses(run: Run, ids: CocoIds, skeleton: Skeleton) -> Results:
+def run_poses(run: Run, ids: CocoIds[int], skeleton: Skeleton) -> Results:
     """The people of a reduced run in images that have a COCO id, with the values of `coco_results.json`."""
     tables = list(people_by_coco_id(run, ids))
     people = [People.empty(len(skeleton)), *(people for _, people in tables)]
@@ -34,7 +34,7 @@ def pose_detections(people: Sequence[People]) -> Detections:
     return Detections.from_poses(poses[..., :2], poses[..., 2], scores)
 
 
-def run_boxes(run: Run, ids: CocoIds) -> Results:
+def run_boxes(run: Run, ids: CocoIds[int]) -> Results:
     """The boxes of the same people, with the detector's scores."""
     tables = list(people_by_coco_id(run, ids))
     boxes_xyxy = _concatenated([np.zeros((0, 4)), *(people.boxes for _, people in tables)], np.float64)
@@ -43,7 +43,7 @@ def run_boxes(run: Run, ids: CocoIds) -> Results:
     return Results(image_ids, Detections.from_boxes(xyxy_to_xywh(boxes_xyxy), scores))
 
 
-def people_by_coco_id(run: Run, ids: CocoIds | None = None) -> Iterator[tuple[np.ndarray, People]]:
+def people_by_coco_id(run: Run, ids: CocoIds[int] | None = None) -> Iterator[tuple[np.ndarray, People]]:
     """COCO image ids (N,) and the N people of each table that has any.
 
     Args:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.coco.annotations import load_annotations, load_json, person_category
 from pipeline.coco.boxes import boxes_by_image
 from pipeline.coco.categories import PersonCategory
-from pipeline.coco.ids import CocoIds
+from pipeline.coco.ids import CocoIds, image_id, match_ids
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.settings.tree import GIVEN, Settings
@@ -18,15 +19,40 @@ class Precomputed:
     """COCO ids and boxes of the images of a run.
 
     Attributes:
-        coco_ids: by the images' names; None if no COCO file names them.
+        coco_ids: by the images' keys.
         boxes: person boxes by COCO id; None unless the detector is `given`.
     """
 
-    coco_ids: CocoIds | None = None
-    boxes: dict[int, Boxes] | None = None
+    coco_ids: CocoIds[int | str] = CocoIds()
+    boxes: dict[int | str, Boxes] | None = None
+
+    def coco_id(self, key: str) -> int | None:
+        """The COCO id of the image with this key; None if it is unknown, or text."""
+        id_ = self.coco_ids.get(key)
+        return id_ if isinstance(id_, int) else None
+
+    def boxes_of(self, key: str) -> Boxes | None:
+        """The boxes of the image with this key; None if the run has no given boxes at all."""
+        if self.boxes is None:
+            return None
+        id_ = self.coco_ids.get(key)
+        return Boxes.empty() if id_ is None else self.boxes.get(id_, Boxes.empty())
+
+
+@dataclass(frozen=True)
+class CocoFiles:
+    """The content of the COCO files that settings name, before the images of the collection are known.
+
+    Attributes:
+        names: `file_name` and id of each annotated image; empty if no COCO file names images.
+        boxes: person boxes by COCO id; None unless the detector is `given`.
+    """
+
+    names: Sequence[tuple[str, int | str]] = ()
+    boxes: dict[int | str, Boxes] | None = None
 
     @classmethod
-    def load(cls, settings: Settings) -> Precomputed:
+    def load(cls, settings: Settings) -> CocoFiles:
         """Read the files that the settings name: ids from the annotations, else a COCO input, else the boxes.
 
         Raises:
@@ -52,19 +78,17 @@ class Precomputed:
                 )
             boxes = boxes_by_image(boxes_uri, content, _named_category(ids_uri))
         if ids_uri is None:
-            return cls(None, boxes)
+            return cls((), boxes)
         images = load_annotations(ids_uri)["images"]
-        return cls(CocoIds((image["file_name"], image["id"]) for image in images), boxes)
+        return cls([(image["file_name"], image_id(image["id"], ids_uri)) for image in images], boxes)
 
-    def coco_id(self, key: str) -> int | None:
-        """The COCO id of the image with this key, if it is known."""
-        return None if self.coco_ids is None else self.coco_ids.get(key)
+    def match(self, keys: Iterable[str]) -> Precomputed:
+        """The ids and boxes of the images with these keys; the keys are read only if a COCO file names images.
 
-    def boxes_of(self, coco_id: int | None) -> Boxes | None:
-        """The boxes of an image; None if the run has no given boxes at all."""
-        if self.boxes is None:
-            return None
-        return self.boxes.get(-1 if coco_id is None else coco_id, Boxes.empty())
+        Raises:
+            UserError: a COCO file uses a name for two ids.
+        """
+        return Precomputed(match_ids(self.names, keys) if self.names else CocoIds(), self.boxes)
 
 
 def _named_category(uri: str) -> PersonCategory | None:

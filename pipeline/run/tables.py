@@ -260,6 +260,12 @@ def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) ->
                 yield file.read_row_group(group, columns=list(columns) if columns else None)
 
 
+def image_ids(run_uri: str) -> Iterator[str]:
+    """The `image_id` of every image of a reduced run."""
+    for table in read_table(run_uri, "images", ["image_id"]):
+        yield from table["image_id"].to_pylist()
+
+
 def table_metadata(run_uri: str) -> dict[str, Any]:
     """The metadata of a reduced run: fingerprint, skeleton, networks and head; empty if the run has no tables."""
     for uri in _table_files(run_uri, "images"):

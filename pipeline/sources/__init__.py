@@ -2,7 +2,7 @@
 
 from pipeline.sources.manifest import Manifest, write_manifest
 from pipeline.sources.plan import plan_collection
-from pipeline.sources.read import read_shard, shard_keys
+from pipeline.sources.read import collection_keys, read_shard, shard_keys
 from pipeline.sources.shard import EncodedImage, Item, PlannedShard, Shard
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Manifest",
     "PlannedShard",
     "Shard",
+    "collection_keys",
     "plan_collection",
     "read_shard",
     "shard_keys",

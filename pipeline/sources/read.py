@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.sources.kinds import KINDS
+from pipeline.sources.manifest import Manifest
 from pipeline.sources.shard import Item, Shard
+
+
+def collection_keys(manifest: Manifest) -> Iterator[str]:
+    """The keys of all items of a collection; see `shard_keys`."""
+    for shard in manifest.shards():
+        yield from shard_keys(shard)
 
 
 def shard_keys(shard: Shard) -> Iterator[str]:

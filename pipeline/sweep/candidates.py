@@ -20,7 +20,7 @@ from pipeline.evaluation.partial import Map
 from pipeline.people import People
 from pipeline.run import Run
 from pipeline.run.detections import pose_detections
-from pipeline.run.tables import read_candidates, table_metadata
+from pipeline.run.tables import image_ids, read_candidates, table_metadata
 from pipeline.skeletons import Skeleton
 from pipeline.suppression import PoseNMS, pose_nms
 
@@ -72,21 +72,21 @@ def stored_candidates(run: Run, truth: Annotations) -> Candidates:
     Raises:
         UserError: the run has no candidates, or the annotations name none of its images.
     """
-    ids = truth.coco_ids()
-    image_ids, people, num_known = [], [], 0
+    ids = truth.match_ids(image_ids(run.uri))
+    rows_of_ids, people, num_known = [], [], 0
     for shard, count in run.manifest().counts.items():
         names, lengths, candidates = read_candidates(run.uri, shard, count, run.fingerprint)
         # Images that the annotations do not name get the id -1; `group_by_image` leaves them out.
         numbers = np.array([-1 if (number := ids.get(name)) is None else number for name in names])
         num_known += int((numbers >= 0).sum())
-        image_ids.append(np.repeat(numbers, lengths))
+        rows_of_ids.append(np.repeat(numbers, lengths))
         people.append(candidates)
     head = table_metadata(run.uri).get("head")
     if head is None:
         raise UserError(f"{run.uri} was made by an older version that did not store the kind of head; annotate again")
     if not num_known:
         raise UserError(f"the annotations name none of the images in {run.uri}; are they for another collection?")
-    rows, starts = group_by_image(truth.ids, np.concatenate(image_ids))
+    rows, starts = group_by_image(truth.ids, np.concatenate(rows_of_ids))
     return Candidates(truth, People.concatenate(people)[rows], starts, head)
 
 

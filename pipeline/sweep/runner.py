@@ -12,10 +12,11 @@ from pipeline.errors import UserError
 from pipeline.fleet import Stop, annotate_run, fold_on_ray, map_on_ray
 from pipeline.fleet.display import Display
 from pipeline.run import Run
-from pipeline.run.precomputed import Precomputed
+from pipeline.run.precomputed import CocoFiles
 from pipeline.run.reduction import reduce_run, stored_reduction
 from pipeline.run.tables import table_skeleton
 from pipeline.settings.tree import Settings
+from pipeline.sources import collection_keys
 from pipeline.sweep.candidates import Rescoring, score_trials, stored_candidates
 from pipeline.sweep.leaderboard import Row
 from pipeline.sweep.settings import SweepSettings
@@ -95,7 +96,7 @@ def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> tuple[Ru
     run = Run.create(settings.model_copy(update={"output": settings.output.model_copy(update={"uri": uri})}))
     manifest = run.plan()
     if stored_reduction(run) is None:
-        precomputed = Precomputed.load(run.settings)
+        precomputed = CocoFiles.load(run.settings).match(collection_keys(manifest))
         with stop.listening(), Display() as display:
             display.note(f"run {uri}")
             annotate_run(run, manifest, display, stop, precomputed)

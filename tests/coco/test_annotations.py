@@ -53,7 +53,7 @@ def test_images_are_sorted_by_id_and_people_follow_their_image() -> None:
     assert annotations.people.boxes_xywh.tolist() == [boxes[2], boxes[9], boxes[9]]
     second = annotations.slice(1, 2)
     assert (second.ids.tolist(), second.starts.tolist(), second.people.areas.tolist()) == ([9], [0, 2], [9, 9])
-    assert annotations.coco_ids().get("c.jpg") == 9
+    assert annotations.match_ids(["c.jpg"]).get("c.jpg") == 9
 
 
 def test_the_person_category_may_have_any_id() -> None:
@@ -110,10 +110,12 @@ def test_an_annotation_that_is_no_object_is_named(entry: object) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ({"id": 5}, r"images\[1\] lacks id or file_name"),
-        ({"file_name": "b.jpg"}, r"images\[1\] lacks id or file_name"),
-        ("b.jpg", r"images\[1\] lacks id or file_name"),
-        ({"id": "5", "file_name": "b.jpg"}, r"images\[1\] has the id '5'; expected a whole number"),
+        ({"file_name": "b.jpg"}, r"images\[1\] lacks id"),
+        ("b.jpg", r"images\[1\] lacks id"),
+        ({"id": None, "file_name": "b.jpg"}, r"images\[1\] has the image id None; expected a whole number or text"),
+        ({"id": True, "file_name": "b.jpg"}, r"images\[1\] has the image id True"),
+        ({"id": 2.5, "file_name": "b.jpg"}, r"images\[1\] has the image id 2.5"),
+        ({"id": float("nan"), "file_name": "b.jpg"}, r"images\[1\] has the image id nan"),
         ({"id": 1, "file_name": "b.jpg"}, "two images have the id 1"),
     ],
 )

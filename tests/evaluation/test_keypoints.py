@@ -88,7 +88,7 @@ def test_ap_is_zero_without_results_and_undefined_without_annotations() -> None:
         ({"score": float("inf")}, "not finite"),
         ({"score": None}, "no score; average precision needs one"),
         ({"score": "high"}, "results entry 1 has a value of the wrong type"),
-        ({"image_id": [1]}, "results entry 1 has a value of the wrong type"),
+        ({"image_id": [1]}, r"results entry 1 has the image id \[1\]; expected a whole number or text"),
     ],
 )
 def test_a_bad_entry_is_named(change: dict, message: str) -> None:
@@ -129,7 +129,8 @@ def test_annotations_as_results_have_an_ap_of_1() -> None:
             {"keypoints": [1.0] * 50},
             r"annotations\[1\] \(image_id \d+\) has 50 values in 'keypoints', expected 51 \(coco17\)",
         ),
-        ({"image_id": "a"}, r"annotations\[1\] has a value of the wrong type"),
+        ({"image_id": 1.5}, r"annotations\[1\] has the image id 1.5; expected a whole number or text"),
+        ({"area": float("nan")}, r"annotations\[1\] \(image_id \d+\) has a number that is not finite"),
     ],
 )
 def test_a_bad_annotation_is_named(change: dict, message: str) -> None:
@@ -141,7 +142,10 @@ def test_a_bad_annotation_is_named(change: dict, message: str) -> None:
 
 def test_a_bad_image_is_named() -> None:
     truth, poses, _ = made_up(1)
-    for change, message in (({"id": "a"}, "id 'a'; expected a whole number"), ({"id": 2}, "two images have the id 2")):
+    for change, message in (
+        ({"id": None}, "image id None; expected a whole number or text"),
+        ({"id": 2}, "two images have the id 2"),
+    ):
         images = [truth["images"][0] | change, *truth["images"][1:]]
         with pytest.raises(ValueError, match=message):
             evaluate_keypoints(poses, truth | {"images": images}, SKELETON)

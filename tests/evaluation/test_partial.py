@@ -67,5 +67,5 @@ def test_parts_of_a_whole_body_are_evaluated_alone() -> None:
     joints[skeleton.parts["face"], 0] += 50
     measured = measure(eval_images_of(truth, [{**entry, "keypoints": joints.ravel(), "score": 1}], skeleton), skeleton)
     matched = {part: int(matches.matched[0, 0]) for part, matches in measured.parts.items()}
-    assert list(matched) == ["body", "feet", "face", "hands"]
+    assert list(matched) == ["body", "feet", "face", "left_hand", "right_hand"]
     assert (matched["body"], matched["face"]) == (2**10 - 1, 0)
