@@ -52,9 +52,11 @@ def read_results(
     others: set[Any] = set()
     seen: set[int] = set()
     repeated = 0
+    file = f"{source}: " if isinstance(source, str) else ""
     for number, entry in enumerate(result_entries(source) if isinstance(source, str) else source):
+        where = f"{file}results entry {number}"
         try:
-            image, values = _checked(number, entry, annotations, known_ids, skeleton)
+            image, values = _checked(entry, where, annotations, known_ids, skeleton)
             category = entry.get("category_id")
             digest = hash((image, entry["score"], *values))
             if None not in (category, annotations.person_id) and category != annotations.person_id:
@@ -62,12 +64,12 @@ def read_results(
             else:
                 columns.add(image, entry, values)
         except TypeError as error:
-            raise AnnotationError(f"results entry {number} has a value of the wrong type ({error})") from None
+            raise AnnotationError(f"{where} has a value of the wrong type ({error})") from None
         repeated += digest in seen
         seen.add(digest)
     if others and not columns.image_ids:
         raise AnnotationError(
-            f"no result is of a person: category_id of the results is {', '.join(sorted(map(str, others)))}, the "
+            f"{file}no result is of a person: category_id of the results is {', '.join(sorted(map(str, others)))}, the "
             f"annotations' person is {annotations.person_id}"
         )
     warnings = (f"{repeated} results entries occur more than once; COCO counts each one",) if repeated else ()
@@ -127,13 +129,13 @@ def result_entries(uri: str) -> Iterator[Any]:
 
 
 def _checked(
-    number: int, entry: Any, annotations: Annotations, known: set[int], skeleton: Skeleton | None
+    entry: Any, where: str, annotations: Annotations, known: set[int], skeleton: Skeleton | None
 ) -> tuple[int, list[float]]:
     """The number of an entry's image, and its joints x y score or its box."""
     if not isinstance(entry, dict):
-        raise AnnotationError(f"results entry {number} is {type(entry).__name__}, expected an object")
-    where = f"results entry {number} (image_id {entry.get('image_id')})"
-    image = annotations.number(entry.get("image_id"), f"results entry {number}")
+        raise AnnotationError(f"{where} is {type(entry).__name__}, expected an object")
+    image = annotations.number(entry.get("image_id"), where)
+    where += f" (image_id {entry['image_id']})"
     if image is None or image not in known:
         raise AnnotationError(f"{where}: the annotations have no such image")
     key, length = ("keypoints", 3 * len(skeleton)) if skeleton else ("bbox", 4)

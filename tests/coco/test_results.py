@@ -83,7 +83,7 @@ def test_files_that_are_not_results_are_refused(content: str, message: str, tmp_
         read_results(str(path), read_annotations(truth, SKELETON), SKELETON)
 
 
-def pycocotools_ap(truth: Path, results: Path) -> float:
+def pycocotools_stats(truth: Path, results: Path) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         content = json.loads(truth.read_text())
         ground = COCO()
@@ -93,7 +93,7 @@ def pycocotools_ap(truth: Path, results: Path) -> float:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return float(evaluation.stats[0])
+    return [float(value) for value in evaluation.stats]
 
 
 @needs_cases
@@ -104,7 +104,7 @@ def test_the_person_category_may_be_0(tmp_path: Path, capsys: pytest.CaptureFixt
     assert evaluate([str(results), "--annotations", str(folder / "truth.json")]) == 0
     assert "keypoints (coco17): AP 0.358 " in capsys.readouterr().out
     metrics = json.loads((tmp_path / "results.metrics.json").read_text())
-    assert metrics["keypoints"]["ap"] == pycocotools_ap(folder / "truth.json", folder / "results.json")
+    assert metrics["keypoints"]["ap"] == pycocotools_stats(folder / "truth.json", folder / "results.json")[0]
 
 
 @needs_cases
@@ -117,3 +117,70 @@ def test_results_with_another_category_are_refused(tmp_path: Path, capsys: pytes
     assert "category_id of the results is 0, the annotations' person is 1" in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "results.metrics.json").exists()
+
+
+@needs_cases
+def test_the_columns_of_a_whole_body_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    printed = []
+    for name in ("results133.json", "results_columns.json"):
+        shutil.copyfile(CASES / name, tmp_path / name)
+        assert evaluate([str(tmp_path / name), "--annotations", str(CASES / "truth.json")]) == 0
+        printed.append(capsys.readouterr().out.splitlines()[:2])
+    assert printed[0] == printed[1]
+    assert printed[0][0].startswith("keypoints (wholebody133): AP 0.348 ")
+    for part in ("body 0.756", "feet 0.855", "face 0.226", "left_hand 0.4", "right_hand 0.3"):
+        assert f"AP {part}" in printed[0][0]
+
+
+@needs_cases
+def test_a_score_that_is_not_a_number_is_named_by_file_and_entry(capsys: pytest.CaptureFixture) -> None:
+    folder = CASES / "score_nan"
+    assert evaluate([str(folder / "results.json"), "--annotations", str(folder / "truth.json")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"evaluate: {folder / 'results.json'}: results entry 3 (image_id 1): score is not finite")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_of_results_with_boxes_are_those_of_pycocotools(seed: int, tmp_path: Path) -> None:
+    truth, poses, _ = made_up(seed)
+    r = np.random.default_rng(seed)
+    poses = [{**pose, "bbox": (r.random(4) * 200).tolist()} for pose in poses]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(poses))
+    metrics = evaluate_keypoints(poses, truth, SKELETON)
+    assert list(metrics.numbers.values()) == pycocotools_stats(tmp_path / "truth.json", tmp_path / "results.json")
+
+
+def with_ids(truth: dict, poses: list[dict], change) -> tuple[dict, list[dict]]:
+    return {
+        **truth,
+        "images": [{**image, "id": change(image["id"])} for image in truth["images"]],
+        "annotations": [{**entry, "image_id": change(entry["image_id"])} for entry in truth["annotations"]],
+    }, [{**entry, "image_id": change(entry["image_id"])} for entry in poses]
+
+
+@pytest.mark.parametrize("change", [float, str, "{:06d}".format, "frame_{}".format, lambda i: i if i % 2 else f"f{i}"])
+def test_image_ids_may_be_floats_and_texts(change) -> None:
+    truth, poses, _ = made_up(3)
+    expected = evaluate_keypoints(poses, truth, SKELETON)
+    changed_truth, changed_poses = with_ids(truth, poses, change)
+    assert evaluate_keypoints(changed_poses, changed_truth, SKELETON) == expected
+    unknown = [{**changed_poses[0], "image_id": "unknown"}]
+    with pytest.raises(AnnotationError, match=r"entry 0 \(image_id unknown\): the annotations have no such image"):
+        evaluate_keypoints(unknown, changed_truth, SKELETON)
+
+
+def test_a_results_file_needs_no_file_names() -> None:
+    truth, poses, _ = made_up(3)
+    expected = evaluate_keypoints(poses, truth, SKELETON)
+    nameless = {**truth, "images": [{"id": image["id"]} for image in truth["images"]]}
+    assert evaluate_keypoints(poses, nameless, SKELETON) == expected
+    with pytest.raises(AnnotationError, match="no file_name"):
+        read_annotations(nameless, SKELETON).match_ids(["1.jpg"])
+
+
+def test_an_image_that_is_listed_twice_counts_once() -> None:
+    truth, poses, _ = made_up(3)
+    expected = evaluate_keypoints(poses, truth, SKELETON)
+    assert evaluate_keypoints(poses, {**truth, "images": truth["images"] * 2}, SKELETON) == expected

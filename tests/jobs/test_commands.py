@@ -42,7 +42,7 @@ def val_tars(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> str:
 def keypoint_ap(output: str) -> float:
     match = re.search(r"keypoints: AP ([\d.]+)", output)
     assert match, output
-    assert "120 of 120 annotated images in the run" in output
+    assert "120 of 120 annotated images are in the run" in output
     return float(match[1])
 
 
