@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _WHOLE_BODY = (133, 136)
 _MATCH_LIMIT_PX = 7.0
 _MERGE_LIMIT_PX = 15.0
 _MIN_SCORE = 1e-5
-_ROUNDING = 1e-9  # the weights of a group sum to 1 up to this error
+_PUBLISHED_MATCH_DIVISOR = 8
 _DISTANCES_PER_BLOCK = 1 << 22  # joint distances in memory at a time
 
 
@@ -89,11 +89,7 @@ class PoseNMS:
 
 @dataclass(frozen=True)
 class _Constants:
-    """The constants of parametric pose NMS.
-
-    Attributes:
-        group_total: total weight of the joints of each group (body, face, hands) of a whole body.
-    """
+    """The constants of parametric pose NMS."""
 
     delta1: float
     mu: float
@@ -102,18 +98,41 @@ class _Constants:
     match_threshold: float
     alpha: float
     score_threshold: float
-    group_total: float
 
 
-# With heatmaps, a whole body weighs as much as the body of 17 joints that the constants were made for. With regression,
-# each group counts with its mean.
-_HEATMAP = _Constants(1.0, 1.7, 2.65, 22.48, 5.0, 0.1, 0.3, 17 / 3)
-_REGRESSION = _Constants(1.0, 1.65, 8.0, 3.6, 3.0, 0.15, 0.01, 1.0)
+_HEATMAP = _Constants(1.0, 1.7, 2.65, 22.48, 5.0, 0.1, 0.3)
+_REGRESSION = _Constants(1.0, 1.65, 8.0, 3.6, 3.0, 0.15, 0.01)
+
+
+class _Group(NamedTuple):
+    """A group of joints of a whole body, and how it counts.
+
+    Attributes:
+        joints: of the group.
+        reach: factor of the distances at which joints still count as near.
+        score_weight, distance_weight: of the two terms of the similarity.
+    """
+
+    joints: slice
+    reach: float
+    score_weight: float
+    distance_weight: float
+
+
+def _groups(num_joints: int) -> tuple[_Group, ...]:
+    """Body, face and hands; the face may be farther away than the body, hands less (AlphaPose, TPAMI 2022)."""
+    hands = num_joints - _NUM_HAND_JOINTS
+    face = hands - _NUM_FACE_JOINTS
+    return (
+        _Group(slice(0, face), 1.0, 1.0, 1.0),
+        _Group(slice(face, hands), 1.9, 1.0, 1.0),
+        _Group(slice(hands, num_joints), 0.55, 0.1, 1.5),
+    )
 
 
 def _constants(settings: PoseNMS, num_joints: int) -> _Constants:
     published = _REGRESSION if settings.head == "regression" and num_joints in _WHOLE_BODY else _HEATMAP
-    named = {name: getattr(settings, name) for name in published.__dataclass_fields__ if name != "group_total"}
+    named = {name: getattr(settings, name) for name in published.__dataclass_fields__}
     return replace(published, **{name: value for name, value in named.items() if value is not None})
 
 
@@ -278,37 +297,69 @@ def _parametric(people: People, settings: PoseNMS) -> tuple[People, list[list[in
 def _copies(joints: np.ndarray, scores: np.ndarray, reference: np.ndarray, constants: _Constants) -> np.ndarray:
     """(N, N) bool: whether pose j is a copy of pick i. A pick is a copy of itself."""
     num_people, num_joints = scores.shape
-    weights, scale = _joint_groups(num_joints, constants.group_total)
-    confidence = np.tanh(scores / constants.delta1)
+    compare = _compare_whole_bodies if num_joints in _WHOLE_BODY else _compare_bodies
     limit = np.minimum(reference, _MATCH_LIMIT_PX)
     copies = np.empty((num_people, num_people), bool)
     rows = max(1, _DISTANCES_PER_BLOCK // (num_people * num_joints))
     for start in range(0, num_people, rows):
         block = slice(start, start + rows)
-        distances = np.linalg.norm(joints[block, None] - joints[None], axis=-1) * scale  # (rows, N, K)
-        agreement = (distances <= 1) * confidence[block, None] * confidence[None]
-        similarity = (agreement + constants.mu * np.exp(-distances / constants.delta2)) @ weights
-        matches = (distances <= limit[block, None, None]) @ weights
-        copies[block] = (similarity > constants.gamma) | (matches >= constants.match_threshold - _ROUNDING)
+        distances = np.linalg.norm(joints[block, None] - joints[None], axis=-1)  # (rows, N, K)
+        similarity, matches = compare(distances, scores[block], scores, limit[block], constants)
+        copies[block] = (similarity > constants.gamma) | (matches >= constants.match_threshold)
     np.fill_diagonal(copies, True)
     return copies
 
 
-def _joint_groups(num_joints: int, group_total: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and distance scales (K,) of the joints.
+def _compare_bodies(
+    distances: np.ndarray, picks: np.ndarray, others: np.ndarray, limit: np.ndarray, constants: _Constants
+) -> tuple[np.ndarray, np.ndarray]:
+    """Similarity and number of matching joints of each pair.
 
-    In a body, every joint has weight 1. In a whole body, each of body, face and hands has the total weight
-    `group_total`, and distances are scaled by 1, 1.9 and 0.55.
+    Args:
+        distances: (P, N, K) between the joints of P picks and N poses, pixels.
+        picks: (P, K) scores of the joints of the picks.
+        others: (N, K) scores of the joints of the poses.
+        limit: (P,) distance up to which a joint matches, pixels.
+        constants: of the published method.
+
+    Returns:
+        (P, N) each.
     """
-    weights, scale = np.ones(num_joints), np.ones(num_joints)
-    if num_joints in _WHOLE_BODY:
-        hands = slice(num_joints - _NUM_HAND_JOINTS, num_joints)
-        face = slice(hands.start - _NUM_FACE_JOINTS, hands.start)
-        body = slice(0, face.start)
-        for group, group_scale in ((body, 1.0), (face, 1.9), (hands, 0.55)):
-            weights[group] = group_total / (group.stop - group.start)
-            scale[group] = group_scale
-    return weights, scale
+    agreement = _agreement(distances, picks, others, constants)
+    similarity = (agreement + constants.mu * np.exp(-distances / constants.delta2)).sum(axis=2)
+    return similarity, (distances <= limit[:, None, None]).sum(axis=2)
+
+
+def _compare_whole_bodies(
+    distances: np.ndarray, picks: np.ndarray, others: np.ndarray, limit: np.ndarray, constants: _Constants
+) -> tuple[np.ndarray, np.ndarray]:
+    """Like `_compare_bodies`, for a body with face and hands: the similarity is a weighted sum of means over groups.
+
+    The matching joints are counted relative to the confident joints of the pick, so that a pose with few of them has as
+    many copies as one with all.
+    """
+    num_joints = distances.shape[2]
+    agreement = _agreement(distances, picks, others, constants)
+    confident = others >= constants.score_threshold
+    similarity = np.zeros(distances.shape[:2])
+    matches = np.zeros(distances.shape[:2])
+    for group in _groups(num_joints):
+        j = group.joints
+        near = confident[None, :, j] * np.exp(-distances[:, :, j] / (constants.delta2 * group.reach))
+        similarity += group.score_weight * agreement[:, :, j].mean(axis=2)
+        similarity += constants.mu * group.distance_weight * near.mean(axis=2)
+        matches += (distances[:, :, j] <= group.reach * limit[:, None, None]).sum(axis=2)
+    counted = (picks > constants.score_threshold / 2).sum(axis=1)[:, None]
+    share = np.where(counted > 0, matches / np.maximum(counted, 1), 0.0)
+    # The published method divides by the number of remaining poses, too, so that more copies suppress less; this is its
+    # value for two poses.
+    return similarity, share * num_joints / _PUBLISHED_MATCH_DIVISOR
+
+
+def _agreement(distances: np.ndarray, picks: np.ndarray, others: np.ndarray, constants: _Constants) -> np.ndarray:
+    """(P, N, K) product of the joints' confidences where they are within a pixel."""
+    confidence = np.tanh(picks / constants.delta1)[:, None] * np.tanh(others / constants.delta1)[None]
+    return (distances <= 1) * confidence
 
 
 def _merge(joints: np.ndarray, scores: np.ndarray, pick: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:

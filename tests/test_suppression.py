@@ -9,7 +9,7 @@ from support.paths import SHARED, needs_reference
 
 from pipeline.people import People
 from pipeline.skeletons import SKELETONS
-from pipeline.suppression import PoseNMS, pose_nms, pose_score
+from pipeline.suppression import _HEATMAP, _REGRESSION, PoseNMS, _compare_whole_bodies, pose_nms, pose_score
 
 SIGMAS = SKELETONS["coco17"].oks_sigmas
 _EXAMPLES = SHARED / "reference" / "pose_nms_examples.npz"
@@ -52,9 +52,6 @@ class Published:
     score_threshold: float = 0.3
     match_threshold: float = 5
     alpha: float = 0.1
-
-
-REGRESSION = Published(mu=1.65, delta2=8, gamma=3.6, score_threshold=0.01, match_threshold=3, alpha=0.15)
 
 
 def slow_pose_nms(people: People, s: Published) -> tuple[list[list[int]], list[np.ndarray]]:
@@ -197,28 +194,103 @@ def whole_body(k: int, distance: float) -> People:
     return People(one.boxes[[0, 0]], np.ones(2), joints, np.full((2, k), 0.8), np.zeros(2))
 
 
-def whole_body_similarity(k: int, distance: float, s: Published, total: float) -> tuple[float, float]:
-    """Similarity and number of matches of two such people, group by group."""
-    similarity = matches = 0.0
-    for scale in (1, 1.9, 0.55):  # body, face, hands: all joints of a group are equally far apart
-        d = distance * scale
-        similarity += total * ((d <= 1) * np.tanh(0.8) ** 2 + s.mu * np.exp(-d / s.delta2))
-        matches += total * (d <= 7)
-    return similarity, matches
+_WHOLE_BODIES = SHARED / "reference" / "pose_nms_wholebody.npz"
+needs_whole_bodies = pytest.mark.skipif(not _WHOLE_BODIES.is_file(), reason="needs the vectors of ../shared/reference")
+
+
+def whole_body_scenes() -> dict[str, dict]:
+    listed = json.loads(_WHOLE_BODIES.with_suffix(".json").read_text()) if _WHOLE_BODIES.is_file() else []
+    return {scene["name"]: scene for scene in listed}
+
+
+def scene_people(name: str) -> People:
+    z = np.load(_WHOLE_BODIES)
+    scores = z[f"{name}.box_scores"].reshape(-1)
+    return People(z[f"{name}.boxes"], scores, z[f"{name}.poses"], z[f"{name}.scores"][..., 0], np.zeros(len(scores)))
+
+
+def scene_clusters(name: str) -> list[list[int]]:
+    def flat(value: object) -> list[int]:
+        return [i for item in value for i in flat(item)] if isinstance(value, list) else [int(value)]  # type: ignore[call-overload]
+
+    return [sorted(flat(cluster)) for cluster in whole_body_scenes()[name]["ids"]]
+
+
+@needs_whole_bodies
+@pytest.mark.parametrize("name", whole_body_scenes())
+def test_the_terms_for_whole_bodies_give_the_reference_clusters(name: str) -> None:
+    """With the published count of matches, which depends on the number of remaining poses N: 4 n N instead of 8 n."""
+    people = scene_people(name)
+    constants = _HEATMAP if whole_body_scenes()[name]["use_heatmap_loss"] else _REGRESSION
+    joints, scores = people.keypoints.astype(float), np.maximum(people.keypoint_scores.astype(float), 1e-5)
+    limit = np.minimum(constants.alpha * (people.boxes[:, 2:] - people.boxes[:, :2]).max(axis=1), 7.0)
+    remaining, clusters = list(range(len(people))), []
+    while remaining:
+        pick = max(remaining, key=lambda i: (people.keypoint_scores[i].mean(), -i))
+        distances = np.linalg.norm(joints[remaining] - joints[pick], axis=-1)[None]
+        similarity, matches = _compare_whole_bodies(
+            distances, scores[[pick]], scores[remaining], limit[[pick]], constants
+        )
+        copies = (similarity > constants.gamma) | (matches * 8 / (4 * len(remaining)) >= constants.match_threshold)
+        cluster = [i for i, copy in zip(remaining, copies[0], strict=True) if copy or i == pick]
+        remaining = [i for i in remaining if i not in cluster]
+        if scores[pick].max() >= constants.score_threshold:
+            clusters.append(cluster)
+    assert clusters == scene_clusters(name)
+
+
+@needs_whole_bodies
+@pytest.mark.parametrize("name", whole_body_scenes())
+def test_no_copies_of_whole_bodies_are_left(name: str) -> None:
+    scene = whole_body_scenes()[name]
+    people = scene_people(name)
+    merged, clusters = pose_nms(people, PoseNMS(head="heatmap" if scene["use_heatmap_loss"] else "regression"))
+    between = np.linalg.norm(merged.keypoints[:, None] - merged.keypoints[None], axis=-1).mean(axis=-1)
+    assert (between + 1e9 * np.eye(len(merged)) > 8).all()
+    assert len(merged) <= scene["n_out"]
+    if clusters == scene_clusters(name):
+        z = np.load(_WHOLE_BODIES)
+        np.testing.assert_allclose(merged.keypoints, z[f"{name}.out_poses"], atol=2e-4)
+        np.testing.assert_allclose(merged.keypoint_scores, z[f"{name}.out_scores"][..., 0], atol=1e-6)
+        np.testing.assert_allclose(merged.pose_scores, z[f"{name}.out_proposal"].reshape(-1), atol=1e-5)
+    else:
+        assert name in ("k133_hm_02", "k136_hm_04", "k136_reg_04", "k136_reg_06", "k136_reg_12", "k136_reg_14")
 
 
 @pytest.mark.parametrize("k", [133, 136])
-@pytest.mark.parametrize("distance", [0.0, 0.9, 1.5, 2.5, 3.5, 4.5, 6.0, 9.0, 14.0, 30.0])
+@pytest.mark.parametrize("head", ["heatmap", "regression"])
+def test_candidates_of_one_person_with_one_joint_off_are_one_person(k: int, head: str) -> None:
+    people = whole_body(k, 3.0)
+    joints = people.keypoints.copy()
+    joints[1, 16] += 60  # an ankle
+    people = People(people.boxes, people.box_scores, joints, people.keypoint_scores, np.zeros(2))
+    assert len(pose_nms(people, PoseNMS(head=head))[0]) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("k", [133, 136])
 @pytest.mark.parametrize(
-    ("head", "published", "total"), [("heatmap", Published(), 17 / 3), ("regression", REGRESSION, 1)]
+    ("group", "distance", "people"),
+    [
+        # In a box of 100 pixels or more a joint of the body matches within 7 pixels, of the face within 13.3, of the
+        # hands within 3.85. One eighth of the joints that match must be at least 5: 40 joints.
+        ("face", 13.0, 1),
+        ("face", 13.6, 2),
+        ("hands", 3.8, 1),
+        ("hands", 3.9, 2),
+        ("body", 0.0, 2),  # 23 or 26 joints
+        ("body and face", 6.9, 1),
+        ("body and hands", 6.9, 2),
+    ],
 )
-def test_whole_bodies_are_compared_by_group(
-    k: int, distance: float, head: str, published: Published, total: float
-) -> None:
-    _, clusters = pose_nms(whole_body(k, distance), PoseNMS(head=head))  # type: ignore[arg-type]
-    similarity, matches = whole_body_similarity(k, distance, published, total)
-    copies = similarity > published.gamma or matches >= published.match_threshold - 1e-9
-    assert len(clusters) == (1 if copies else 2)
+def test_the_face_may_be_farther_away_and_the_hands_less(k: int, group: str, distance: float, people: int) -> None:
+    groups = {"body": range(k - 110), "face": range(k - 110, k - 42), "hands": range(k - 42, k)}
+    candidates = whole_body(k, 300.0)
+    joints = candidates.keypoints.copy()
+    for name in group.split(" and "):
+        joints[1, groups[name]] = joints[0, groups[name]] + np.array([distance, 0])
+    box = np.array([[0, 0, 120, 200.0]] * 2)
+    pair = People(box, candidates.box_scores, joints, candidates.keypoint_scores, np.zeros(2))
+    assert len(pose_nms(pair)[0]) == people
 
 
 def test_constants_in_settings_override_the_published_ones() -> None:
