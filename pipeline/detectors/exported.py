@@ -1,17 +1,20 @@
 """Detectors of the YOLO family in exported files, ONNX or TorchScript.
 
-Ge et al., YOLOX: Exceeding YOLO Series in 2021. The outputs of YOLOv5 and YOLOv8 are distinguished by shape.
+Ge et al., YOLOX: Exceeding YOLO Series in 2021. The outputs of YOLOv5 and YOLOv8 are distinguished by shape. Pose and
+segmentation networks have boxes, too, which are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import ast
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.coco.categories import PERSON
 from pipeline.detectors.cells import cell_grid
 from pipeline.detectors.letterbox import YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
 from pipeline.detectors.selection import select_people
@@ -24,8 +27,11 @@ from pipeline.weights.catalogue import confirm, local_file
 
 _STRIDES = (8, 16, 32)
 _USUAL_SIDE = 640
+_COCO_CLASSES = 80  # person is the first
+_TOLERANCE = 1e-3  # of probabilities in half precision
 
-# An output of the network to (B, N, 5 + C): cx cy w h in network pixels, objectness, class probabilities.
+# An output of the network to (B, N, 5 + C + R): cx cy w h in network pixels, objectness, C class probabilities, and R
+# other columns, such as keypoints or mask coefficients.
 Decoder = Callable[[Tensor], Tensor]
 
 
@@ -69,9 +75,9 @@ def yolox_cells(size: tuple[int, int]) -> Tensor:
 
 
 def yolo_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
-    """The decoder of YOLOv5, (B, N, 5 + C) with three rows per cell, or YOLOv8, (B, 4 + C, N) with one row per cell.
+    """The decoder of YOLOv5, (B, N, 5 + C + R) with three rows per cell, or YOLOv8, (B, 4 + C + R, N) with one.
 
-    YOLOv8 has no objectness: the highest class probability takes its place, and class probabilities are divided by it.
+    YOLOv8 has no objectness: it is set to 1.
     """
     cells = _num_cells(size)
     if output.ndim == 3 and output.shape[1] == 3 * cells and output.shape[2] > 5:
@@ -80,8 +86,7 @@ def yolo_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
 
     def transpose(columns: Tensor) -> Tensor:
         rows = columns.transpose(1, 2)
-        best = rows[..., 4:].amax(dim=-1, keepdim=True)
-        return torch.cat([rows[..., :4], best, rows[..., 4:] / best.clamp(min=1e-12)], dim=-1)
+        return torch.cat([rows[..., :4], torch.ones_like(rows[..., :1]), rows[..., 4:]], dim=-1)
 
     return transpose
 
@@ -104,12 +109,78 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
 }
 
 
+@dataclass(frozen=True)
+class Classes:
+    """The class columns of decoded rows: their number, and the index of person."""
+
+    count: int
+    person: int
+
+
+def find_classes(columns: Tensor, metadata: Mapping[str, str], person_class: int | None) -> Classes:
+    """The classes of a network, by the names in its file, else by its output for one image.
+
+    Args:
+        columns: (N, C + R) decoded columns after the objectness.
+        metadata: of the file. Exports of Ultralytics state `names` and `task`.
+        person_class: the setting; None to use the class named person, else the only class, else COCO's.
+
+    Raises:
+        UserError: the network has no person class, or it cannot be told; or its boxes are rotated.
+    """
+    names = _class_names(metadata.get("names", ""))
+    total = columns.shape[1]
+    if names:
+        count = len(names)
+    else:
+        # Probabilities lie in 0..1; coordinates of keypoints, mask coefficients and angles do not.
+        probable = ((columns >= -_TOLERANCE) & (columns <= 1 + _TOLERANCE)).all(dim=0).tolist()
+        count = probable.index(False) if False in probable else total
+    task = metadata.get("task", "")
+    if count == 0 or count > total:
+        raise UserError(f"its output has {total} columns after the box, which are not probabilities of {count} classes")
+    if task == "obb" or (not task and total - count == 1):
+        raise UserError("its boxes are rotated; export a detection, pose or segmentation network")
+    if person_class is not None:
+        if person_class >= count:
+            raise UserError(f"--detector.person_class is {person_class}, but it has {count} classes, counted from 0")
+        return Classes(count, person_class)
+    persons = [number for number, name in names.items() if name.lower() == PERSON]
+    if len(persons) == 1:
+        return Classes(count, persons[0])
+    if count == 1:
+        return Classes(1, 0)
+    if names:
+        listed = ", ".join(list(names.values())[:10])
+        raise UserError(
+            f"exactly one class must be named person, but its classes are {listed}; set --detector.person_class"
+        )
+    if count != _COCO_CLASSES:
+        raise UserError(
+            f"cannot tell which of its {count} classes is person, because it does not name them; set "
+            "--detector.person_class"
+        )
+    return Classes(count, 0)
+
+
+def _class_names(text: str) -> dict[int, str]:
+    """The `names` of Ultralytics' metadata: a dict or list in Python's notation; empty if there are none."""
+    try:
+        names = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {}
+    if isinstance(names, list | tuple):
+        names = dict(enumerate(names))
+    return {int(number): str(name) for number, name in names.items()} if isinstance(names, dict) else {}
+
+
 class ExportedDetector:
     """Person boxes from an exported network, in batches of one fixed shape, in float32.
 
     Attributes:
         batch: images per call.
         size: height and width of the input, pixels.
+        classes: of the network.
     """
 
     def __init__(self, network: Network, output_format: OutputFormat, settings: DetectorSettings, batch: int) -> None:
@@ -127,7 +198,9 @@ class ExportedDetector:
         self._inputs = np.full((batch, *self.size, 3), output_format.style.pad_value, np.uint8)
         try:
             output = trial_output(network, self._network_input(1))
-            self._decode = output_format.decoder(output[:1].float().cpu(), self.size)
+            first = output[:1].float().cpu()
+            self._decode = output_format.decoder(first, self.size)
+            self.classes = find_classes(self._decode(first)[0, :, 5:], network.metadata, settings.person_class)
         except UserError as error:
             raise UserError(f"--detector.weights {settings.weights} as {settings.name}: {error}") from None
 
@@ -155,19 +228,19 @@ class ExportedDetector:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         letterboxes, rows = self.predict(images)
-        s = self._settings
+        s, person = self._settings, self.classes.person
         return [
-            box.to_image(select_people(row, s.confidence, s.nms_iou, s.max_boxes, objectness_alone=False))
+            box.to_image(select_people(row, s.confidence, s.nms_iou, s.max_boxes, person, objectness_alone=False))
             for box, row in zip(letterboxes, rows, strict=True)
         ]
 
     def predict(self, images: Sequence[np.ndarray]) -> tuple[list[Letterbox], Tensor]:
-        """The placement of at most `batch` images (H, W, 3) uint8 RGB, and their decoded rows, see `Decoder`."""
+        """The placement of at most `batch` images (H, W, 3) uint8 RGB, and (B, N, 5 + C) rows, see `Decoder`."""
         style = self._format.style
         letterboxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
         with torch.inference_mode():
             output = self._network(self._network_input(len(images)))[: len(images)].float().cpu()
-        return letterboxes, self._decode(output)
+        return letterboxes, self._decode(output)[..., : 5 + self.classes.count]
 
     def _network_input(self, count: int) -> Tensor:
         """The input for the first `count` images."""

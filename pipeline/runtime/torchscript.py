@@ -13,7 +13,7 @@ from pipeline.errors import UserError, first_line
 from pipeline.runtime.device import Compute
 
 TORCHSCRIPT_SUFFIXES = (".torchscript",)
-_METADATA_FILE = "metadata.json"  # an extra file inside the archive: a JSON object
+_METADATA_FILES = ("metadata.json", "config.txt")  # extra files in the archive: JSON objects; the latter by Ultralytics
 
 
 class TorchScriptNetwork:
@@ -28,12 +28,14 @@ class TorchScriptNetwork:
             UserError: the file is not a TorchScript archive.
         """
         self._device = compute.device
-        files = {_METADATA_FILE: ""}
+        files = dict.fromkeys(_METADATA_FILES, "")
         try:
             self._module = torch.jit.load(path, map_location=compute.device, _extra_files=files).eval()
         except RuntimeError as error:
             raise UserError(f"{path}: neither .onnx nor TorchScript ({first_line(error)})") from None
-        self.metadata = _parse(files[_METADATA_FILE])
+        self.metadata: Mapping[str, str] = {
+            key: value for name in _METADATA_FILES for key, value in _parse(files[name]).items()
+        }
 
     def __call__(self, inputs: Tensor) -> Tensor:
         output = self._module(inputs.to(self._device, torch.float32))

@@ -92,6 +92,12 @@ class DetectorSettings(Section):
         multiple_of=32,
         description="side of the square input, pixels; by default as in the weights file or its description, else 640",
     )
+    person_class: int | None = Field(
+        None,
+        ge=0,
+        description="yolox, yolo: index of the class person; by default the class named person in the file, else the "
+        "only class, else the first of COCO's 80",
+    )
     confidence: float = Field(
         0.3, ge=0, le=1, description="minimum objectness (darknet) or score (others) of a box, exclusive"
     )

@@ -7,7 +7,7 @@ from support.paths import DEMO, PEOPLE, SHARED, needs_models, needs_people
 from torch import Tensor, nn
 
 from pipeline.detectors import build_detector
-from pipeline.detectors.exported import yolo_decoder, yolox_decoder
+from pipeline.detectors.exported import find_classes, yolo_decoder, yolox_decoder
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_boxes
 from pipeline.images import decode_image
@@ -55,7 +55,8 @@ def test_yolov5_and_yolov8_are_distinguished_by_shape() -> None:
     rows = yolo_decoder(v8, (64, 64))(v8)
     assert rows.shape == (1, 84, 5 + 3)
     torch.testing.assert_close(rows[0, :, :4], v8[0, :4].T)
-    torch.testing.assert_close(rows[0, :, 4:5] * rows[0, :, 5:], v8[0, 4:].T)
+    assert (rows[0, :, 4] == 1).all()
+    torch.testing.assert_close(rows[0, :, 5:], v8[0, 4:].T)
 
 
 class OnePerson(nn.Module):
@@ -77,7 +78,7 @@ class OnePerson(nn.Module):
 def test_boxes_from_a_torchscript_file(tmp_path) -> None:
     path = tmp_path / "one.torchscript"
     torch.jit.script(OnePerson()).save(str(path))
-    settings = DetectorSettings(name="yolo", weights=str(path), input_size=128, batch=3)
+    settings = DetectorSettings(name="yolo", weights=str(path), input_size=128, batch=3, person_class=0)
     detector = build_detector(settings, CPU)
     assert detector is not None
     image = np.zeros((100, 200, 3), np.uint8)
@@ -150,3 +151,89 @@ def test_an_onnx_file_is_refused_if_onnxruntime_has_no_cuda() -> None:
     settings = DetectorSettings(name="yolox", weights=str(NANO))
     with pytest.raises(UserError, match=r"does not support --compute\.device cuda; install onnxruntime-gpu"):
         build_detector(settings, Compute(torch.device("cuda"), torch.float32))
+
+
+_COCO_NAMES = str({0: "person", 1: "bicycle", **{i: f"c{i}" for i in range(2, 80)}})
+
+
+def columns(classes: int, *others: float) -> Tensor:
+    """(10, classes + others): class probabilities, then columns with these values."""
+    probabilities = torch.rand(10, classes, generator=torch.Generator().manual_seed(0))
+    return torch.cat([probabilities, torch.tensor(others).expand(10, -1)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("output", "metadata", "setting", "expected"),
+    [
+        (columns(80), {}, None, (80, 0)),
+        (columns(1), {}, None, (1, 0)),
+        (columns(80), {"names": _COCO_NAMES, "task": "detect"}, None, (80, 0)),
+        (columns(3), {"names": "{0: 'car', 1: 'dog', 2: 'Person'}"}, None, (3, 2)),
+        (columns(3), {"names": "['car', 'person', 'dog']"}, None, (3, 1)),
+        (columns(1), {"names": "{0: 'runner'}"}, None, (1, 0)),
+        (columns(1, *[120.0, 44.0, 0.9] * 17), {}, None, (1, 0)),  # a pose network
+        (columns(1, *[0.5] * 51), {"names": "{0: 'person'}", "task": "pose"}, None, (1, 0)),
+        (columns(80, *[-0.3, 1.7] * 16), {}, None, (80, 0)),  # a segmentation network
+        (columns(80, *[0.3] * 32), {"names": _COCO_NAMES, "task": "segment"}, None, (80, 0)),
+        (columns(2), {}, 1, (2, 1)),
+        (columns(2), {"names": "{0: 'car', 1: 'walker'}"}, 1, (2, 1)),
+    ],
+)
+def test_the_person_class_is_found(output: Tensor, metadata: dict, setting: int | None, expected: tuple) -> None:
+    classes = find_classes(output, metadata, setting)
+    assert (classes.count, classes.person) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "metadata", "setting", "message"),
+    [
+        (columns(2), {}, None, r"which of its 2 classes is person.*set --detector\.person_class"),
+        (
+            columns(3),
+            {"names": "['car', 'dog', 'cat']"},
+            None,
+            r"exactly one class must be named person.*car, dog, cat",
+        ),
+        (columns(3), {"names": "['person', 'Person', 'cat']"}, None, "exactly one class must be named person"),
+        (columns(15, -0.4), {}, None, "its boxes are rotated"),
+        (columns(16), {"names": str(["a"] * 15), "task": "obb"}, None, "its boxes are rotated"),
+        (
+            columns(2),
+            {"names": _COCO_NAMES},
+            None,
+            "2 columns after the box, which are not probabilities of 80 classes",
+        ),
+        (columns(0, 5.0, 7.0), {}, None, "not probabilities of 0 classes"),
+        (columns(80), {}, 80, "person_class is 80, but it has 80 classes, counted from 0"),
+    ],
+)
+def test_a_network_without_a_certain_person_class_is_refused(
+    output: Tensor, metadata: dict, setting: int | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        find_classes(output, metadata, setting)
+
+
+def test_the_names_in_a_torchscript_file_of_ultralytics_are_read(tmp_path) -> None:
+    path = tmp_path / "one.torchscript"
+    for names, person in (("{'0': 'person', '1': 'car'}", 0), ("{'0': 'car', '1': 'person'}", 1)):
+        config = json.dumps({"task": "detect", "names": names})
+        torch.jit.save(torch.jit.script(OnePerson()), str(path), _extra_files={"config.txt": config})
+        detector = build_detector(DetectorSettings(name="yolo", weights=str(path), input_size=128), CPU)
+        image = np.zeros((100, 200, 3), np.uint8)
+        image[20:80, 50:90] = (255, 0, 0)
+        assert detector is not None
+        (boxes,) = detector.detect([image])
+        assert len(boxes) == (1 if person == 0 else 0), "its output has the probability in the first column"
+
+
+_CASES = SHARED / "cases" / "onnx"
+
+
+@pytest.mark.skipif(not _CASES.is_dir(), reason="needs the files of ../shared/cases")
+@pytest.mark.parametrize("name", ["v8_detect.onnx", "v8_pose_56.onnx"])
+def test_pose_exports_detect_people(name: str) -> None:
+    detector = build_detector(DetectorSettings(name="yolo", weights=str(_CASES / name)), CPU)
+    assert detector is not None
+    (boxes,) = detector.detect([np.full((320, 320, 3), 90, np.uint8)])
+    np.testing.assert_allclose(boxes.xyxy, [[100, 80, 220, 300]], atol=1)

@@ -11,8 +11,6 @@ from pipeline.errors import UserError
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import DetectorSettings
 
-_PERSON = 0  # of COCO's 80 classes
-
 
 class YoloxTeacher:
     """Predictions of a YOLOX network, in the order of the trained network's cells."""
@@ -44,5 +42,7 @@ class YoloxTeacher:
     def __call__(self, views: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 RGB to (B, N, 5) float32: cx cy w h in pixels, and person score."""
         _, rows = self._detector.predict(list(views.cpu().numpy()))
-        predictions = torch.cat([rows[..., :4], rows[..., 4:5] * rows[..., 5 + _PERSON, None]], dim=-1)
+        predictions = torch.cat(
+            [rows[..., :4], rows[..., 4:5] * rows[..., 5 + self._detector.classes.person, None]], dim=-1
+        )
         return predictions[:, self._order].to(views.device)

@@ -66,7 +66,8 @@ class RedThings(nn.Module):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "red.torchscript"
-    torch.jit.script(RedThings()).save(str(path))
+    names = json.dumps({"names": "{0: 'person', 1: 'dog'}"})
+    torch.jit.save(torch.jit.script(RedThings()), str(path), _extra_files={"metadata.json": names})
     return path
 
 
