@@ -5,6 +5,7 @@ Redmon and Farhadi, YOLOv3, 2018; Bochkovskiy et al., YOLOv4, 2020. The file for
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.detectors.cells import cell_grid
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 
 _BN_EPS = 1e-6
 
@@ -56,10 +57,27 @@ def parse_cfg(text: str) -> list[dict[str, str]]:
     return sections
 
 
+# Options that the sections of a detector may have. The first set is used; the second concerns training alone. Others
+# change the computation, and are refused unless they are switched off.
+_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
+    "convolutional": (
+        {"batch_normalize", "filters", "size", "stride", "stride_x", "stride_y", "pad", "padding", "activation"}
+        | {"groups", "dilation"},
+        {"stopbackward", "train_only_bn", "burnin_update", "learning_rate", "dont_update", "onlyforward"},
+    ),
+    "shortcut": ({"from", "activation"}, set()),
+    "route": ({"layers", "groups", "group_id"}, {"stopbackward"}),
+    "upsample": ({"stride", "scale"}, set()),
+    "maxpool": ({"size", "stride", "stride_x", "stride_y"}, set()),
+}
+_SWITCHED_OFF = ("0", "none")
+_COLOURS = 3
+
+
 class _Pool(nn.Module):
     """Max pooling, padded with -infinity by size - 1 in total, the smaller half on the left and top."""
 
-    def __init__(self, size: int, stride: int) -> None:
+    def __init__(self, size: int, stride: tuple[int, int]) -> None:
         super().__init__()
         self.size, self.stride = size, stride
         before = (size - 1) // 2
@@ -67,6 +85,18 @@ class _Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(F.pad(x, self.padding, value=-math.inf), self.size, self.stride)
+
+
+class _Upsample(nn.Module):
+    """Nearest-neighbour upsampling; values are multiplied by `factor`."""
+
+    def __init__(self, stride: int, factor: float) -> None:
+        super().__init__()
+        self.stride, self.factor = stride, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        larger = F.interpolate(x, scale_factor=self.stride)
+        return larger if self.factor == 1 else larger * self.factor
 
 
 class Yolo(nn.Module):
@@ -106,18 +136,27 @@ class Darknet(nn.Module):
     Attributes:
         size: height and width in the description; other sizes work too.
         classes: number of classes of the yolo layers.
+        letterbox: whether the description wants images in their aspect ratio; None if it does not say.
     """
 
     def __init__(self, cfg: str) -> None:
         super().__init__()
         net, *sections = parse_cfg(cfg)
+        for index, section in enumerate(sections):
+            _check_options(index, section)
+        if net.get("channels", "3") != str(_COLOURS):
+            raise DarknetError(
+                f"section [net]: channels is {net['channels']}; only networks for RGB images are supported"
+            )
+        self.letterbox = None if "letter_box" not in net else net["letter_box"] != "0"
         self.size = (int(net.get("height", 416)), int(net.get("width", 416)))
         self.sections = sections
         self.layers = nn.ModuleList()
         self.classes = 0
+        self._missing_channels: dict[int, list[int]] = {}  # of the maps that each shortcut adds
         channels: list[int] = []
         scales: list[float] = []
-        incoming = int(net.get("channels", 3))
+        incoming = _COLOURS
         for index, section in enumerate(sections):
             try:
                 layer, incoming = self._build(index, section, incoming, channels)
@@ -134,6 +173,7 @@ class Darknet(nn.Module):
             (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
         ]
         self._reused = {source for i, s in enumerate(sections) for source in _sources(i, s)}
+        self._check_sizes()
 
     @classmethod
     def from_files(cls, cfg_path: str | Path, weights_path: str | Path) -> Darknet:
@@ -171,6 +211,9 @@ class Darknet(nn.Module):
         if kind == "convolutional":
             size, filters = int(section["size"]), int(section["filters"])
             padding = size // 2 if int(section.get("pad", 0)) else int(section.get("padding", 0))
+            dilation = int(section.get("dilation", 1)) if size > 1 else 1
+            if dilation > 1 and padding != size // 2:
+                raise DarknetError(f"section {index} [convolutional]: dilation needs pad=1")
             normalised = bool(int(section.get("batch_normalize", 0)))
             activation = section.get("activation", "logistic")
             if activation not in _ACTIVATIONS:
@@ -184,8 +227,9 @@ class Darknet(nn.Module):
                     incoming,
                     filters,
                     size,
-                    int(section.get("stride", 1)),
-                    padding,
+                    _strides(section),
+                    padding * dilation,
+                    dilation,
                     groups=int(section.get("groups", 1)),
                     bias=not normalised,
                 ),
@@ -198,15 +242,15 @@ class Darknet(nn.Module):
             activation = section.get("activation", "linear")
             if activation not in _ACTIVATIONS:
                 raise DarknetError(f"section {index} [shortcut]: activation is {activation!r}")
+            self._missing_channels[index] = [incoming - channels[source] for source in _sources(index, section)]
             return _ACTIVATIONS[activation](), incoming
         if kind == "route":
             total = sum(channels[source] for source in _sources(index, section))
             return nn.Identity(), total // int(section.get("groups", 1))
         if kind == "upsample":
-            return nn.Upsample(scale_factor=int(section.get("stride", 2))), incoming
+            return _Upsample(int(section.get("stride", 2)), float(section.get("scale", 1))), incoming
         if kind == "maxpool":
-            stride = int(section.get("stride", 1))
-            return _Pool(int(section.get("size", stride)), stride), incoming
+            return _Pool(int(section.get("size", section.get("stride", 1))), _strides(section)), incoming
         if kind == "dropout":
             return nn.Identity(), incoming
         if kind == "yolo":
@@ -231,25 +275,52 @@ class Darknet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         input_height = x.shape[2]
         outputs: dict[int, Tensor] = {}
-        predictions = []
-        for index, (section, layer) in enumerate(zip(self.sections, self.layers, strict=True)):
-            kind = section["type"]
-            if kind == "yolo":
-                predictions.append(layer(x, input_height))
-            elif kind == "route":
-                x = torch.cat([outputs[source] for source in _sources(index, section)], dim=1)
-                groups = int(section.get("groups", 1))
-                x = x.chunk(groups, dim=1)[int(section.get("group_id", 0))]
-            elif kind == "shortcut":
-                for source in _sources(index, section):
-                    x = x + outputs[source]
-                x = layer(x)
-            else:
-                x = layer(x)
-            if index in self._reused:
-                # Later in-place activations do not change it: they follow convolutions, which create new tensors.
-                outputs[index] = x
+        predictions: list[Tensor] = []
+        for index in range(len(self.sections)):
+            x = self._run(index, x, outputs, predictions, input_height)
         return torch.cat(predictions, dim=1)
+
+    def _run(
+        self, index: int, x: Tensor, outputs: dict[int, Tensor], predictions: list[Tensor], input_height: int
+    ) -> Tensor:
+        """The output of a section for the output of the section before it; later sections find theirs in `outputs`."""
+        section, layer = self.sections[index], self.layers[index]
+        kind = section["type"]
+        if kind == "yolo":
+            predictions.append(layer(x, input_height))
+        elif kind == "route":
+            x = torch.cat([outputs[source] for source in _sources(index, section)], dim=1)
+            groups = int(section.get("groups", 1))
+            x = x.chunk(groups, dim=1)[int(section.get("group_id", 0))]
+        elif kind == "shortcut":
+            for source, missing in zip(_sources(index, section), self._missing_channels[index], strict=True):
+                x = x + _with_more_channels(outputs[source], missing)
+            x = layer(x)
+        else:
+            x = layer(x)
+        if index in self._reused:
+            # Later in-place activations do not change it: they follow convolutions, which create new tensors.
+            outputs[index] = x
+        return x
+
+    def _check_sizes(self) -> None:
+        """Run on shapes alone.
+
+        Raises:
+            DarknetError: the outputs of two sections do not fit together.
+        """
+        # The copy has tensors without data: a large network is not copied.
+        tensors: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in self.parameters()}
+        shapes = copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()}).eval()
+        height, width = (max(32, side // 32 * 32) for side in self.size)
+        x = torch.empty(1, _COLOURS, height, width, device="meta")
+        outputs: dict[int, Tensor] = {}
+        with torch.no_grad():
+            for index, section in enumerate(self.sections):
+                try:
+                    x = shapes._run(index, x, outputs, [], height)
+                except (RuntimeError, IndexError) as error:
+                    raise DarknetError(f"section {index} [{section['type']}]: {first_line(error)}") from None
 
     def load_darknet_weights(self, data: bytes) -> None:
         """Fill the parameters from the bytes of a .weights file.
@@ -277,12 +348,35 @@ class Darknet(nn.Module):
                 position += tensor.numel()
 
 
+def _check_options(index: int, section: dict[str, str]) -> None:
+    """
+    Raises:
+        DarknetError: an option changes the computation in a way that is not supported here.
+    """
+    used, ignored = _OPTIONS.get(section["type"], (set(section), set()))
+    for option, value in section.items():
+        off = value in _SWITCHED_OFF and option != "share_index"  # which names a section, from 0
+        if option not in ("type", *used, *ignored) and not off:
+            raise DarknetError(f"section {index} [{section['type']}]: {option}={value} is not supported")
+
+
+def _strides(section: dict[str, str]) -> tuple[int, int]:
+    """Vertical and horizontal stride."""
+    stride = section.get("stride", "1")
+    return int(section.get("stride_y", stride)), int(section.get("stride_x", stride))
+
+
+def _with_more_channels(x: Tensor, count: int) -> Tensor:
+    """A map with further channels of zeros, or without its last ones: how Darknet adds maps of different depth."""
+    return F.pad(x, (0, 0, 0, 0, 0, count)) if count > 0 else x[:, :count] if count < 0 else x
+
+
 def _scale(index: int, section: dict[str, str], scales: list[float]) -> float:
     """Stride of a section's output, in pixels of the network input."""
     kind = section["type"]
     before = scales[index - 1] if index else 1.0
     if kind in ("convolutional", "maxpool"):
-        return before * int(section.get("stride", 1))
+        return before * _strides(section)[0]
     if kind == "upsample":
         return before / int(section.get("stride", 2))
     return scales[_sources(index, section)[0]] if kind == "route" else before

@@ -11,8 +11,8 @@ import torch
 from pipeline import storage
 from pipeline.detectors import yolov3_spp
 from pipeline.detectors.darknet import Darknet, DarknetError
-from pipeline.detectors.letterbox import letterbox
-from pipeline.detectors.selection import likely_rows, select_people
+from pipeline.detectors.letterbox import DARKNET, STRETCHED, letterbox
+from pipeline.detectors.selection import COCO_CLASSES, likely_rows, select_people
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
@@ -52,6 +52,23 @@ def load_darknet(cfg: str | None, weights: Path) -> Darknet:
     return network
 
 
+def _person_class(classes: int, setting: int | None) -> int:
+    """Index of the class person: the setting, else the first of one class or of COCO's 80.
+
+    Raises:
+        DarknetError: it is not known, or out of range.
+    """
+    if setting is not None and setting >= classes:
+        raise DarknetError(
+            f"--detector.person_class is {setting}, but the network has {classes} classes, counted from 0"
+        )
+    if setting is None and classes not in (1, COCO_CLASSES):
+        raise DarknetError(
+            f"the network has {classes} classes, and its description does not name them; set --detector.person_class"
+        )
+    return setting or 0
+
+
 class DarknetDetector:
     """Person boxes from a Darknet network, in batches of one fixed shape.
 
@@ -64,6 +81,9 @@ class DarknetDetector:
         self.batch = detector_batch(settings, compute.device.type)
         self.network = TorchNetwork(network, compute)
         self._settings = settings
+        self._person = _person_class(network.classes, settings.person_class)
+        wanted = network.letterbox if settings.letterbox is None else settings.letterbox
+        self._style = STRETCHED if wanted is False else DARKNET
         self._compute = compute
         side = settings.input_size
         size = network.size if side is None else (side, side)
@@ -85,12 +105,12 @@ class DarknetDetector:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         # The batch always has its full shape, so that results do not depend on which images share it.
-        letterboxes = [letterbox(image, out) for image, out in zip(images, self._inputs, strict=False)]
+        letterboxes = [letterbox(image, out, self._style) for image, out in zip(images, self._inputs, strict=False)]
         with torch.inference_mode():
             predictions = self.network(self._compute.to_input(torch.from_numpy(self._inputs)))[: len(images)]
             s = self._settings
             likely = likely_rows(predictions, s.confidence)
         return [
-            box.to_image(select_people(rows, s.confidence, s.nms_iou, s.max_boxes))
+            box.to_image(select_people(rows, s.confidence, s.nms_iou, s.max_boxes, self._person))
             for box, rows in zip(letterboxes, likely, strict=True)
         ]

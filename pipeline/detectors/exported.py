@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.coco.categories import PERSON
 from pipeline.detectors.cells import cell_grid
 from pipeline.detectors.letterbox import YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
-from pipeline.detectors.selection import select_people
+from pipeline.detectors.selection import COCO_CLASSES, select_people
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
@@ -27,7 +27,6 @@ from pipeline.weights.catalogue import confirm, local_file
 
 _STRIDES = (8, 16, 32)
 _USUAL_SIDE = 640
-_COCO_CLASSES = 80  # person is the first
 _TOLERANCE = 1e-3  # of probabilities in half precision
 
 # An output of the network to (B, N, 5 + C + R): cx cy w h in network pixels, objectness, C class probabilities, and R
@@ -155,7 +154,7 @@ def find_classes(columns: Tensor, metadata: Mapping[str, str], person_class: int
         raise UserError(
             f"exactly one class must be named person, but its classes are {listed}; set --detector.person_class"
         )
-    if count != _COCO_CLASSES:
+    if count != COCO_CLASSES:
         raise UserError(
             f"cannot tell which of its {count} classes is person, because it does not name them; set "
             "--detector.person_class"

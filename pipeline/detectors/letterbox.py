@@ -17,14 +17,17 @@ class LetterboxStyle(NamedTuple):
         pad_value: grey value of the padding.
         centred: whether the image is centred; else it is at the top left.
         interpolation: an OpenCV constant.
+        keeps_aspect: whether the aspect ratio of the image is kept; else it is stretched to the whole input.
     """
 
     pad_value: int
     centred: bool
     interpolation: int
+    keeps_aspect: bool = True
 
 
 DARKNET = LetterboxStyle(128, True, cv2.INTER_CUBIC)
+STRETCHED = LetterboxStyle(128, True, cv2.INTER_LINEAR, keeps_aspect=False)  # Darknet with letter_box=0
 YOLOX = LetterboxStyle(114, False, cv2.INTER_LINEAR)
 YOLO = LetterboxStyle(114, True, cv2.INTER_LINEAR)
 
@@ -55,8 +58,10 @@ def letterbox(image: np.ndarray, out: np.ndarray, style: LetterboxStyle = DARKNE
         out: (height, width, 3) uint8, overwritten.
     """
     height, width = image.shape[:2]
-    scale = min(out.shape[1] / width, out.shape[0] / height)
-    new_width, new_height = max(1, int(width * scale)), max(1, int(height * scale))
+    new_height, new_width = out.shape[:2]
+    if style.keeps_aspect:
+        scale = min(out.shape[1] / width, out.shape[0] / height)
+        new_width, new_height = max(1, int(width * scale)), max(1, int(height * scale))
     left, top = (out.shape[1] - new_width) // 2, (out.shape[0] - new_height) // 2
     if not style.centred:
         left = top = 0

@@ -10,6 +10,7 @@ from torchvision.ops import nms
 from pipeline.people import Boxes
 
 TIGHTER_STEP = 0.05
+COCO_CLASSES = 80  # person is the first
 
 
 def likely_rows(predictions: Tensor, confidence: float) -> list[Tensor]:
@@ -52,7 +53,8 @@ def select_people(
     """
     rows = predictions[predictions[:, 4] > confidence].float()
     if rows.shape[1] > 6:
-        rows = rows[rows[:, 5:].argmax(dim=1) == person_class]
+        # If all class probabilities are zero, the first class is not the best one.
+        rows = rows[(rows[:, 5:].argmax(dim=1) == person_class) & (rows[:, 5 + person_class] > 0)]
     if not objectness_alone:
         rows[:, 4] *= rows[:, 5 + person_class]
         rows = rows[rows[:, 4] > confidence]

@@ -95,8 +95,13 @@ class DetectorSettings(Section):
     person_class: int | None = Field(
         None,
         ge=0,
-        description="yolox, yolo: index of the class person; by default the class named person in the file, else the "
-        "only class, else the first of COCO's 80",
+        description="darknet, yolox, yolo: index of the class person, from 0; by default the class named person in the "
+        "file, else the only class, else the first of COCO's 80",
+    )
+    letterbox: bool | None = Field(
+        None,
+        description="darknet: keep the aspect ratio of images, or stretch them; by default as letter_box in the "
+        "description, else true",
     )
     confidence: float = Field(
         0.3, ge=0, le=1, description="minimum objectness (darknet) or score (others) of a box, exclusive"

@@ -5,10 +5,11 @@ import pytest
 import torch
 from support import descriptions
 from support.paths import SHARED, needs_models
+from torch import Tensor
 
 from pipeline.detectors import build_detector, yolov3_spp
 from pipeline.detectors.darknet import Darknet, DarknetError, parse_cfg
-from pipeline.detectors.darknet_detector import load_darknet
+from pipeline.detectors.darknet_detector import DarknetDetector, load_darknet
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import DetectorSettings
 
@@ -285,3 +286,138 @@ def test_folding_does_not_change_the_output_with_published_weights() -> None:
         folded = Compute.resolve("cpu", "float32").prepare(network)(x)
     assert plain.shape == (1, 3 * (10 * 10 + 20 * 20), 85)
     torch.testing.assert_close(folded, plain, atol=2e-3, rtol=1e-3)
+
+
+def run(cfg: str, x: Tensor, **values: Tensor) -> Tensor:
+    """The map before the yolo layer, of a description with one convolution at the start."""
+    network = Darknet(cfg).eval()
+    with torch.no_grad():
+        for name, value in values.items():
+            network.get_parameter(name.replace("_", ".")).copy_(value)
+        outputs: dict[int, Tensor] = {}
+        for index in range(len(network.sections) - 1):
+            x = network._run(index, x, outputs, [], x.shape[2])
+    return x
+
+
+NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
+CONVOLUTION = "[convolutional]\nfilters={filters}\nsize={size}\npad=1\nactivation=linear\n"
+END = "[yolo]\nanchors=1,2\nclasses=1\n"
+
+
+def test_a_dilated_convolution_reaches_farther() -> None:
+    cfg = NET + CONVOLUTION.format(filters=6, size=3) + "dilation=2\n" + END
+    x = torch.rand(1, 3, 32, 32)
+    weight = torch.zeros(6, 3, 3, 3)
+    weight[:, 1, 0, 2] = 1  # one row up, one column right
+    out = run(cfg, x, layers_0_conv_weight=weight, layers_0_conv_bias=torch.zeros(6))
+    assert out.shape == (1, 6, 32, 32)
+    torch.testing.assert_close(out[0, 0, 2:, :-2], x[0, 1, :-2, 2:])
+    assert (out[0, 0, :2] == 0).all()
+
+
+def test_strides_of_rows_and_columns_may_differ() -> None:
+    x = torch.rand(1, 3, 32, 32)
+    convolution = CONVOLUTION.format(filters=6, size=1) + "stride=4\nstride_x=2\n" + END
+    weight = torch.zeros(6, 3, 1, 1)
+    weight[:, 2] = 1
+    out = run(NET + convolution, x, layers_0_conv_weight=weight, layers_0_conv_bias=torch.zeros(6))
+    torch.testing.assert_close(out[0, 0], x[0, 2, ::4, ::2])
+    pool = "[maxpool]\nsize=1\nstride_y=2\nstride_x=4\n" + CONVOLUTION.format(filters=6, size=1) + END
+    out = run(NET + pool, x, layers_1_conv_weight=weight, layers_1_conv_bias=torch.zeros(6))
+    torch.testing.assert_close(out[0, 0], x[0, 2, ::2, ::4])
+
+
+def test_upsampled_maps_are_multiplied_by_their_scale() -> None:
+    cfg = NET + CONVOLUTION.format(filters=6, size=1) + "[upsample]\nstride=2\nscale=0.5\n" + END
+    x = torch.rand(1, 3, 32, 32)
+    weight = torch.ones(6, 3, 1, 1)
+    out = run(cfg, x, layers_0_conv_weight=weight, layers_0_conv_bias=torch.zeros(6))
+    torch.testing.assert_close(out[0, 0, ::2, 1::2], x[0].sum(0) / 2)
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 6), (8, 6)])
+def test_a_shortcut_adds_the_channels_that_both_maps_have(first: int, second: int) -> None:
+    one, two = (CONVOLUTION.format(filters=count, size=1) for count in (first, second))
+    cfg = NET + one + two + "[shortcut]\nfrom=-2\nactivation=linear\n" + END
+    out = run(
+        cfg,
+        torch.rand(1, 3, 32, 32),
+        layers_0_conv_weight=torch.zeros(first, 3, 1, 1),
+        layers_0_conv_bias=torch.arange(1.0, first + 1),
+        layers_1_conv_weight=torch.zeros(second, first, 1, 1),
+        layers_1_conv_bias=torch.full((second,), 100.0),
+    )
+    assert out[0, :, 0, 0].tolist() == [100.0 + (c + 1 if c < first else 0) for c in range(second)]
+
+
+@pytest.mark.parametrize(
+    ("section", "option"),
+    [
+        ("convolutional", "antialiasing=1"),
+        ("convolutional", "share_index=0"),
+        ("convolutional", "xnor=1"),
+        ("convolutional", "binary=1"),
+        ("convolutional", "flipped=1"),
+        ("maxpool", "maxpool_depth=1"),
+        ("maxpool", "out_channels=4"),
+        ("shortcut", "weights_type=per_channel"),
+        ("upsample", "mode=bilinear"),
+        ("route", "some_new_option=3"),
+    ],
+)
+def test_options_that_change_the_computation_are_refused(section: str, option: str) -> None:
+    cfg = TINY.format(activation="leaky")
+    at = cfg.index(f"[{section}]") + len(section) + 3
+    name = option.split("=")[0]
+    with pytest.raises(DarknetError, match=rf"section \d+ \[{section}\]: {option} is not supported"):
+        Darknet(cfg[:at] + option + "\n" + cfg[at:])
+    if name != "share_index":
+        Darknet(cfg[:at] + f"{name}=0\n" + cfg[at:])
+
+
+def test_maps_of_different_sizes_are_refused_by_their_section() -> None:
+    one, two = (CONVOLUTION.format(filters=6, size=1) + f"stride={stride}\n" for stride in (1, 2))
+    for section, end in (("shortcut", "[shortcut]\nfrom=-2\n"), ("route", "[route]\nlayers=-1,-2\n")):
+        fit = CONVOLUTION.format(filters=6, size=1)
+        with pytest.raises(DarknetError, match=rf"^section 2 \[{section}\]: .*size"):
+            Darknet(NET + one + two + end + fit + END)
+    with pytest.raises(DarknetError, match="channels is 1; only networks for RGB images"):
+        Darknet(TINY.format(activation="leaky").replace("channels=3", "channels=1"))
+
+
+@pytest.mark.parametrize(
+    ("in_cfg", "setting", "stretched"),
+    [(None, None, False), (0, None, True), (1, None, False), (None, False, True), (0, True, False), (1, False, True)],
+)
+def test_images_are_stretched_if_the_description_or_the_setting_says_so(
+    in_cfg: int | None, setting: bool | None, stretched: bool
+) -> None:
+    line = "" if in_cfg is None else f"letter_box={in_cfg}\n"
+    cfg = NET + line + CONVOLUTION.format(filters=6, size=1) + END
+    settings = DetectorSettings(letterbox=setting, batch=1)
+    detector = DarknetDetector(Darknet(cfg), settings, Compute.resolve("cpu", "float32"))
+    detector.detect([np.full((32, 64, 3), 255, np.uint8)])
+    grey_rows = (detector._inputs[0] == 128).all(axis=(1, 2))
+    assert int(grey_rows.sum()) == (0 if stretched else 16)
+
+
+@pytest.mark.parametrize(("classes", "setting", "person"), [(1, None, 0), (80, None, 0), (20, 14, 14), (80, 5, 5)])
+def test_the_person_class_of_a_network(classes: int, setting: int | None, person: int) -> None:
+    cfg = NET + CONVOLUTION.format(filters=5 + classes, size=1) + END.replace("classes=1", f"classes={classes}")
+    settings = DetectorSettings(person_class=setting, batch=1)
+    detector = DarknetDetector(Darknet(cfg), settings, Compute.resolve("cpu", "float32"))
+    assert detector._person == person
+
+
+@pytest.mark.parametrize(
+    ("classes", "setting", "message"),
+    [
+        (20, None, "has 20 classes, .* set --detector.person_class"),
+        (20, 20, "person_class is 20, but the network has 20"),
+    ],
+)
+def test_an_unknown_person_class_is_refused(classes: int, setting: int | None, message: str) -> None:
+    cfg = NET + CONVOLUTION.format(filters=5 + classes, size=1) + END.replace("classes=1", f"classes={classes}")
+    with pytest.raises(DarknetError, match=message):
+        DarknetDetector(Darknet(cfg), DetectorSettings(person_class=setting), Compute.resolve("cpu", "float32"))

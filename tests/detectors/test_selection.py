@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from pipeline.detectors.letterbox import DARKNET, YOLO, YOLOX, letterbox
+from pipeline.detectors.letterbox import DARKNET, STRETCHED, YOLO, YOLOX, letterbox
 from pipeline.detectors.selection import likely_rows, overlap_nms, select_people
 from pipeline.people import Boxes
 
@@ -102,3 +102,16 @@ def test_scores_by_objectness_and_class() -> None:
     people = select_people(rows, 0.1, 0.6, 100, objectness_alone=False)
     np.testing.assert_allclose(people.scores, [0.45], rtol=1e-6)
     assert rows[0, 4] == np.float32(0.9)  # the predictions are not changed
+
+
+def test_zero_probabilities_of_all_classes_make_no_person() -> None:
+    rows = predictions([[50, 50, 20, 40, 0.9, 0.0, 0.0], [90, 50, 20, 40, 0.8, 0.1, 0.1], [10, 5, 2, 4, 0.7, 0.0, 0.2]])
+    np.testing.assert_allclose(select_people(rows, 0.05, 0.6, 100).scores, [0.8])
+
+
+def test_a_stretched_image_fills_the_input_and_maps_back() -> None:
+    out = np.zeros((32, 32, 3), np.uint8)
+    box = letterbox(np.full((40, 80, 3), 200, np.uint8), out, STRETCHED)
+    assert (out == 200).all()
+    boxes = box.to_image(Boxes(np.array([[8.0, 8, 16, 32]]), np.ones(1)))
+    np.testing.assert_allclose(boxes.xyxy, [[20, 10, 40, 40]])
