@@ -320,7 +320,11 @@ class Darknet(nn.Module):
                 try:
                     x = shapes._run(index, x, outputs, [], height)
                 except (RuntimeError, IndexError) as error:
-                    raise DarknetError(f"section {index} [{section['type']}]: {first_line(error)}") from None
+                    inputs = [x, *(outputs[source] for source in _sources(index, section))]
+                    sizes = ", ".join(f"{m.shape[2]}x{m.shape[3]}x{m.shape[1]}" for m in inputs)
+                    raise DarknetError(
+                        f"section {index} [{section['type']}]: maps of {sizes} do not fit ({first_line(error)})"
+                    ) from None
 
     def load_darknet_weights(self, data: bytes) -> None:
         """Fill the parameters from the bytes of a .weights file.

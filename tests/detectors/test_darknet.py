@@ -380,7 +380,7 @@ def test_maps_of_different_sizes_are_refused_by_their_section() -> None:
     one, two = (CONVOLUTION.format(filters=6, size=1) + f"stride={stride}\n" for stride in (1, 2))
     for section, end in (("shortcut", "[shortcut]\nfrom=-2\n"), ("route", "[route]\nlayers=-1,-2\n")):
         fit = CONVOLUTION.format(filters=6, size=1)
-        with pytest.raises(DarknetError, match=rf"^section 2 \[{section}\]: .*size"):
+        with pytest.raises(DarknetError, match=rf"^section 2 \[{section}\]: maps of 16x16x6, .*32x32x6.* do not fit"):
             Darknet(NET + one + two + end + fit + END)
     with pytest.raises(DarknetError, match="channels is 1; only networks for RGB images"):
         Darknet(TINY.format(activation="leaky").replace("channels=3", "channels=1"))
