@@ -1,4 +1,4 @@
-"""Helpers of the formats: the tables of a run image by image, rounding, JSON lists, names inside archives."""
+"""Helpers of the formats: the tables of a run image by image, visibility, rounding, JSON lists, names in archives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.run import Run
 from pipeline.run.columns import people_from_arrow
 from pipeline.run.tables import read_table
 
-VISIBLE_SCORE = 0.2  # joints with a lower score are written as not visible, in formats that have visibility
+VISIBLE_SCORE = 0.2  # joints with a lower score are not visible, in formats that have visibility
 _LABELLED_AND_VISIBLE = 2  # COCO's v
 _COLUMNS = ["image_id", "coco_id", "status", "width", "height", "num_people"]
 
@@ -42,12 +42,23 @@ def images_with_people(run: Run) -> Iterator[tuple[dict[str, Any], People]]:
                 yield row, People.concatenate(parts) if parts else current[:0]
 
 
-def visible_joints(people: People, i: int) -> np.ndarray:
+def is_visible(people: People, i: int, width: int, height: int) -> np.ndarray:
+    """(K,) bool: whether each joint of person i has a sufficient score and lies in the image of this size in pixels."""
+    inside = ((people.keypoints[i] >= 0) & (people.keypoints[i] <= [width, height])).all(axis=1)
+    return inside & (people.keypoint_scores[i] >= VISIBLE_SCORE)
+
+
+def visible_joints(people: People, i: int, width: int, height: int) -> np.ndarray:
     """(K, 3) x y v of person i, as COCO annotations have it: v is 2 for a visible joint, all three are 0 for others."""
-    visible = people.keypoint_scores[i] >= VISIBLE_SCORE
+    visible = is_visible(people, i, width, height)
     joints = np.column_stack([people.keypoints[i], np.full(len(visible), _LABELLED_AND_VISIBLE)]).astype(float)
     joints[~visible] = 0
     return joints
+
+
+def box_inside(people: People, i: int, width: int, height: int) -> np.ndarray:
+    """(4,) x1 y1 x2 y2 of person i, clipped to the image."""
+    return np.clip(people.boxes[i], 0, [width, height, width, height])
 
 
 def xywh(box_xyxy: np.ndarray) -> list[float]:
@@ -76,7 +87,23 @@ def export_path(run: Run, name: str) -> str:
     return run.path("exports", name)
 
 
-def member_name(image_id: str, suffix: str) -> str:
-    """The name of an image's file inside an archive: its id without extension, and without a way out of the archive."""
-    stem = image_id.removesuffix(storage.suffix(image_id))
-    return "/".join(part for part in stem.split("/") if part not in ("", ".", "..")) + suffix
+class MemberNames:
+    """Names of the files of images inside an archive: the image's id without its suffix, unique."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def stem(self, image_id: str) -> str:
+        """The name without suffix; of images that differ by their suffix alone, only the first loses it.
+
+        Parts that lead out of the archive are left out.
+        """
+        suffix = storage.suffix(image_id)
+        parts = image_id.removesuffix(suffix).split("/")
+        stem = "/".join(part for part in parts if part not in ("", ".", ".."))
+        if stem in self._taken:
+            stem += suffix.replace(".", "_")
+        while stem in self._taken:
+            stem += "_"
+        self._taken.add(stem)
+        return stem

@@ -7,7 +7,15 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.coco.categories import PERSON, USUAL_PERSON_ID
-from pipeline.formats.common import export_path, images_with_people, rounded, visible_joints, write_json_list, xywh
+from pipeline.formats.common import (
+    box_inside,
+    export_path,
+    images_with_people,
+    rounded,
+    visible_joints,
+    write_json_list,
+    xywh,
+)
 from pipeline.run import Run
 from pipeline.run.tables import table_skeleton
 
@@ -30,10 +38,11 @@ def write_cvat(run: Run) -> str:
 
     def annotations() -> Iterator[dict[str, Any]]:
         count = 0
-        for number, (_, people) in enumerate(images_with_people(run), 1):
+        for number, (image, people) in enumerate(images_with_people(run), 1):
             for i in range(len(people)):
                 count += 1
-                joints, box = visible_joints(people, i), xywh(people.boxes[i])
+                size = (image["width"], image["height"])
+                joints, box = visible_joints(people, i, *size), xywh(box_inside(people, i, *size))
                 yield {
                     "id": count,
                     "image_id": number,
@@ -41,6 +50,7 @@ def write_cvat(run: Run) -> str:
                     "iscrowd": 0,
                     "bbox": box,
                     "area": box[2] * box[3],
+                    "segmentation": [],
                     "keypoints": rounded(joints.ravel()),
                     "num_keypoints": int((joints[:, 2] > 0).sum()),
                     "score": float(people.pose_scores[i]),
@@ -48,7 +58,8 @@ def write_cvat(run: Run) -> str:
 
     uri = export_path(run, "cvat-person_keypoints.json")
     with storage.open_write(uri) as stream:
-        for start, entries in ((b'{"images": ', images()), (b',\n"annotations": ', annotations())):
+        stream.write(b'{"info": {}, "licenses": [],\n')
+        for start, entries in ((b'"images": ', images()), (b',\n"annotations": ', annotations())):
             stream.write(start)
             write_json_list(stream, entries)
         stream.write(b',\n"categories": ')

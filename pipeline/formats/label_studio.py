@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.formats.common import VISIBLE_SCORE, export_path, images_with_people, rounded, write_json_list, xywh
+from pipeline.formats.common import (
+    box_inside,
+    export_path,
+    images_with_people,
+    is_visible,
+    rounded,
+    write_json_list,
+    xywh,
+)
 from pipeline.people import People
 from pipeline.run import Run
 from pipeline.run.tables import table_skeleton
@@ -37,7 +45,7 @@ def _regions(image: dict[str, Any], people: People, i: int, joints: tuple[str, .
     width, height = image["width"], image["height"]
     shared = {"to_name": "image", "original_width": width, "original_height": height}
     percent = 100 / np.array([width, height] * 2)
-    x, y, w, h = rounded(np.array(xywh(people.boxes[i])) * percent)
+    x, y, w, h = rounded(np.array(xywh(box_inside(people, i, width, height))) * percent)
     yield {
         **shared,
         "id": f"person{i}",
@@ -46,7 +54,7 @@ def _regions(image: dict[str, Any], people: People, i: int, joints: tuple[str, .
         "value": {"x": x, "y": y, "width": w, "height": h, "rotation": 0, "rectanglelabels": ["person"]},
         "score": float(people.pose_scores[i]),
     }
-    for joint in np.flatnonzero(people.keypoint_scores[i] >= VISIBLE_SCORE):
+    for joint in np.flatnonzero(is_visible(people, i, width, height)):
         x, y = rounded(people.keypoints[i, joint] * percent[:2])
         yield {
             **shared,

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.formats.common import export_path, images_with_people, member_name, rounded
+from pipeline.formats.common import MemberNames, export_path, images_with_people, rounded
 from pipeline.people import People
 from pipeline.run import Run
 from pipeline.run.tables import table_skeleton
@@ -23,29 +23,43 @@ _OPENPOSE = (
     "right_ear", "left_ear",
 )  # fmt: skip
 _VERSION = 1.3
+# Readers expect all keys that OpenPose writes, also without face, hands and 3D.
+_OTHER_KEYS: dict[str, list[int]] = {
+    "person_id": [-1],
+    "face_keypoints_2d": [],
+    "hand_left_keypoints_2d": [],
+    "hand_right_keypoints_2d": [],
+    "pose_keypoints_3d": [],
+    "face_keypoints_3d": [],
+    "hand_left_keypoints_3d": [],
+    "hand_right_keypoints_3d": [],
+}
 
 
 def write_openpose(run: Run) -> str:
     """A zip archive with `IMAGE_keypoints.json` for every image, also for images without people."""
-    return _write_18(run, "openpose.zip", "people", "pose_keypoints_2d")
+    return _write_18(run, "openpose.zip", "people", "pose_keypoints_2d", _OTHER_KEYS)
 
 
 def write_cmu(run: Run) -> str:
     """The same archive with the key names of the CMU variant."""
-    return _write_18(run, "cmu.zip", "bodies", "joints")
+    return _write_18(run, "cmu.zip", "bodies", "joints", {})
 
 
-def _write_18(run: Run, name: str, people_key: Literal["people", "bodies"], joints_key: str) -> str:
+def _write_18(
+    run: Run, name: str, people_key: Literal["people", "bodies"], joints_key: str, other_keys: dict[str, list[int]]
+) -> str:
     skeleton = table_skeleton(run.uri)
     uri = export_path(run, name)
+    names = MemberNames()
     with storage.open_write(uri) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for image, people in images_with_people(run):
             joints = openpose_joints(people, skeleton)
             content = {
                 "version": _VERSION,
-                people_key: [{joints_key: rounded(person.ravel())} for person in joints],
+                people_key: [{joints_key: rounded(person.ravel()), **other_keys} for person in joints],
             }
-            archive.writestr(member_name(image["image_id"], "_keypoints.json"), json.dumps(content))
+            archive.writestr(f"{names.stem(image['image_id'])}_keypoints.json", json.dumps(content))
     return uri
 
 

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from pipeline import storage
 from pipeline.formats import FORMATS, export
-from pipeline.formats.common import images_with_people, member_name
+from pipeline.formats.common import MemberNames, images_with_people
 from pipeline.formats.openpose import openpose_joints
 from pipeline.people import People
 from pipeline.run import Run
@@ -32,6 +32,17 @@ def people(count: int, seed: int) -> People:
     boxes = np.concatenate([corner, corner + r.uniform(20, 200, (count, 2))], axis=1)
     keypoints, scores = r.uniform(0, 400, (count, 17, 2)), r.uniform(0, 1, (count, 17))
     return People(boxes, r.random(count), keypoints, scores, r.random(count))
+
+
+def reduced(folder: Path, people_by_id: dict[str, People]) -> Run:
+    """A reduced run of one shard."""
+    run = Run.create(Settings(output={"uri": str(folder / "one")}, detector={"name": "whole_image"}))
+    rows = [ImageRow(name, f"/x/{name}", i + 1, "ab", 640, 480, 1) for i, name in enumerate(people_by_id)]
+    metadata = {"shard": "s", "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
+    data = encode_part(rows, list(people_by_id.values()), None, People.empty(17), metadata)
+    storage.write_bytes(run.part_uri("s"), data)
+    fold_parts(run.uri, Fold("t0.parquet", {"s": len(rows)}), run.fingerprint)
+    return run
 
 
 @pytest.fixture
@@ -171,7 +182,69 @@ def test_coco_results_have_the_person_category_of_the_annotations(run, tmp_path:
     assert {entry["category_id"] for entry in entries} == {category}
 
 
-def test_member_names_stay_inside_the_archive() -> None:
-    assert member_name("../../etc/passwd.jpg", ".txt") == "etc/passwd.txt"
-    assert member_name("/abs//x.png", ".txt") == "abs/x.txt"
-    assert member_name("a/./b.c/d", ".txt") == "a/b.c/d.txt"
+def test_member_names_stay_inside_the_archive_and_are_unique() -> None:
+    names = MemberNames()
+    ids = [
+        "../../etc/passwd.jpg",
+        "/abs//x.png",
+        "a/./b.c/d",
+        "a.jpg",
+        "a.png",
+        "a.PNG",
+        "b/a.jpg",
+        "a_png.jpg",
+        "/a.jpg",
+    ]
+    stems = [names.stem(image_id) for image_id in ids]
+    assert stems == ["etc/passwd", "abs/x", "a/b.c/d", "a", "a_png", "a_PNG", "b/a", "a_png_jpg", "a_jpg"]
+
+
+def test_images_that_differ_by_their_suffix_have_files_of_their_own(tmp_path: Path) -> None:
+    run = reduced(tmp_path, {"a.jpg": people(1, 0), "a.png": people(2, 1)})
+    with zipfile.ZipFile(export(run, "yolo")) as archive:
+        assert len(archive.namelist()) == len(set(archive.namelist())) == 4
+        assert [archive.read(f"labels/{stem}.txt").count(b"\n") for stem in ("a", "a_png")] == [1, 2]
+        assert archive.read("images.csv").decode().splitlines() == [
+            "image,image_id",
+            "images/a.jpg,a.jpg",
+            "images/a_png.png,a.png",
+        ]
+    for name, key in (("openpose", "people"), ("cmu", "bodies")):
+        with zipfile.ZipFile(export(run, name)) as archive:
+            counts = {n: len(json.loads(archive.read(n))[key]) for n in archive.namelist()}
+        assert counts == {"a_keypoints.json": 1, "a_png_keypoints.json": 2}
+
+
+def outside() -> People:
+    """A person whose box and joints reach out of an image of 640 x 480: joints 0 to 3 are outside."""
+    one = people(1, 0)
+    keypoints = np.full((1, 17, 2), 100.0)
+    keypoints[0, :4] = [(-1, 50), (50, -0.5), (641, 50), (50, 481)]
+    keypoints[0, 4] = (640, 480)
+    return People(np.array([[-20, -10, 700, 500.0]]), one.box_scores, keypoints, np.full((1, 17), 0.9), one.pose_scores)
+
+
+def test_labels_of_yolo_are_never_outside_the_image(tmp_path: Path) -> None:
+    """Ultralytics refuses a label file with a value below 0 or above 1."""
+    run = reduced(tmp_path, {"a.jpg": outside()})
+    with zipfile.ZipFile(export(run, "yolo")) as archive:
+        values = np.array(archive.read("labels/a.txt").decode().split(), float)
+        description = yaml.safe_load(archive.read("data.yaml"))
+    assert ((values[1:5] >= 0) & (values[1:5] <= 1)).all()
+    joints = values[5:].reshape(17, 3)
+    assert ((joints[:, :2] >= 0) & (joints[:, :2] <= 1)).all()
+    assert joints[:, 2].tolist() == [0] * 4 + [2] * 13
+    assert {"train", "val", "names", "kpt_shape", "flip_idx"} <= set(description)
+
+
+def test_regions_of_label_studio_and_cvat_are_never_outside_the_image(tmp_path: Path) -> None:
+    run = reduced(tmp_path, {"a.jpg": outside()})
+    ((task),) = json.loads(storage.read_bytes(export(run, "label_studio")))
+    values = [entry["value"] for entry in task["predictions"][0]["result"]]
+    assert len(values) == 1 + 13
+    assert all(0 <= v["x"] <= 100 and 0 <= v["y"] <= 100 for v in values)
+    assert (values[0]["x"] + values[0]["width"], values[0]["y"] + values[0]["height"]) == (100, 100)
+    (entry,) = json.loads(storage.read_bytes(export(run, "cvat")))["annotations"]
+    assert entry["bbox"] == [0, 0, 640, 480]
+    assert entry["num_keypoints"] == 13
+    assert entry["segmentation"] == []
