@@ -89,8 +89,9 @@ def classic_boxes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The transforms of the first PyTorch release (2018): boxes are enlarged by 15 % on each side, within the image.
 
-    The enlarged box is padded with black on both sides, by whole pixels, to the aspect ratio of the crop. Its corner
-    pixels map to the corner pixels of the crop.
+    The enlarged box is padded with black on both sides, by whole pixels, to about the aspect ratio of the crop. Two of
+    its corner pixels, upper left and lower right, map to those of the crop, by a similarity: where the padding by whole
+    pixels leaves another aspect ratio, the crop is very slightly rotated.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2 in image pixels.
@@ -102,7 +103,7 @@ def classic_boxes(
         padding and not rounded, at least 5 pixels wide and high.
     """
     height, width = input_size
-    limit = np.array(image_size[::-1], np.float64)
+    limit = np.array(image_size[::-1], np.float64) - 1
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     margin = _CLASSIC_MARGIN * (boxes[:, 2:] - boxes[:, :2])
     first = np.clip(boxes[:, :2] - margin, 0, np.maximum(limit - _CLASSIC_LEAST_PX, 0))
@@ -112,11 +113,18 @@ def classic_boxes(
     size = np.maximum(opposite - corner, 1)
     tall = np.maximum(size[:, 1], size[:, 0] * height / width)
     added = np.floor((np.stack([tall * width / height, tall], axis=1) - size) / 2)
-    scale = np.array([width - 1, height - 1]) / (size + 2 * added)
+    # A similarity is a multiplication of complex numbers x + iy: by the diagonal of the crop over that of the box.
+    diagonal = (size + 2 * added) @ [1, 1j]
+    turn = complex(width - 1, height - 1) / diagonal
+    shift = -turn * ((corner - added) @ [1, 1j])
 
-    matrices = np.zeros((len(boxes), 2, 3))
-    matrices[:, [0, 1], [0, 1]] = scale
-    matrices[:, :, 2] = -(corner - added) * scale
+    matrices = np.stack(
+        [
+            np.stack([turn.real, -turn.imag, shift.real], axis=1),
+            np.stack([turn.imag, turn.real, shift.imag], axis=1),
+        ],
+        axis=1,
+    )
     return matrices, np.concatenate([first, last], axis=1).astype(np.float32)
 
 

@@ -83,15 +83,40 @@ def test_the_classic_rule_on_an_example() -> None:
     np.testing.assert_allclose(inside, [[0, 0], [255, 319]], atol=1e-9)
 
 
+@given(st.floats(0, 500), st.floats(0, 300), st.floats(20, 300), st.floats(20, 300))
+@settings(max_examples=100, deadline=None)
+def test_classic_crops_are_fixed_by_three_pairs_of_points(x: float, y: float, w: float, h: float) -> None:
+    """Upper left, lower right, and the lower right plus a quarter turn of the way back (OpenCV solves for the rest)."""
+    box = np.array([[x, y, x + w, y + h]])
+    (matrix,), (enlarged,) = classic_boxes(box, (320, 256), (480, 640))
+    assert (enlarged[[0, 2]] <= 639).all(), "the limit is the last pixel"
+    assert (enlarged[[1, 3]] <= 479).all()
+    margin = 0.15 * np.array([w, h])
+    first = np.floor(np.maximum([x, y] - margin, 0))
+    last = np.floor(np.minimum([x + w, y + h] + margin, [639, 479])) - 1
+    tall = max(last[1] - first[1], (last[0] - first[0]) * 320 / 256)
+    padding = np.floor((np.array([tall * 256 / 320, tall]) - (last - first)) / 2)
+
+    def three(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        back = first - second
+        return np.array([first, second, second + np.array([-back[1], back[0]])], np.float32)
+
+    corners = three(first - padding, last + padding)
+    expected = cv2.getAffineTransform(corners, three(np.zeros(2), np.array([255.0, 319.0])))
+    np.testing.assert_allclose(matrix, expected, atol=2e-3, rtol=1e-3)
+    assert matrix[0, 0] == matrix[1, 1]
+    assert matrix[0, 1] == -matrix[1, 0]
+
+
 @given(corner, corner, side, side)
 @settings(max_examples=100, deadline=None)
 def test_classic_boxes_stay_in_the_image_and_are_never_empty(x: float, y: float, w: float, h: float) -> None:
     matrices, enlarged = classic_boxes(np.array([[x, y, x + w, y + h]]), (320, 256), (480, 640))
     assert np.isfinite(matrices).all()
     assert (enlarged[0] >= 0).all()
-    assert enlarged[0, 0] <= 640 - 5
-    assert enlarged[0, 2] <= 640 + 1e-3
-    assert enlarged[0, 3] <= 480 + 1e-3
+    assert enlarged[0, 0] <= 639 - 5
+    assert enlarged[0, 2] <= 639 + 1e-3
+    assert enlarged[0, 3] <= 479 + 1e-3
     assert (enlarged[0, 2:] - enlarged[0, :2] >= 5 - 1e-3).all()
 
 
