@@ -85,9 +85,7 @@ def local_file(weights: str) -> Path:
         storage.MissingObject: the file does not exist.
     """
     entry = catalogued(weights)
-    if entry is None:
-        return storage.local_copy(weights)
-    if weights != entry.name:
+    if entry is None or weights != entry.name:
         path = storage.local_copy(weights)
     elif entry.shipped is not None:
         path = entry.shipped
@@ -97,7 +95,23 @@ def local_file(weights: str) -> Path:
         raise WeightsError(
             f"{weights} has no direct download address; download it from {entry.page} and set the path of the file"
         )
+    _refuse_placeholder(weights, path)
     return path
+
+
+def _refuse_placeholder(weights: str, path: Path) -> None:
+    """
+    Raises:
+        WeightsError: the file is what downloads often contain instead of weights.
+    """
+    with path.open("rb") as file:
+        head = file.read(512).lstrip().lower()
+    if not head:
+        raise WeightsError(f"{weights}: the file is empty; download it again")
+    if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise WeightsError(f"{weights}: this is an HTML page, not weights; download the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{weights}: this is a Git LFS pointer, not weights; run git lfs pull in its repository")
 
 
 def confirm(weights: str, path: Path, network: str, joints: int | None = None) -> CatalogueEntry | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -15,28 +16,63 @@ from torch import Size, Tensor, nn
 from pipeline.errors import UserError, first_line
 from pipeline.weights.catalogue import local_file
 
+# Where training programs store a state dict inside a checkpoint; averaged weights first.
+_WRAPPERS = (
+    "ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "state_dict", "model_state_dict", "model",
+    "net", "network", "module",
+)  # fmt: skip
+# What DataParallel, torch.compile and training classes put in front of every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
+_BATCHES = "num_batches_tracked"  # unused in evaluation, and missing in checkpoints of PyTorch before 0.4.1
+
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a PyTorch file that contains only tensors.
+    """The tensors of a .safetensors file, or of a PyTorch file, also inside a checkpoint with other content.
+
+    Prefixes that all names share because of the training program are removed, and missing counters of BatchNorm are
+    added.
 
     Raises:
-        UserError: the file is neither.
+        UserError: the file is neither, or contains objects that only code can restore.
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _with_plain_names(load_file(path))
         if _is_torchscript(path):
             raise UserError(f"{path}: a TorchScript archive, not a state dict; rename it to .torchscript")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError:
-        raise UserError(f"{path}: refused, it contains objects other than tensors; save its state dict alone") from None
+        raise UserError(
+            f"{path}: refused, it contains objects that only code can restore; save its state dict alone"
+        ) from None
     except Exception as error:
         raise UserError(f"{path}: cannot be read as tensors ({first_line(error)})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: expected a state dict of tensors, not a {type(state).__name__} with other objects")
-    return state
+    tensors = _unwrapped(state)
+    if tensors is None:
+        found = f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else type(state).__name__
+        raise UserError(f"{path}: expected a state dict of tensors, alone or as `state_dict` or `model`, not {found}")
+    return _with_plain_names(tensors)
+
+
+def _unwrapped(state: Any) -> dict[str, Tensor] | None:
+    """The state dict in a checkpoint; None if there is none."""
+    if not isinstance(state, dict) or not state:
+        return None
+    if all(isinstance(value, Tensor) for value in state.values()):
+        return state
+    inner = (_unwrapped(state[name]) for name in _WRAPPERS if name in state)
+    return next((tensors for tensors in inner if tensors is not None), None)
+
+
+def _with_plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    while state and (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None)):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if any(key.endswith(_BATCHES) for key in state):
+        return state
+    counters = (key.removesuffix("running_mean") + _BATCHES for key in state if key.endswith("running_mean"))
+    return state | dict.fromkeys(counters, torch.tensor(0))
 
 
 def read_safetensors_metadata(path: Path) -> dict[str, str]:

@@ -92,8 +92,8 @@ def test_classic_crops_are_fixed_by_three_pairs_of_points(x: float, y: float, w:
     assert (enlarged[[0, 2]] <= 639).all(), "the limit is the last pixel"
     assert (enlarged[[1, 3]] <= 479).all()
     margin = 0.15 * np.array([w, h])
-    first = np.floor(np.maximum([x, y] - margin, 0))
-    last = np.floor(np.minimum([x + w, y + h] + margin, [639, 479])) - 1
+    first = np.floor(np.maximum(box[0, :2] - margin, 0))
+    last = np.floor(np.minimum(box[0, 2:] + margin, [639, 479])) - 1
     tall = max(last[1] - first[1], (last[0] - first[0]) * 320 / 256)
     padding = np.floor((np.array([tall * 256 / 320, tall]) - (last - first)) / 2)
 

@@ -7,6 +7,8 @@ from support.paths import PROJECT
 
 from pipeline.errors import UserError
 from pipeline.pose import build_pose_model
+from pipeline.pose.networks.recognition import load_pose_network
+from pipeline.weights.catalogue import local_file
 from pipeline.weights.checkpoints import load_weights, read_state_dict
 
 SHIPPED = PROJECT / "weights" / "fastpose_lite0_coco17.safetensors"
@@ -67,3 +69,51 @@ def test_a_torchscript_archive_as_weights_is_recognised(tmp_path) -> None:
     torch.jit.trace(torch.nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 8, 8)).save(str(tmp_path / "w.pt"))
     with pytest.raises(UserError, match=r"w\.pt: a TorchScript archive, not a state dict; rename it to \.torchscript"):
         read_state_dict(tmp_path / "w.pt")
+
+
+def renamed(state: dict, prefix: str) -> dict:
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1, "steps": [1, 2]}},
+        lambda state: {"model": state},
+        lambda state: {"model_state_dict": renamed(state, "module.")},
+        lambda state: renamed(state, "_orig_mod."),
+        lambda state: renamed(state, "module._orig_mod."),
+        lambda state: {"state_dict": renamed(state, "model."), "hyper_parameters": {"lr": 1}},
+        lambda state: {"model": renamed(state, "module."), "ema": None},
+        lambda state: {"ema": {"module": state}, "model": {k: v + 1 for k, v in state.items()}},
+        lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
+    ],
+)
+def test_checkpoints_of_training_programs_are_unwrapped(wrap, tmp_path) -> None:
+    network = build_pose_model("fastpose_mobile_small")
+    torch.save(wrap(network.state_dict()), tmp_path / "w.pth")
+    other = build_pose_model("fastpose_mobile_small")
+    load_weights(other, str(tmp_path / "w.pth"), "x")
+    assert torch.equal(other.conv_out.weight, network.conv_out.weight)
+    loaded, architecture = load_pose_network(read_state_dict(tmp_path / "w.pth"), "w.pth")
+    assert architecture.name == "fastpose_mobile_small"
+    assert torch.equal(loaded.conv_out.weight, network.conv_out.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html>\n<html><body>Sign in", "this is an HTML page, not weights"),
+        (b"\n <html lang=en>", "this is an HTML page, not weights"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
+            "this is a Git LFS pointer, not weights; run git",
+        ),
+        (b"", "the file is empty"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.onnx", "w.weights"])
+def test_what_downloads_contain_instead_of_weights_is_named(content: bytes, message: str, name: str, tmp_path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: {message}"):
+        local_file(str(tmp_path / name))
