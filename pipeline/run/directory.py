@@ -45,7 +45,9 @@ class Run:
 
     @classmethod
     def create(cls, settings: Settings) -> Run:
-        """Create a run directory, or reopen it with the same settings.
+        """A new run, or an existing one with the same settings. Nothing is written before `plan`.
+
+        A directory without a manifest and without parts holds no work, and takes other settings.
 
         Raises:
             RunRefused: the directory belongs to other settings.
@@ -56,17 +58,23 @@ class Run:
             storage.refuse_secret(text)
         described = _describe(settings)
         uri = settings.output.uri
-        path = storage.join(uri, "run.json")
-        if not storage.exists(path):
-            storage.write_bytes(path, json.dumps(described, indent=2).encode())
-        stored = _load(path)
-        if stored["fingerprint"] != described["fingerprint"]:
-            differences = _differences(stored["results"], described["results"])
+        run = cls(uri, settings, described["fingerprint"])
+        if storage.exists(run.path("run.json")) and (storage.exists(run.manifest_uri) or run.parts()):
+            run._check_settings(described)
+        return run
+
+    def _check_settings(self, described: dict[str, Any]) -> None:
+        """
+        Raises:
+            RunRefused: run.json has other settings.
+        """
+        stored = _load(self.path("run.json"))
+        if stored.get("fingerprint") != self.fingerprint:
+            differences = _differences(stored.get("results", {}), described["results"])
             raise RunRefused(
-                f"{uri} belongs to a run with other settings ({'; '.join(differences) or 'fingerprint'}); set another "
-                "--output, or use the same settings to resume it"
+                f"{self.uri} belongs to a run with other settings ({'; '.join(differences) or 'fingerprint'}); set "
+                "another --output, or use the same settings to resume it"
             )
-        return cls(uri, settings, described["fingerprint"])
 
     @staticmethod
     def fingerprint_of(settings: Settings) -> str:
@@ -116,14 +124,25 @@ class Run:
         return self.path("manifest.parquet")
 
     def plan(self) -> Manifest:
-        """The planned shards; the first call plans them.
+        """The planned shards; the first call plans them, and writes the settings after that.
 
         Raises:
             UserError, OSError: the collection cannot be read, or is empty.
+            RunRefused: another command planned other settings in this directory at the same time.
         """
-        if not storage.exists(self.manifest_uri):
-            write_manifest(self.manifest_uri, plan_collection(self.settings.input, without=self.uri))
-        return self.manifest()
+        described = _describe(self.settings)
+        if not (storage.exists(self.path("run.json")) and storage.exists(self.manifest_uri)):
+            planned = plan_collection(self.settings.input, without=self.uri)
+            write_manifest(self.manifest_uri, planned, self.fingerprint)
+            storage.write_bytes(self.path("run.json"), json.dumps(described, indent=2).encode())
+        self._check_settings(described)
+        manifest = self.manifest()
+        if manifest.fingerprint not in (None, self.fingerprint):
+            raise RunRefused(
+                f"{self.uri}: another command with other settings was started in this directory at the same time; set "
+                "another --output"
+            )
+        return manifest
 
     def manifest(self) -> Manifest:
         """The planned shards.

@@ -26,18 +26,25 @@ _SCHEMA = pa.schema(
     ]
 )
 _ENTRIES_PER_ROW_GROUP = 50_000
+_FINGERPRINT = b"fingerprint"  # key of the metadata
 
 
-def write_manifest(uri: str, planned: Iterable[PlannedShard]) -> int:
+def write_manifest(uri: str, planned: Iterable[PlannedShard], fingerprint: str | None = None) -> int:
     """Number the shards and write them to a Parquet file, with a bounded number in memory.
 
     The file is created only when all shards are planned: an interrupted planning leaves no manifest.
+
+    Args:
+        uri: of the file.
+        planned: the shards in order.
+        fingerprint: of the run, stored in the file.
 
     Returns:
         The number of shards.
     """
     count = 0
-    with storage.open_write(uri) as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
+    schema = _SCHEMA.with_metadata({_FINGERPRINT: fingerprint}) if fingerprint else _SCHEMA
+    with storage.open_write(uri) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         rows: list[dict[str, object]] = []
         entries = 0
         for position, shard in enumerate(planned):
@@ -45,9 +52,9 @@ def write_manifest(uri: str, planned: Iterable[PlannedShard]) -> int:
             entries += len(shard.keys)
             count += 1
             if entries >= _ENTRIES_PER_ROW_GROUP:
-                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+                writer.write_table(pa.Table.from_pylist(rows, schema))
                 rows, entries = [], 0
-        writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+        writer.write_table(pa.Table.from_pylist(rows, schema))
     return count
 
 
@@ -56,6 +63,7 @@ class Manifest:
 
     Attributes:
         num_images: number of images in all shards.
+        fingerprint: of the run that it was planned for; None if it is not stored.
         counts: shard id to its number of images, in order.
     """
 
@@ -63,6 +71,8 @@ class Manifest:
         self._uri = uri
         with parsing(uri, "a manifest"), storage.open_read(uri) as stream:
             table = pq.read_table(stream, columns=["id", "num_images"])
+        stored = (table.schema.metadata or {}).get(_FINGERPRINT)
+        self.fingerprint = stored.decode() if stored else None
         self.counts: dict[str, int] = dict(zip(table["id"].to_pylist(), table["num_images"].to_pylist(), strict=True))
         self.num_images: int = pc.sum(table["num_images"]).as_py() or 0
 
