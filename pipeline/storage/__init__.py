@@ -6,13 +6,13 @@ settings, so no run file can contain a secret. Remote operations are retried aft
 """
 
 from pipeline.storage.cache import cache_folder, file_sha256, local_copy, sha256
-from pipeline.storage.filesystems import RETRY_POLICY
+from pipeline.storage.filesystems import RETRY_POLICY, CredentialsRefused, StorageFailed
 from pipeline.storage.listing import glob_files, list_files
 from pipeline.storage.objects import (
     ChangedObject,
-    CredentialsRefused,
     Entry,
     MissingObject,
+    check_access,
     delete,
     exists,
     is_file,
@@ -41,8 +41,10 @@ __all__ = [
     "CredentialsRefused",
     "Entry",
     "MissingObject",
+    "StorageFailed",
     "basename",
     "cache_folder",
+    "check_access",
     "delete",
     "exists",
     "file_sha256",

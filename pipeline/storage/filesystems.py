@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import fsspec
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.storage.retry import RetryPolicy
 from pipeline.storage.uris import is_local, is_web, native_path, refuse_password
 
@@ -40,8 +40,44 @@ def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, fs._strip_protocol(native_path(uri) if protocol == "file" else uri)
 
 
+def _name(uri: str, error: OSError) -> None:
+    """Put the URI in front of the message of an error, unless it has it."""
+    if uri in str(error):
+        return
+    if error.strerror:
+        error.strerror = f"{uri}: {error.strerror}"
+    else:
+        error.args = (f"{uri}: {first_line(error)}",)
+
+
+class StorageFailed(OSError):
+    """The storage cannot be reached or used; the message names the URI."""
+
+
+class CredentialsRefused(StorageFailed):
+    """The storage rejected the credentials of this process, or there are none; unrelated to the requested object."""
+
+
 def with_retries(uri: str, operation: Callable[[], _T]) -> _T:
-    """The result of an operation on a URI: one attempt on local files, `RETRY_POLICY` on remote storage."""
+    """The result of an operation on a URI: one attempt on local files, `RETRY_POLICY` on remote storage.
+
+    Raises:
+        StorageFailed: instead of exceptions that only storage libraries know.
+    """
     if is_local(uri):
         return operation()  # errors of a local disk are not transient
-    return RETRY_POLICY.call(operation, _WEB_NO_ANSWER_SECONDS if is_web(uri) else None)
+    try:
+        return RETRY_POLICY.call(operation, _WEB_NO_ANSWER_SECONDS if is_web(uri) else None)
+    except OSError as error:
+        _name(uri, error)
+        raise
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:
+        # By name, so that no storage library is imported for its error classes.
+        if "Credential" in type(error).__name__:
+            raise CredentialsRefused(
+                f"{uri}: no credentials found ({first_line(error)}); set them in the environment, for S3 "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from None
+        raise StorageFailed(f"{uri}: {first_line(error)} ({type(error).__name__})") from error

@@ -11,7 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import parsing
-from pipeline.storage.filesystems import RETRY_POLICY, open_uri, with_retries
+from pipeline.storage.filesystems import open_uri, with_retries
 from pipeline.storage.objects import Entry, MissingObject, tag_of
 from pipeline.storage.uris import is_local, native_path, portable_name
 
@@ -72,7 +72,7 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
     prefix = key.rstrip("/") + "/" if key else ""
     request: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
     while True:
-        page = RETRY_POLICY.call(lambda: fs.call_s3("list_objects_v2", **request))
+        page = with_retries(f"{protocol}://{path}", lambda: fs.call_s3("list_objects_v2", **request))
         for item in page.get("Contents", ()):
             if not item["Key"].endswith("/"):  # folder markers, which storage consoles create
                 uri, tag = f"{protocol}://{bucket}/{item['Key']}", item.get("ETag", "").strip('"')
@@ -84,7 +84,7 @@ def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
 
 def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> Iterator[Entry]:
     try:
-        children = RETRY_POLICY.call(lambda: fs.ls(path, detail=True))
+        children = with_retries(f"{protocol}://{path}", lambda: fs.ls(path, detail=True))
     except FileNotFoundError:
         return
     infos = {}

@@ -17,12 +17,13 @@ from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import UserError
-from pipeline.storage.filesystems import open_uri, with_retries
+from pipeline.storage.filesystems import RETRY_POLICY, CredentialsRefused, open_uri, with_retries
 from pipeline.storage.uris import is_local, is_web
 
 _READ_CONCURRENCY = 32
 _READ_AHEAD = 8 << 20
 _RANDOM_ACCESS_BUFFER = 16 << 10
+_ACCESS_SECONDS = 10.0
 _CREDENTIAL_ERROR_CODES = (
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
     "RequestTimeTooSkewed", "TokenRefreshRequired",
@@ -48,10 +49,6 @@ class MissingObject(FileNotFoundError):
     """No object exists at the URI."""
 
 
-class CredentialsRefused(OSError):
-    """The storage rejected the credentials of this process; unrelated to the requested object."""
-
-
 class ChangedObject(UserError):
     """The object differs from the listed one in size, ETag or modification time."""
 
@@ -72,6 +69,19 @@ def _info(uri: str) -> dict[str, Any] | None:
 def exists(uri: str) -> bool:
     """Whether a file, object, folder or prefix exists."""
     return _info(uri) is not None
+
+
+def check_access(uri: str) -> None:
+    """Ask the storage of a URI for its metadata, with short retries: a wrong endpoint is no outage.
+
+    Raises:
+        StorageFailed: the storage does not answer, or there are no credentials for it.
+        OSError: access is denied.
+    """
+    if is_local(uri):
+        return
+    with RETRY_POLICY.at_most(_ACCESS_SECONDS):
+        _info(uri)
 
 
 def is_file(uri: str) -> bool:

@@ -6,13 +6,14 @@ down", needs longer; a missing object needs no retry at all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 _LOG = logging.getLogger("posemill")
@@ -79,6 +80,15 @@ class RetryPolicy:
                 self._count(error)
             time.sleep(delay)
             attempt += 1
+
+    @contextlib.contextmanager
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """Shorter retries inside the block."""
+        before, self.seconds = self.seconds, min(self.seconds, seconds)
+        try:
+            yield
+        finally:
+            self.seconds = before
 
     def take_retries(self) -> Counter[str]:
         """The number of retries by kind of error since the last call."""
