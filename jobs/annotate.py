@@ -25,6 +25,7 @@ from pipeline.fleet import Stop, Stopped, annotate_run, connect, fold_on_ray
 from pipeline.fleet.display import Display
 from pipeline.formats import write_coco
 from pipeline.images import ImageRefused
+from pipeline.preflight import check_networks
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
 from pipeline.run import Run
@@ -47,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
             storage.check_access(uri or "")
         coco_files = CocoFiles.load(settings)
         run = Run.create(settings)
+        if not run.parts():
+            check_networks(settings)
         manifest = run.plan()
     except (UserError, OSError) as error:
         print(f"annotate: {error}", file=sys.stderr)

@@ -192,7 +192,11 @@ def _refuse_unknown(tree: dict[str, Any], source: str, all_leaves: Sequence[Leaf
                 raise SettingsError(f"{source}: {name} is {value!r}; expected a section with settings")
             _refuse_unknown(value or {}, source, all_leaves, f"{name}.")
             continue
-        raise SettingsError(f"{source}: {name} is unknown{nearest(name, known)}")
+        beside = {leaf[len(prefix) :].split(".")[0] for leaf in known if leaf.startswith(prefix)}
+        close = difflib.get_close_matches(key, sorted(beside), n=1, cutoff=0.6)
+        raise SettingsError(
+            f"{source}: {name} is unknown" + (f"; did you mean {prefix}{close[0]}?" if close else nearest(name, known))
+        )
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -271,7 +275,7 @@ def parse_settings(
         settings = load_settings(config, flags, kind)
     except SettingsError as error:
         parser.error(str(error))
-    problem = settings.problem()
+    problem = settings.problem() or settings.unused()
     if problem is not None:
         parser.error(problem)
     if print_config:

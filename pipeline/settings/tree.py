@@ -26,6 +26,10 @@ class Section(BaseModel):
         """The error message if valid settings contradict each other, else None."""
         return None
 
+    def unused(self) -> str | None:
+        """The error message if a setting was changed that has no effect beside the others, else None."""
+        return None
+
 
 class InputSettings(Section):
     """The images to annotate."""
@@ -41,6 +45,15 @@ class InputSettings(Section):
         None, description="column of a Parquet or CSV input with the images or their URIs; by default detected"
     )
     shard_size: int = Field(1000, ge=1, description="images per shard, for inputs of single image files")
+
+    def unused(self) -> str | None:
+        named_images = (".json", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+        if self.image_root is not None and not (self.uri or "").lower().endswith(named_images):
+            return (
+                "--input.image_root has no effect with this --input; it is the folder of the images in a list or "
+                f"COCO file ({', '.join(named_images)})"
+            )
+        return None
 
 
 class OutputSettings(Section):
@@ -118,10 +131,33 @@ class DetectorSettings(Section):
             return {**data, "weights": DEFAULT_DETECTOR_WEIGHTS}
         return data
 
+    def unused(self) -> str | None:
+        torchvision = self.name not in OWN_DETECTORS
+        used_by = {
+            "cfg": self.name == "darknet",
+            "boxes": self.name == GIVEN,
+            "person_class": self.name in FILE_DETECTORS,
+            "letterbox": self.name == "darknet",
+            "weights": self.name in FILE_DETECTORS or torchvision,
+            "confidence": self.has_confidence,
+            "nms_iou": self.name in FILE_DETECTORS,
+            "max_boxes": self.name in FILE_DETECTORS,
+            "input_size": self.name in FILE_DETECTORS,
+            "batch": self.name != GIVEN,
+        }
+        changed = [n for n, used in used_by.items() if not used and getattr(self, n) != _default(self, n)]
+        return (
+            f"--detector.{changed[0]} has no effect with --detector.name {self.name}; leave it out" if changed else None
+        )
+
     @property
     def has_confidence(self) -> bool:
         """Whether boxes are selected by score; boxes from a file are all used."""
         return self.name not in (GIVEN, "whole_image")
+
+
+def _default(section: Section, name: str) -> Any:
+    return type(section).model_fields[name].default
 
 
 def detector_batch(settings: DetectorSettings, device: str) -> int:
@@ -284,6 +320,9 @@ class Settings(Section):
         if self.detector.name in FILE_DETECTORS and self.detector.weights is None:
             return f"--detector.name {self.detector.name} needs --detector.weights, which is none"
         return None
+
+    def unused(self) -> str | None:
+        return self.detector.unused() or self.input.unused()
 
 
 def with_uris(tree: dict[str, Any]) -> dict[str, Any]:

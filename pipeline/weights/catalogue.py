@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,14 @@ def catalogued(weights: str) -> CatalogueEntry | None:
     return catalogue().get(weights) or next(by_file, None)
 
 
+def is_shipped(weights: str) -> bool:
+    """Whether a `weights` setting names a file of the project, by name or path."""
+    entry = catalogued(weights)
+    if entry is None or entry.shipped is None:
+        return False
+    return weights == entry.name or (storage.is_local(weights) and Path(weights).resolve() == entry.shipped.resolve())
+
+
 def local_file(weights: str) -> Path:
     """Local path of a `weights` setting: a path, a URI or a name in the catalogue. Downloads are cached.
 
@@ -86,7 +95,10 @@ def local_file(weights: str) -> Path:
     """
     entry = catalogued(weights)
     if entry is None or weights != entry.name:
-        path = storage.local_copy(weights)
+        try:
+            path = storage.local_copy(weights)
+        except storage.MissingObject as error:
+            raise storage.MissingObject(f"{error}{_suggestion(weights)}") from None
     elif entry.shipped is not None:
         path = entry.shipped
     elif entry.url is not None:
@@ -97,6 +109,17 @@ def local_file(weights: str) -> Path:
         )
     _refuse_placeholder(weights, path)
     return path
+
+
+def _suggestion(weights: str) -> str:
+    """What to do about a name that is neither a file nor in the catalogue, for the end of an error message."""
+    name = storage.basename(weights)
+    if "." in name:
+        return ""
+    named = [entry.name for entry in catalogue().values() if entry.network == name]
+    close = named[:2] or difflib.get_close_matches(name, catalogue(), n=1, cutoff=0.5)
+    did_you_mean = f"did you mean {' or '.join(close)}? " if close else ""
+    return f", and no such name in the catalogue; {did_you_mean}uv run -m pipeline.weights list shows all names"
 
 
 def _refuse_placeholder(weights: str, path: Path) -> None:

@@ -40,6 +40,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return _with_plain_names(load_file(path))
         if _is_torchscript(path):
             raise UserError(f"{path}: a TorchScript archive, not a state dict; rename it to .torchscript")
+        with path.open("rb") as file:
+            if file.read(2)[:1] not in (b"P", b"\x80"):  # a zip archive, or a pickle of protocol 2 and later
+                raise UserError(f"{path}: cannot be read as tensors (not a PyTorch file)")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise

@@ -245,3 +245,42 @@ def test_numbers_in_a_file_are_checked(tmp_path) -> None:
     path.write_text(yaml.safe_dump({"pose": {"batch": 0}}))
     with pytest.raises(SettingsError, match=r"x\.yaml: pose\.batch is 0; expected at least 1$"):
         load_settings(str(path), {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--detector.boxes=x.json"], "--detector.boxes has no effect with --detector.name darknet; leave it out"),
+        (["--detector.name=whole_image", "--detector.confidence=0.5"], "--detector.confidence has no effect"),
+        (["--detector.name=given", "--detector.weights=x.pth"], "--detector.weights has no effect"),
+        (["--detector.name=given", "--detector.confidence=0.5"], "--detector.confidence has no effect"),
+        (["--detector.name=yolo", "--detector.weights=x.onnx", "--detector.cfg=x.cfg"], "--detector.cfg has no effect"),
+        (["--detector.name=fcos_resnet50_fpn", "--detector.nms_iou=0.5"], "--detector.nms_iou has no effect"),
+        (["--detector.name=fcos_resnet50_fpn", "--detector.max_boxes=5"], "--detector.max_boxes has no effect"),
+        (["--detector.name=fcos_resnet50_fpn", "--detector.input_size=320"], "--detector.input_size has no effect"),
+        (
+            ["--detector.name=yolo", "--detector.weights=x.onnx", "--detector.letterbox=false"],
+            "--detector.letterbox has",
+        ),
+        (["--input.image_root=photos"], "--input.image_root has no effect with this --input"),
+    ],
+)
+def test_settings_without_effect_are_refused(flags: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_settings(["--input=photos", *flags], "")
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_an_unknown_key_suggests_a_name_of_its_level(tmp_path) -> None:
+    for text, message in (
+        ("detecter: {name: darknet}", "detecter is unknown; did you mean detector?"),
+        ("detector: {confidnce: 0.1}", r"detector\.confidnce is unknown; did you mean detector\.confidence\?"),
+        ("outptu: out", "outptu is unknown; did you mean output?"),
+    ):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(
+            SettingsError, match=message.replace("detector?", r"detector\?").replace("output?", r"output\?")
+        ):
+            load_settings(str(tmp_path / "c.yaml"), {})
