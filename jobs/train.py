@@ -70,9 +70,13 @@ def _train_here(run: TrainRun) -> None:
             first = first or (step.step, now)
             rate = (step.step - first[0]) / max(now - first[1], 1e-9)
             left = duration((step.steps - step.step) / rate) if rate else "?"
-            epoch = f"epoch {step.epoch + 1}, {step.step}/{step.steps} steps"
-            text = f"{epoch}, loss {step.loss:.6f}, {step.speed:.0f} samples/s, {left} left"
-            progress.update(step.step, step.steps, text)
+            parts = [
+                f"epoch {step.epoch + 1}, {step.step}/{step.steps} steps",
+                f"{left} left",
+                f"loss {step.loss:.6f}",
+                f"{step.speed:.0f} samples/s",
+            ]
+            progress.update(step.step, step.steps, parts)
 
         train_run(run, experiment, trainer, report)
 

@@ -247,9 +247,9 @@ class _Part:
         self.candidates: list[People] | None = [] if keep_candidates else None
         self.statuses: Counter[str] = Counter()
         self._num_people = 0
+        self._suppressed: deque[Future[People]] = deque()  # images whose people are not yet in `people`
 
     def collect(self, annotated: Iterator[_Annotated | _InProgress]) -> Iterator[Progress]:
-        pending: list[Future[People]] = []
         reported = time.monotonic()
         for image in annotated:
             if isinstance(image, _InProgress):
@@ -257,14 +257,20 @@ class _Part:
                 continue
             self.rows.append(image.row)
             self.statuses[image.row.status] += 1
-            self._num_people += len(image.candidates)
-            pending.append(image.people)
+            self._suppressed.append(image.people)
             if self.candidates is not None:
                 self.candidates.append(image.candidates)
             if time.monotonic() - reported > _SECONDS_PER_PROGRESS:
                 reported = time.monotonic()
                 yield self.progress()
-        self.people = [people.result() for people in pending]
+        self._take(wait=True)
 
     def progress(self, in_progress: int | None = None) -> Progress:
+        self._take()
         return Progress(len(self.rows), self._num_people, dict(self.statuses), in_progress)
+
+    def _take(self, wait: bool = False) -> None:
+        """Move the people of images whose suppression is finished to `people`."""
+        while self._suppressed and (wait or self._suppressed[0].done()):
+            self.people.append(self._suppressed.popleft().result())
+            self._num_people += len(self.people[-1])

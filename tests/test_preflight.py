@@ -61,5 +61,5 @@ def test_a_file_that_ends_its_reader_is_an_error(tmp_path: Path, monkeypatch: py
     copy = shutil.copy(SHIPPED, tmp_path / "mine.safetensors")
     killed = preflight.subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(preflight.subprocess, "run", lambda *_, **__: killed)
-    with pytest.raises(UserError, match="ends the process with SIGKILL; --pose.weights"):
+    with pytest.raises(UserError, match=r"ends the process with SIGKILL; --pose\.weights"):
         check_networks(settings(pose={"weights": str(copy)}))

@@ -50,7 +50,8 @@ class Display:
         self._metrics.left.set(shards - shards_done)
         if shards_done:
             self.note(f"resuming: {shards_done} of {shards} shards ({images_done} images) are already done")
-        self._show()
+        if shards_done < shards:
+            self._line.begin("starting workers")
 
     def in_flight(self, progress: Sequence[Progress]) -> None:
         """Set the last reports of the shards in flight."""
@@ -80,7 +81,9 @@ class Display:
     def images_per_second(self) -> float | None:
         """Since the first report of images; None if the time since then is too short."""
         seconds, images = time.monotonic() - self._started, _sum([self._done, self._flying]).images
-        return (images - self._images_at_start) / seconds if self._images_at_start and seconds > 1 else None
+        if not self._images_at_start or seconds <= 1:
+            return None
+        return max(0, images - self._images_at_start) / seconds  # images of a worker that died count no more
 
     @property
     def peak_megabytes(self) -> float:
@@ -117,27 +120,28 @@ class Display:
 
     def _show(self) -> None:
         if self._total:
-            self._line.update(self._images, self._total, self._text())
+            self._line.update(self._images, self._total, self._parts())
 
     @property
     def _images(self) -> int:
-        return self._before + self._done.images + self._flying.images
+        return min(self._total, self._before + self._done.images + self._flying.images)
 
-    def _text(self) -> str:
+    def _parts(self) -> list[str]:
+        """What is shown, the most important first: a narrow terminal leaves out the last."""
         now = _sum([self._done, self._flying])
         rate = self.images_per_second or 0.0
         left = duration((self._total - self._images) / rate) if rate else "?"
         parts = [
             f"{self._images}/{self._total} images",
-            f"{self._shards_done}/{self._shards} shards",
-            f"{now.people} people",
-            f"{rate:.1f} images/s",
-            f"{now.failed} failed",
             f"{left} left",
+            f"{rate:.1f} images/s",
+            f"{now.people} people",
+            f"{now.failed} failed",
+            f"{self._shards_done}/{self._shards} shards",
         ]
         if self._deaths:
-            parts.append(f"{self._deaths} workers died")
-        return ", ".join(parts)
+            parts.insert(1, f"{self._deaths} workers died")
+        return parts
 
 
 class _Metrics:
@@ -145,7 +149,7 @@ class _Metrics:
 
     def __init__(self) -> None:
         self._images = Counter("posemill_images", "images in committed parts", ("status",))
-        self._people = Counter("posemill_people", "people in these images, before suppression")
+        self._people = Counter("posemill_people", "people in these images")
         self._shards = Counter("posemill_shards", "parts committed")
         self.left = Gauge("posemill_shards_left", "shards without a part")
         self._seconds = Counter("posemill_stage_seconds", "seconds that workers spent in each stage", ("stage",))

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 _SECONDS_BETWEEN_LINES = 10.0
+_BAR_WIDTH = 20  # at most
 
 
 class ProgressLine:
     """Shows how far a command is, as a text that replaces the one before."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, console: Console | None = None) -> None:
         """
         Args:
             title: shown before the bar.
+            console: to write to; by default stderr.
         """
-        self._console = Console(stderr=True)
+        self._console = console or Console(stderr=True)
         self._bar: Progress | None = None
         self._title = title
         self._last_text = self._printed_text = ""
@@ -28,7 +31,7 @@ class ProgressLine:
 
     def __enter__(self) -> ProgressLine:
         if self._console.is_terminal:
-            columns = (TextColumn(self._title), BarColumn(), TextColumn("{task.fields[text]}"))
+            columns = (TextColumn(self._title), BarColumn(self._bar_width), TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self._console, refresh_per_second=4)
             self._bar.start()
             self._bar.add_task(self._title, total=None, text="starting")
@@ -42,18 +45,44 @@ class ProgressLine:
         elif self._last_text != self._printed_text:
             self.note(self._last_text)
 
-    def update(self, completed: float, total: float, text: str) -> None:
-        """Set the length of the bar and the text beside it; elsewhere print the text every ten seconds."""
-        self._last_text = text
+    def begin(self, text: str) -> None:
+        """Show what happens before the first progress; elsewhere than on a terminal it is printed at once."""
         if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], text=text)
+        else:
+            self.note(text)
+
+    def update(self, completed: float, total: float, parts: Sequence[str]) -> None:
+        """Set the length of the bar and the text beside it; elsewhere print the text every ten seconds.
+
+        Args:
+            completed, total: the length of the bar.
+            parts: of the text, the most important first; the last ones are left out where they don't fit.
+        """
+        self._last_text = ", ".join(parts)
+        if self._bar is not None:
+            text = self._fitting(parts)
             self._bar.update(self._bar.task_ids[0], completed=completed, total=total, text=text)
         elif time.monotonic() - self._last_printed > _SECONDS_BETWEEN_LINES:
-            self._last_printed, self._printed_text = time.monotonic(), text
-            print(text, file=sys.stderr, flush=True)
+            self._last_printed, self._printed_text = time.monotonic(), self._last_text
+            print(self._last_text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Print a line that stays, above the bar."""
         self._console.print(text, highlight=False, soft_wrap=True)
+
+    @property
+    def _bar_width(self) -> int:
+        return min(_BAR_WIDTH, self._console.width // 5)
+
+    def _fitting(self, parts: Sequence[str]) -> str:
+        room = self._console.width - len(self._title) - self._bar_width - 2  # two spaces between the columns
+        text = parts[0]
+        for part in parts[1:]:
+            if len(text) + len(part) + 2 > room:
+                break
+            text += f", {part}"
+        return text
 
 
 def duration(seconds: float) -> str:

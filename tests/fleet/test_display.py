@@ -1,0 +1,25 @@
+"""The numbers of the progress display."""
+
+from pipeline.fleet import display as module
+from pipeline.fleet.display import Display
+from pipeline.run.progress import Progress
+
+
+def test_rates_and_times_are_never_negative(monkeypatch) -> None:
+    """The images of a worker that dies count no more."""
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    display = Display()
+    display.begin(100, 0, 10, 0)
+    clock[0] += 5
+    display.in_flight([Progress(20, 9, {"ok": 20})])
+    clock[0] += 5
+    display.in_flight([])
+    assert display.images_per_second == 0
+    assert display._parts()[:3] == ["0/100 images", "? left", "0.0 images/s"]
+    clock[0] += 5
+    display.in_flight([Progress(90, 30, {"ok": 90}), Progress(90, 30, {"ok": 90})])  # retried by two workers
+    parts = display._parts()
+    assert parts[0] == "100/100 images"
+    assert parts[1] == "0:00 left"
+    assert not any("-" in part for part in parts)
