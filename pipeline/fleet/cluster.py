@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pipeline.settings.tree import ComputeSettings, FleetSettings
 _LOCAL_OBJECT_STORE_BYTES = 256 << 20  # only settings, ids and counts travel through it
 _DEFAULT_CPUS = 4
 _CONNECT_SECONDS = 10.0
+_TOKEN_SOURCES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 @contextlib.contextmanager
@@ -39,6 +41,9 @@ def connect(settings: FleetSettings) -> Iterator[None]:
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)."
             ) from None
     else:
+        # A token of its own: Ray would write one into the home folder, which may be read-only.
+        if not any(name in os.environ for name in _TOKEN_SOURCES):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         ray.init(
             address="local",
             include_dashboard=False,

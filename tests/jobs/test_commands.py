@@ -16,6 +16,7 @@ import pytest
 from support.cluster import Cluster, rows
 from support.images import encode, gradient
 from support.paths import PEOPLE, PROJECT, SHARED, needs_models, needs_people
+from support.s3 import S3_ENVIRONMENT, S3Server
 
 from jobs import annotate, evaluate, reduce
 from pipeline import storage
@@ -171,8 +172,27 @@ def test_a_folder_of_anything(cluster: Cluster, tmp_path: Path) -> None:
         (["--input=configs/demo/photos", "--detector.name=yolov8n"], "--detector.name yolov8n: no such detector"),
         (["--input=tests/support/data/demo_boxes.json", "--detector.name=whole_image"], "set --input.image_root"),
         (["--input={tmp}/damaged.parquet"], "damaged.parquet is not a Parquet file, or is damaged"),
-        (["--input={tmp}/utf16.txt"], "utf16.txt is not UTF-8 text, or is damaged"),
+        (["--input={tmp}/latin1.txt"], "latin1.txt is not UTF-8 text, or is damaged"),
+        (["--input={tmp}/utf16.txt"], "none of the listed images exists"),
         (["--input=configs/demo/photos/**.png"], "configs/demo/photos/**.png is not a valid pattern"),
+        (["--input={tmp}/null.json"], "null.json: images[0] has the file_name None; expected text"),
+        (["--input={tmp}/ids.json"], "ids.json: images[0] has the image id None; expected a whole number or text"),
+        (["--input={tmp}/x.rar"], "x.rar is neither an image (JPEG"),
+        (["--input={tmp}/empty"], "empty: no files found"),
+        (
+            ["--input=configs/demo/photos", "--pose.weights={tmp}/page.pth"],
+            "page.pth: this is an HTML page, not weights",
+        ),
+        (["--input=configs/demo/photos", "--pose.weights={tmp}/lfs.onnx"], "lfs.onnx: this is a Git LFS pointer"),
+        (
+            ["--input=configs/demo/photos", "--pose.weights=fastpose_r50"],
+            "did you mean alphapose_fastpose_r50_coco17 or",
+        ),
+        (["--input=configs/demo/photos", "--pose.skeleton=halpe26"], "--pose.skeleton halpe26 has 26 joints, but the"),
+        (
+            ["--input=configs/demo/photos", "--annotations={tmp}/null.json"],
+            "null.json: images[0] has the file_name None",
+        ),
     ],
 )
 def test_wrong_settings_end_the_job_before_ray_starts(
@@ -182,6 +202,13 @@ def test_wrong_settings_end_the_job_before_ray_starts(
     monkeypatch.setattr(annotate, "connect", None)  # calling it would fail
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and not a table PAR1")
     (tmp_path / "utf16.txt").write_bytes("a.jpg".encode("utf-16"))
+    (tmp_path / "latin1.txt").write_bytes("\xe4.jpg".encode("latin-1"))
+    (tmp_path / "null.json").write_text('{"images": [{"id": 1, "file_name": null}], "annotations": []}')
+    (tmp_path / "ids.json").write_text('{"images": [{"id": null, "file_name": "a.jpg"}], "annotations": []}')
+    (tmp_path / "x.rar").write_bytes(b"Rar!\x1a\x07\x00")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
+    (tmp_path / "lfs.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     flags = [flag.replace("{tmp}", str(tmp_path)) for flag in flags]
     assert annotate.main([*flags, f"--output={tmp_path / 'run'}"]) == 2
     output = capsys.readouterr()
@@ -189,6 +216,41 @@ def test_wrong_settings_end_the_job_before_ray_starts(
     assert message in output.err
     assert output.err.startswith("annotate: ")
     assert output.err.count("\n") == 1
+    assert not (tmp_path / "run" / "run.json").exists(), "a mistake does not claim the directory"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"AWS_EC2_METADATA_DISABLED": "true"}, "s3://bucket/photos: no credentials found"),
+        pytest.param(
+            {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            's3://bucket/photos: Could not connect to the endpoint URL: "http://127.0.0.1:9',
+            marks=pytest.mark.slow,  # it is retried for a while
+        ),
+        ({**S3_ENVIRONMENT, "AWS_SECRET_ACCESS_KEY": "wrong"}, "s3://bucket/photos: Forbidden"),
+        (S3_ENVIRONMENT, "--input s3://nobucket/photos: "),
+    ],
+)
+def test_storage_that_cannot_be_used_is_named_in_one_line(
+    s3: S3Server, environment: dict, message: str, tmp_path: Path
+) -> None:
+    bucket = "nobucket" if "nobucket" in message else "bucket"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
+    endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.faults.port}", "HOME": str(tmp_path)}
+    job = subprocess.run(
+        [sys.executable, "jobs/annotate.py", f"--input=s3://{bucket}/photos", f"--output={tmp_path / 'run'}"],
+        cwd=PROJECT,
+        env=clean | endpoint | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert job.returncode == 2
+    assert message.removeprefix("--input ") in job.stderr
+    assert len([line for line in job.stderr.splitlines() if line.startswith("annotate: ")]) == 1
+    assert "Traceback" not in job.stderr
 
 
 @pytest.mark.parametrize("job", [reduce, evaluate])
@@ -206,6 +268,7 @@ def test_a_cluster_that_does_not_answer_is_named(cluster: Cluster, tmp_path: Pat
 def own_cluster(*flags: str) -> tuple[int, str]:
     """A job with no cluster around, as on a laptop."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment["HOME"] = "/proc/sys"  # where nothing can be written
     job = subprocess.run(
         [sys.executable, "jobs/annotate.py", *flags],
         cwd=PROJECT,
