@@ -28,7 +28,7 @@ _HEAD_LENGTH = 0.6  # of the diagonal of the head's box (PCKh: Andriluka et al.,
 
 
 def load_annotations(uri: str) -> dict[str, Any]:
-    """The content of a COCO annotation file, whose images all have an id and a name.
+    """The content of a COCO annotation file, whose images all have an id and a name. It may lack `annotations`.
 
     Raises:
         AnnotationError: it is not an annotation file.
@@ -37,6 +37,12 @@ def load_annotations(uri: str) -> dict[str, Any]:
     content = load_json(uri)
     if not isinstance(content, dict) or "images" not in content:
         raise AnnotationError(f"{uri}: not a COCO annotation file; it has no `images`")
+    for key in ("images", "annotations"):
+        if not isinstance(content.get(key, []), list):
+            raise AnnotationError(f"{uri}: `{key}` is {type(content[key]).__name__}, expected a list")
+    for index, entry in enumerate(content.get("annotations", [])):
+        if not isinstance(entry, dict):
+            raise AnnotationError(f"{uri}: annotations[{index}] is {type(entry).__name__}, expected an object")
     for index, image in enumerate(content["images"]):
         if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
             raise AnnotationError(f"{uri}: images[{index}] lacks id or file_name")

@@ -72,7 +72,9 @@ def person_entries(content: Mapping[str, Any], source: str) -> list[dict[str, An
         source: the file, for error messages.
 
     Raises:
-        AnnotationError: no category is a person, see `PersonCategory`.
+        AnnotationError: there are no annotations, or no category is a person, see `PersonCategory`.
     """
     category = PersonCategory(content.get("categories") or (), source)
+    if "annotations" not in content:
+        raise AnnotationError(f"{source}: has images, but no `annotations`")
     return [entry for entry in content["annotations"] if category.accepts(entry)]

@@ -9,6 +9,7 @@ from support.coco import SKELETON, made_up
 
 from pipeline import storage
 from pipeline.coco.annotations import Annotations, load_annotations, person_category, read_annotations
+from pipeline.coco.categories import person_entries
 from pipeline.coco.errors import AnnotationError
 from pipeline.skeletons import SKELETONS, Skeleton
 
@@ -143,3 +144,25 @@ def test_files_that_are_not_annotations_are_refused(tmp_path: Path) -> None:
     for read in (load_annotations, lambda uri: read_annotations(uri, None)):
         with pytest.raises(storage.MissingObject, match=r"gone\.json"):
             read(str(tmp_path / "gone.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": {"a": 1}}, "`images` is dict, expected a list"),
+        ({"images": [], "annotations": {"a": 1}}, "`annotations` is dict, expected a list"),
+        ({"images": [], "annotations": [7]}, r"annotations\[0\] is int, expected an object"),
+        ({"images": [{"id": 1, "file_name": None}]}, r"images\[0\] has the file_name None; expected text"),
+        ({"images": [{"id": 1, "file_name": ""}]}, r"images\[0\] has the file_name ''; expected text"),
+        (
+            {"images": [{"id": [], "file_name": "a"}]},
+            r"images\[0\] has the image id \[\]; expected a whole number or text",
+        ),
+    ],
+)
+def test_loading_names_what_is_not_as_expected(content: object, message: str, tmp_path: Path) -> None:
+    uri = written(tmp_path, content)
+    with pytest.raises(AnnotationError, match=f"{uri}: {message}"):
+        load_annotations(uri)
+    with pytest.raises(AnnotationError, match="x: has images, but no `annotations`"):
+        person_entries({"images": []}, "x")
