@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ Image.init()  # else Pillow registers some formats only when the first file of t
 Image.MAX_IMAGE_PIXELS = None
 # Editors store histories, XMP and colour profiles of several megabytes, which Pillow refuses by default.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
+tiff.silence_libtiff()
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about single files: they would flood the log of a large run
 
 

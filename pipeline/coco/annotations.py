@@ -195,7 +195,7 @@ def entries(source: str | Mapping[str, Any], key: str) -> Iterator[Any]:
         AnnotationError: it is not JSON.
     """
     if not isinstance(source, str):
-        yield from source.get(key) or ()
+        yield from _listed(source, key, "the annotations")
         return
     count = 0
     with storage.open_read(source) as stream:
@@ -208,7 +208,17 @@ def entries(source: str | Mapping[str, Any], key: str) -> Iterator[Any]:
             pass
     # Many programs write NaN, which is not JSON: read the whole file to name the entry, or the damage.
     content = load_json(source)
-    yield from islice((content.get(key) or ()) if key else content, count, None)
+    yield from islice(_listed(content, key, source), count, None)
+
+
+def _listed(content: Any, key: str, name: str) -> list[Any]:
+    """The list under a key of an object, empty if it has none; the content itself if the key is empty."""
+    if key and not isinstance(content, Mapping):
+        raise AnnotationError(f"{name}: expected an object with `{key}`, not {type(content).__name__}")
+    found = (content.get(key) or []) if key else content
+    if not isinstance(found, list | tuple):
+        raise AnnotationError(f"{name}: `{key}` is {type(found).__name__}, expected a list")
+    return list(found)
 
 
 def group_by_image(
@@ -285,6 +295,8 @@ class _PeopleColumns:
         keypoints = joined_keypoints(entry, self._num_joints)
         if not all(map(math.isfinite, (*entry["bbox"], entry["area"], *keypoints))):
             raise AnnotationError(f"{where} (image_id {entry['image_id']}) has a number that is not finite")
+        if entry["area"] < 0:
+            raise AnnotationError(f"{where} (image_id {entry['image_id']}) has the area {entry['area']}")
         self.with_keypoints |= bool(entry.get("keypoints"))
         labelled = entry.get("num_keypoints")
         # COCO-WholeBody's `num_keypoints` counts the body's joints alone.

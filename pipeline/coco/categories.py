@@ -29,6 +29,8 @@ class PersonCategory:
         Raises:
             AnnotationError: no category, or more than one, is a person.
         """
+        if not isinstance(categories, Iterable) or isinstance(categories, str | Mapping):
+            raise AnnotationError(f"{source}: `categories` is {type(categories).__name__}, expected a list")
         categories = list(categories)
         named = [c for c in categories if isinstance(c, Mapping) and str(c.get("name", "")).lower() == PERSON]
         chosen = named or categories

@@ -6,9 +6,13 @@ meaning is applied here by TIFF 6.0 (Adobe, 1992).
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import logging
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -19,6 +23,21 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # damage is an error of the image, not of the log
 
+
+def silence_libtiff() -> None:
+    """Keep the libtiff inside Pillow from writing about each damaged file to stderr, where a large run would drown.
+
+    The damage itself is reported by exceptions. Only Linux lists the libraries of a process; elsewhere nothing changes.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        maps = Path("/proc/self/maps").read_text().split()
+        for library in {path for path in maps if "/libtiff" in path}:
+            for kind in ("Error", "Warning"):
+                set_handler = getattr(ctypes.CDLL(library), f"TIFFSet{kind}Handler")
+                set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+                set_handler(None)
+
+
 _ORIENTATION = 274  # tag
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretation
 _COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _CMYK: 4}
@@ -26,6 +45,10 @@ _PREMULTIPLIED, _STRAIGHT = 1, 2  # ExtraSamples
 _UNSIGNED = (1, 4)  # SampleFormat: unsigned, and undefined, which readers take as unsigned
 # None, LZW, deflate (two codes), PackBits, LZMA, Zstandard: tifffile detects a truncated strip of each.
 _COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
+
+
+_MOST_SAMPLES = 64  # per pixel, those of multispectral cameras
+_LARGEST_SMALL_CHUNK = 1 << 20  # a small image may lie in a large tile
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,12 @@ class PlainTiff:
             if bits > 16 or (bits >= 8 and samples not in _UNSIGNED):
                 raise ValueError(f"{bits}-bit samples of TIFF's format {samples} have no defined 8-bit range")
             size = (page.imagewidth, page.imagelength)
+            if not all(isinstance(side, int) and side > 0 for side in size):
+                raise ValueError(f"width and height are {size[0]} and {size[1]}")
+            if not (isinstance(page.samplesperpixel, int) and 0 < page.samplesperpixel <= _MOST_SAMPLES):
+                raise ValueError(f"{page.samplesperpixel} samples per pixel")
+            if math.prod(page.chunks) > 4 * math.prod(size) * page.samplesperpixel + _LARGEST_SMALL_CHUNK:
+                raise ValueError(f"a strip or tile has the size {page.chunks} in an image of {size}")
             orientation = page.tags.valueof(_ORIENTATION, default=1)
             colours, compression = _COLOURS.get(int(page.photometric)), int(page.compression)
             if bits < 8 or colours is None or compression not in _COMPRESSIONS or not set(page.axes) <= set("YXS"):

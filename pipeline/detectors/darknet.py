@@ -149,7 +149,12 @@ class Darknet(nn.Module):
                 f"section [net]: channels is {net['channels']}; only networks for RGB images are supported"
             )
         self.letterbox = None if "letter_box" not in net else net["letter_box"] != "0"
-        self.size = (int(net.get("height", 416)), int(net.get("width", 416)))
+        try:
+            self.size = (int(net.get("height", 416)), int(net.get("width", 416)))
+        except ValueError:
+            raise DarknetError(
+                f"section [net]: height and width are {net.get('height')} and {net.get('width')}"
+            ) from None
         self.sections = sections
         self.layers = nn.ModuleList()
         self.classes = 0
@@ -160,10 +165,10 @@ class Darknet(nn.Module):
         for index, section in enumerate(sections):
             try:
                 layer, incoming = self._build(index, section, incoming, channels)
-            except (KeyError, ValueError, IndexError) as error:
+            except (KeyError, ValueError, IndexError, ArithmeticError, TypeError, RuntimeError) as error:
                 if isinstance(error, DarknetError):
                     raise
-                raise DarknetError(f"section {index} [{section['type']}]: missing or bad {error}") from None
+                raise DarknetError(f"section {index} [{section['type']}]: missing or bad {first_line(error)}") from None
             self.layers.append(layer)
             channels.append(incoming)
             scales.append(_scale(index, section, scales))

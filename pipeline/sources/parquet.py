@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import UserError, parsing
+from pipeline.errors import UserError, first_line, parsing
 from pipeline.images import DecodeLimits, has_image_signature
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.files import plan_files
@@ -50,7 +51,12 @@ def image_column(uri: str, wanted: str | None = None) -> str | None:
 
 def _first_value(uri: str, column: str) -> bytes:
     """The first value of a binary column that is not null."""
-    with storage.open_read(uri, sequential=False) as stream, pq.ParquetFile(stream) as file:
+    with (
+        parsing(uri, "a Parquet file"),
+        storage.open_read(uri, sequential=False) as stream,
+        _damage_as_value_error(),
+        pq.ParquetFile(stream) as file,
+    ):
         for batch in file.iter_batches(1, columns=[column]):
             if (value := batch.column(0)[0].as_py()) is not None:
                 return value
@@ -74,13 +80,23 @@ def read_schema(uri: str) -> pa.Schema:
     Raises:
         UserError: it is not a Parquet file, or a damaged one.
     """
-    with parsing(uri, "a Parquet file"), storage.open_read(uri, sequential=False) as stream:
-        try:
-            return pq.read_schema(stream)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise ValueError(error) from None  # pyarrow's error for a footer that it cannot parse has no errno
+    with parsing(uri, "a Parquet file"), storage.open_read(uri, sequential=False) as stream, _damage_as_value_error():
+        return pq.read_schema(stream)
+
+
+@contextlib.contextmanager
+def _damage_as_value_error() -> Iterator[None]:
+    """Raise ValueError for damage, for which pyarrow has several errors; errors of the storage stay as they are."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(error) from None
+    except OSError as error:
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise ValueError(error) from None  # pyarrow's error for what it cannot parse has no number
 
 
 def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
@@ -93,56 +109,92 @@ def plan_parquet(entries: Iterable[tuple[str, storage.Entry]], settings: InputSe
         if column is None:
             yield from plan_files([(key, entry)], settings)
             continue
-        with storage.open_read(entry.uri, sequential=False) as stream:
-            metadata = pq.read_metadata(stream)
-        for group in range(metadata.num_row_groups):
-            rows = metadata.row_group(group).num_rows
+        for group, rows in enumerate(_rows_of_groups(entry.uri)):
             yield container_shard(key, entry, "parquet", rows, row_group=group, column=column)
 
 
 def _column_or_none(uri: str, wanted: str | None) -> str | None:
     try:
+        _rows_of_groups(uri)
         return image_column(uri, wanted)
     except UserError:
         return None
+
+
+def _rows_of_groups(uri: str) -> list[int]:
+    """The number of rows of each row group.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    with parsing(uri, "a Parquet file"), storage.open_read(uri, sequential=False) as stream, _damage_as_value_error():
+        metadata = pq.read_metadata(stream)
+        rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+            raise ValueError("its row groups do not add up to its rows")
+        return rows
+
+
+class _Damaged(NamedTuple):
+    """A row that cannot be read."""
+
+    reason: str
 
 
 def parquet_keys(shard: Shard) -> Iterator[str]:
     """The keys of the images of a row group; their bytes are not read."""
     (container,), (listed,) = shard.keys, shard.entries
     with storage.open_read(listed.uri, sequential=False, listed=listed) as stream, pq.ParquetFile(stream) as file:
-        row = _first_row(file, shard)
         kind = file.schema_arrow.field(shard.column).type
-        if not (pa.types.is_struct(kind) and kind.get_field_index("path") >= 0):
-            yield from (f"{container}/{row + i}" for i in range(shard.num_images))
-            return
-        for batch in file.iter_batches(row_groups=[shard.row_group], columns=[f"{shard.column}.path"]):
-            for value in batch.column(0):
-                yield _key(container, row, value.as_py())
-                row += 1
+        if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+            for row, cell in _cells(file, shard, f"{shard.column}.path"):
+                yield _key(container, row, cell)
+        else:
+            first = _first_row(file, shard)
+            yield from (_key(container, row, None) for row in range(first, first + shard.num_images))
 
 
 def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
     """The images of a row group in order; their keys are `file/row number` or `file/row number/path of the image`."""
     (container,), (listed,) = shard.keys, shard.entries
     uri = listed.uri
-    assert shard.row_group is not None
     assert shard.column is not None
     with storage.open_read(uri, listed=listed) as stream, pq.ParquetFile(stream) as file:
-        row = _first_row(file, shard)
-        for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[shard.row_group], columns=[shard.column]):
-            for value in batch.column(0):
-                cell = value.as_py()
-                key, row_uri = _key(container, row, cell), _key(uri, row, cell, "#")
-                if isinstance(cell, dict):
-                    cell = cell["bytes"]
-                if cell is None:
-                    yield EncodedImage(key, row_uri, None, "missing", "the row holds no bytes")
-                elif len(cell) > limits.max_bytes:
-                    yield too_large(key, row_uri, limits)
-                else:
-                    yield EncodedImage(key, row_uri, cell)
-                row += 1
+        for row, cell in _cells(file, shard, shard.column):
+            key, row_uri = _key(container, row, cell), _key(uri, row, cell, "#")
+            data = cell.get("bytes") if isinstance(cell, dict) else cell
+            if isinstance(data, _Damaged):
+                yield EncodedImage(key, row_uri, None, "unreadable", data.reason)
+            elif data is None:
+                yield EncodedImage(key, row_uri, None, "missing", "the row holds no bytes")
+            elif len(data) > limits.max_bytes:
+                yield too_large(key, row_uri, limits)
+            else:
+                yield EncodedImage(key, row_uri, data)
+
+
+def _cells(file: pq.ParquetFile, shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
+    """Number and value of each row of a shard; rows that are lost in a damaged row group are `_Damaged`."""
+    row = first = _first_row(file, shard)
+    reason = "the row group has fewer rows than its file says"
+    try:
+        with _damage_as_value_error():
+            for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[shard.row_group], columns=[column]):
+                for value in batch.column(0):
+                    yield row, _value(value)
+                    row += 1
+    except UserError:
+        raise
+    except ValueError as error:
+        reason = f"the row group is damaged: {first_line(error)}"
+    yield from ((lost, _Damaged(reason)) for lost in range(row, first + shard.num_images))
+
+
+def _value(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        return _Damaged(f"the row is damaged: {first_line(error)}")
 
 
 def _first_row(file: pq.ParquetFile, shard: Shard) -> int:

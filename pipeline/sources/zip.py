@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import lzma
 import posixpath
 import stat
+import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -12,6 +17,7 @@ from typing import BinaryIO
 from backports.zstd import ZstdError, zipfile
 
 from pipeline import storage
+from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.members import (
@@ -28,10 +34,17 @@ from pipeline.sources.members import (
 from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
 
 ZIP_SUFFIXES = (".zip",)
+
+warnings.filterwarnings("ignore", "Overlapped entries")  # about single entries: reading them fails
+
 _ENCRYPTED = 1  # in the flags of an entry
 # NotImplementedError: an unknown compression. RuntimeError: an encrypted entry.
-_DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, ZstdError, NotImplementedError, RuntimeError, ValueError)
+_DAMAGED = (
+    zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, ZstdError, NotImplementedError, RuntimeError, ValueError,
+    struct.error, UnicodeDecodeError, OverflowError,
+)  # fmt: skip
 _NAMED_MEMBERS = 3  # in error messages
+_LONGEST_PATH = 4096  # of a link
 
 
 def plan_zip(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
@@ -58,8 +71,9 @@ def read_zip(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
 
 def _walk(stream: BinaryIO) -> Iterator[Member | Ending]:
     try:
-        archive = zipfile.ZipFile(stream)
-    except _DAMAGED as error:
+        with _damage():
+            archive = zipfile.ZipFile(stream)
+    except MemberDamaged as error:
         yield Ending(f"not a zip archive, or a truncated one: {error}")
         return
     with archive:
@@ -90,19 +104,14 @@ def _is_link(info: zipfile.ZipInfo) -> bool:
 
 def _target(archive: zipfile.ZipFile, link: zipfile.ZipInfo) -> str:
     """The path in the archive that a link names: its content."""
-    try:
-        named = archive.read(link).decode(errors="replace")
-    except _DAMAGED:
-        named = ""
+    named = _head(archive, link, _LONGEST_PATH).decode(errors="replace")
     return posixpath.normpath(posixpath.join(posixpath.dirname(link.filename), named))
 
 
 def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:
-    try:
-        with archive.open(info) as file:
-            return file.read(count)
-    except _DAMAGED:
-        return b""
+    with contextlib.suppress(MemberDamaged), _damage(), archive.open(info) as file:
+        return file.read(count)
+    return b""
 
 
 def _read(archive: zipfile.ZipFile, content: zipfile.ZipInfo | None) -> bytes:
@@ -110,8 +119,21 @@ def _read(archive: zipfile.ZipFile, content: zipfile.ZipInfo | None) -> bytes:
         raise MemberMissing("a link whose target is not in the archive")
     if content.flag_bits & _ENCRYPTED:
         raise MemberDamaged("the entry is encrypted")
+    with _damage(), archive.open(content) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """Raise MemberDamaged instead of the errors by which zipfile and the decompressors report damage."""
     try:
-        with archive.open(content) as file:
-            return file.read()
+        yield
+    except UserError:
+        raise
     except _DAMAGED as error:
-        raise MemberDamaged(f"the entry is damaged: {error}") from None
+        raise MemberDamaged(f"damaged: {error}") from None
+    except OSError as error:
+        # A position before the start of the file; bz2's error for invalid data has no number.
+        if error.errno != errno.EINVAL and (type(error) is not OSError or error.errno is not None):
+            raise
+        raise MemberDamaged(f"damaged: {error}") from None
