@@ -153,7 +153,7 @@ class Darknet(nn.Module):
             self.size = (int(net.get("height", 416)), int(net.get("width", 416)))
         except ValueError:
             raise DarknetError(
-                f"section [net]: height and width are {net.get('height')} and {net.get('width')}"
+                f"section [net]: height {net.get('height')} or width {net.get('width')} is not an integer"
             ) from None
         self.sections = sections
         self.layers = nn.ModuleList()

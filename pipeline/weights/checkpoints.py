@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             if file.read(2)[:1] not in (b"P", b"\x80"):  # a zip archive, or a pickle of protocol 2 and later
                 raise UserError(f"{path}: cannot be read as tensors (not a PyTorch file)")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damage: an error follows
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError:
