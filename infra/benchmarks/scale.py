@@ -157,7 +157,7 @@ def _shards(folder: Path, counts: Sequence[int]) -> None:
     for count in counts:
         settings = _settings(folder, folder / f"run{count}", 2)
         run = Run.create(settings)
-        write_manifest(run.manifest_uri, _planned(count))
+        write_manifest(run.manifest_uri, _planned(count), run.fingerprint)
         clock, cpu, peak = _annotate(run, IdleWorker, 0.0)
         elapsed = clock.last - clock.first
         print(f"{count:7d} {elapsed:9.1f} {cpu:22.1f} {1000 * cpu / count:18.2f} {peak:20.0f} MB", flush=True)

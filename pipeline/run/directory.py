@@ -131,9 +131,12 @@ class Run:
             RunRefused: another command planned other settings in this directory at the same time.
         """
         described = _describe(self.settings)
-        if not (storage.exists(self.path("run.json")) and storage.exists(self.manifest_uri)):
-            planned = plan_collection(self.settings.input, without=self.uri)
-            write_manifest(self.manifest_uri, planned, self.fingerprint)
+        is_planned = storage.exists(self.manifest_uri)
+        if not (is_planned and storage.exists(self.path("run.json"))):
+            # Without run.json, the manifest may be of other settings, whose planning was interrupted at its end.
+            if not (is_planned and self.manifest().fingerprint == self.fingerprint):
+                planned = plan_collection(self.settings.input, without=self.uri)
+                write_manifest(self.manifest_uri, planned, self.fingerprint)
             storage.write_bytes(self.path("run.json"), json.dumps(described, indent=2).encode())
         self._check_settings(described)
         manifest = self.manifest()
