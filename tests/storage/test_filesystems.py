@@ -26,7 +26,7 @@ def failing(error: Exception):
 def test_exceptions_of_libraries_become_storage_errors_with_the_uri() -> None:
     with pytest.raises(storage.StorageFailed, match=r"^memory://x/y: no answer \(EndpointError\)$"):
         with_retries("memory://x/y", failing(EndpointError("no answer\nand more lines")))
-    with pytest.raises(storage.CredentialsRefused, match="^memory://x/y: no credentials found .*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(storage.CredentialsRefused, match=r"^memory://x/y: no credentials found .*AWS_ACCESS_KEY_ID"):
         with_retries("memory://x/y", failing(NoCredentialsError("Unable to locate credentials")))
 
 
@@ -36,7 +36,7 @@ def test_errors_of_the_system_keep_their_type_and_number_and_name_the_uri(error:
         with_retries("memory://x/y", failing(error))
     assert raised.value.errno == error.errno
     assert str(raised.value).count("memory://") == 1
-    with pytest.raises(ValueError, match="^plain$"):
+    with pytest.raises(ValueError, match=r"^plain$"):
         with_retries("memory://x/y", failing(ValueError("plain")))
 
 
