@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
     storage.RETRY_POLICY.seconds = settings.fleet.storage_retry_seconds
     started = time.monotonic()
     try:
-        for uri in (settings.input.uri, settings.output.uri, settings.annotations, settings.detector.boxes):
+        run_json = storage.join(settings.output.uri, "run.json")
+        for uri in (settings.input.uri, run_json, settings.annotations, settings.detector.boxes):
             storage.check_access(uri or "")
         coco_files = CocoFiles.load(settings)
         run = Run.create(settings)

@@ -43,10 +43,13 @@ def load_annotations(uri: str) -> dict[str, Any]:
     for index, entry in enumerate(content.get("annotations", [])):
         if not isinstance(entry, dict):
             raise AnnotationError(f"{uri}: annotations[{index}] is {type(entry).__name__}, expected an object")
+    names: dict[int | str, Any] = {}
     for index, image in enumerate(content["images"]):
         if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
             raise AnnotationError(f"{uri}: images[{index}] lacks id or file_name")
-        image_id(image["id"], f"{uri}: images[{index}]")
+        id_ = image_id(image["id"], f"{uri}: images[{index}]")
+        if names.setdefault(id_, image["file_name"]) != image["file_name"]:
+            raise AnnotationError(f"{uri}: two images have the id {id_}: {names[id_]} and {image['file_name']}")
         if not isinstance(image["file_name"], str) or not image["file_name"]:
             raise AnnotationError(f"{uri}: images[{index}] has the file_name {image['file_name']!r}; expected text")
     return content

@@ -112,10 +112,19 @@ def match_ids(images: Iterable[tuple[str, _Id]], keys: Iterable[str]) -> CocoIds
     return CocoIds(matched, tuple(key for key, parts in unsure.items() if _longest(parts, by_suffix) in free))
 
 
+def check_names(images: Iterable[tuple[str, int | str]]) -> None:
+    """
+    Raises:
+        AnnotationError: the annotations use a name for two ids.
+    """
+    _names(images)
+
+
 def _parts(name: str) -> tuple[str, ...]:
-    """The components of a path or URI; a query, such as the signature of a presigned URL, is not part of the name."""
+    """The components of a path or URI. A query after a file name, such as a signature, is not part of the name."""
     if "://" in name:
-        name = name.split("?", 1)[0]
+        address, _, query = name.partition("?")
+        name = address if "." in address.rpartition("/")[2] else f"{address}?{query.replace('/', '%2F')}"
     return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 

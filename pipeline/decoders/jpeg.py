@@ -16,6 +16,7 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = (0xC0, 0xC1)  # baseline and extended sequential, Huffman
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and restart markers
 _WHOLE_SPECTRUM = bytes((0, 63, 0))
+_KNOWN_PARAMETERS = (_WHOLE_SPECTRUM, bytes(3))  # zeros are written by some cameras
 _LAST_TRANSFORM = 2  # of Adobe's: 0 none, 1 YCbCr, 2 YCCK
 _ASSUMED_TRANSFORM = {3: 1, 4: 2}  # by number of components
 
@@ -46,16 +47,19 @@ def without_deviations(data: bytes) -> bytes:
     """The same image without the deviations that do not affect its pixels.
 
     Wrong JFIF versions, Adobe transform codes and scan parameters are replaced by the values that decoders assume;
-    stray bytes between the segments before the first scan, and metadata, are left out; an end marker is added to a
+    stray bytes at the start and after metadata, and metadata, are left out; an end marker is added to a
     file with a single scan that lacks it, where a truncated scan is still detected. Data that is not a JPEG, and the
     scans themselves, are returned as they are.
     """
     out = bytearray(data[:2])
     position, components, frame, transform_at = 2, 0, 0, 0
+    may_be_followed_by_stray_bytes = True  # a shifted table ends in bytes that only look like stray ones
     while position + 4 <= len(data):
         marker_at = data.find(b"\xff", position)
         if marker_at < 0 or marker_at + 4 > len(data):
             break
+        if marker_at > position and not may_be_followed_by_stray_bytes:
+            return data
         marker = data[marker_at + 1]
         if marker in (0x00, 0xFF) or marker in _WITHOUT_LENGTH:  # stray, fill byte, or without content
             position = marker_at + 1
@@ -64,11 +68,12 @@ def without_deviations(data: bytes) -> bytes:
             return bytes(out) + data[marker_at:]
         end = marker_at + 2 + int.from_bytes(data[marker_at + 2 : marker_at + 4], "big")
         segment = bytearray(data[marker_at:end])
+        may_be_followed_by_stray_bytes = _APP0 <= marker <= _APP15 or marker == _COM
         position = end
         if marker in _FRAMES and len(segment) > 9:
             frame, components = marker, segment[9]
         if marker == _SOS and len(segment) > 4:
-            if frame in _SEQUENTIAL:
+            if frame in _SEQUENTIAL and bytes(segment[-3:]) in _KNOWN_PARAMETERS:
                 segment[-3:] = _WHOLE_SPECTRUM
             if transform_at and out[transform_at] > _LAST_TRANSFORM:
                 out[transform_at] = _ASSUMED_TRANSFORM.get(components, 0)

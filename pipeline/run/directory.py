@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.settings.tree import GIVEN, OWN_DETECTORS, Settings
-from pipeline.sources import Manifest, plan_collection, write_manifest
+from pipeline.sources import Manifest, PlannedShard, plan_collection, write_manifest
 from pipeline.weights.catalogue import catalogued, local_file
 
 # Increased whenever the same settings and weights may give other rows.
@@ -135,8 +135,7 @@ class Run:
         if not (is_planned and storage.exists(self.path("run.json"))):
             # Without run.json, the manifest may be of other settings, whose planning was interrupted at its end.
             if not (is_planned and self.manifest().fingerprint == self.fingerprint):
-                planned = plan_collection(self.settings.input, without=self.uri)
-                write_manifest(self.manifest_uri, planned, self.fingerprint)
+                write_manifest(self.manifest_uri, self._plan_collection(), self.fingerprint)
             storage.write_bytes(self.path("run.json"), json.dumps(described, indent=2).encode())
         self._check_settings(described)
         manifest = self.manifest()
@@ -146,6 +145,17 @@ class Run:
                 "another --output"
             )
         return manifest
+
+    def _plan_collection(self) -> Iterator[PlannedShard]:
+        """The shards of the collection.
+
+        Raises:
+            RunRefused: another command has planned this directory in the meantime.
+        """
+        claimed = storage.exists(self.path("run.json"))
+        yield from plan_collection(self.settings.input, without=self.uri)
+        if not claimed and storage.exists(self.path("run.json")):  # planning may take hours
+            raise RunRefused(f"{self.uri}: another command was started in this directory; rerun this one to resume it")
 
     def manifest(self) -> Manifest:
         """The planned shards.

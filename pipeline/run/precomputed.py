@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.coco.annotations import load_annotations, load_json, person_category
 from pipeline.coco.boxes import boxes_by_image
 from pipeline.coco.categories import PersonCategory
-from pipeline.coco.ids import CocoIds, image_id, match_ids
+from pipeline.coco.ids import CocoIds, check_names, image_id, match_ids
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.settings.tree import GIVEN, Settings
@@ -61,7 +61,7 @@ class CocoFiles:
         """
         if settings.annotations and "annotations" not in load_annotations(settings.annotations):
             raise UserError(f"{settings.annotations}: has images but no `annotations` to evaluate against")
-        is_coco_input = (settings.input.uri or "").endswith(".json")
+        is_coco_input = (settings.input.uri or "").lower().endswith(".json")
         ids_uri = settings.annotations or (settings.input.uri if is_coco_input else None)
         boxes = None
         if settings.detector.name == GIVEN:
@@ -79,8 +79,9 @@ class CocoFiles:
             boxes = boxes_by_image(boxes_uri, content, _named_category(ids_uri))
         if ids_uri is None:
             return cls((), boxes)
-        images = load_annotations(ids_uri)["images"]
-        return cls([(image["file_name"], image_id(image["id"], ids_uri)) for image in images], boxes)
+        names = [(image["file_name"], image_id(image["id"], ids_uri)) for image in load_annotations(ids_uri)["images"]]
+        check_names(names)
+        return cls(names, boxes)
 
     def match(self, keys: Iterable[str]) -> Precomputed:
         """The ids and boxes of the images with these keys; the keys are read only if a COCO file names images.

@@ -53,7 +53,7 @@ def read_list(uri: str, column: str | None) -> Iterator[str]:
         names = _json_names(uri, column)
     else:
         names = iter(_lines(uri))
-    return unique(name for name in names if name)
+    return unique(name for name in names if name.strip())
 
 
 def unique(names: Iterable[str]) -> Iterator[str]:
@@ -77,29 +77,42 @@ def _lines(uri: str) -> list[str]:
 
 
 def _csv_names(uri: str, column: str | None, delimiter: str) -> Iterator[str]:
-    rows = (row for row in _csv_rows(uri, delimiter) if row)
-    first = next(rows, [])
-    images = [position for position, cell in enumerate(first) if _is_image_name(cell)]
-    if images and column is None:  # a name instead of a title: the file has no header
+    rows = [row for row in _csv_rows(uri, delimiter) if row]
+    if not rows:
+        return
+    images = [position for position, cell in enumerate(rows[0]) if _is_image_name(cell)]
+    if column is None and images:  # a name instead of a title: the file has no header
         if len(images) > 1:
             raise UserError(f"{uri}: has no header, and several cells of its first row name images; add a header")
         chosen = images[0]
-        yield first[chosen]
+    elif column is None and _is_plain_list(rows):
+        chosen = 0
     else:
-        header = [cell.strip() for cell in first]
-        chosen = header.index(_choose(uri, header, column)) if header else 0
+        header = [cell.strip() for cell in rows.pop(0)]
+        chosen = header.index(_choose(uri, header, column))
     yield from (row[chosen] for row in rows if chosen < len(row))
 
 
-def _csv_rows(uri: str, delimiter: str) -> Iterator[list[str]]:
+def _is_plain_list(rows: list[list[str]]) -> bool:
+    """Whether a table of one column has no header: its first row is no usual title, and no other row is recognised."""
+    first = rows[0][0].strip().lower()
+    named = any(_is_image_name(cell) for row in rows[1:] for cell in row)
+    return max(map(len, rows)) == 1 and first not in _DEFAULT_COLUMNS and not named
+
+
+def _csv_rows(uri: str, delimiter: str) -> list[list[str]]:
+    text = _text(uri)
     try:
-        yield from csv.reader(io.StringIO(_text(uri), newline=""), delimiter=delimiter, skipinitialspace=True)
+        # `strict`: an unbalanced quote must not swallow the rest of the file.
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True))
     except csv.Error as error:
+        if delimiter == "\t":  # many programs write quotes as they are
+            return [line.split("\t") for line in _LINE_END.split(text)]
         raise UserError(f"{uri} is not a table in text form, or is damaged ({error})") from None
 
 
 def _is_image_name(cell: str) -> bool:
-    return "://" in cell or cell.lower().endswith((*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES))
+    return "://" in cell or cell.strip().lower().endswith((*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES))
 
 
 def _json_names(uri: str, column: str | None) -> Iterator[str]:
