@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.settings.tree import FILE_DETECTORS, Settings
 from pipeline.weights.catalogue import is_shipped
 
+_GPU_WORDS = ("CUDA", "NVIDIA")
 _REFUSED = 2  # exit code of the process; the reason is on stdout
 
 
@@ -32,15 +33,21 @@ def check_networks(settings: Settings) -> None:
         return
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=settings.model_dump_json(), capture_output=True, text=True)
+    reason = done.stdout.strip()
     if done.returncode == _REFUSED:
-        raise UserError(done.stdout.strip())
+        if settings.compute.device != "cpu" and any(word in reason for word in _GPU_WORDS):
+            return  # a file that needs a GPU, which only the workers may have
+        raise UserError(reason)
     if done.returncode < 0:
         raise UserError(
             f"loading the networks ends the process with {signal.Signals(-done.returncode).name}; --pose.weights "
             f"{settings.pose.weights} or --detector.weights {detector.weights} is damaged, or too large for the machine"
         )
     if done.returncode > 0:
-        raise RuntimeError(f"the networks could not be checked: {done.stderr}")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(
+            f"--pose.weights {settings.pose.weights} or --detector.weights {detector.weights} cannot be loaded: {last}"
+        )
 
 
 def _is_known(weights: str | None, settings: Settings) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from support.images import encode, gradient
+from support.paths import SHARED
 
 from pipeline.images import DecodeLimits, ImageRefused, decode_image
 
@@ -165,3 +166,17 @@ def test_a_new_process_decodes_its_first_image() -> None:
     data = encode(gradient(), "PNG")
     code = "import sys; from pipeline.images import decode_image; decode_image(sys.stdin.buffer.read())"
     subprocess.run([sys.executable, "-c", code], input=data, check=True)
+
+
+_CASES = SHARED / "cases" / "decode"
+
+
+@pytest.mark.skipif(not _CASES.is_dir(), reason="needs the files of ../shared/cases")
+def test_files_of_public_reports_have_the_true_pixels() -> None:
+    truths = sorted(_CASES.glob("*.truth.png"))
+    assert truths
+    for truth in truths:
+        expected = cv2.imread(str(truth), cv2.IMREAD_COLOR_RGB).astype(int)
+        pixels = decode_image(truth.with_name(truth.name.removesuffix(".truth.png")).read_bytes()).pixels
+        assert pixels.shape == expected.shape, truth.name
+        assert np.abs(pixels - expected).mean() < 2, truth.name

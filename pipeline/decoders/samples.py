@@ -9,6 +9,8 @@ OPAQUE = 255
 
 def to_8_bits(samples: np.ndarray, bits: int) -> np.ndarray:
     """Unsigned samples of `bits` bits to uint8: scaled by 255 / (2**bits - 1) and rounded."""
+    if samples.dtype == np.uint8 and bits == 8:
+        return samples
     full = (1 << bits) - 1
     return ((samples.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
 

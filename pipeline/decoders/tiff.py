@@ -47,7 +47,7 @@ _UNSIGNED = (1, 4)  # SampleFormat: unsigned, and undefined, which readers take 
 _COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
 
 
-_MOST_SAMPLES = 64  # per pixel, those of multispectral cameras
+_MOST_SAMPLES = 16  # per pixel
 _LARGEST_SMALL_CHUNK = 1 << 20  # a small image may lie in a large tile
 
 
@@ -92,6 +92,10 @@ class PlainTiff:
                         f"{compression} is not supported"
                     )
                 return None
+            if min(page.databytecounts, default=0) == 0:
+                if bits > 8:
+                    raise ValueError("damaged TIFF: a strip or tile is missing")
+                return None  # old programs wrote 0 for a single strip
             if page.samplesperpixel < colours:
                 raise ValueError(f"damaged TIFF: {page.samplesperpixel} samples per pixel, expected {colours}")
         return cls(size, orientation if orientation in range(1, 9) else 1, data)
@@ -104,19 +108,18 @@ class PlainTiff:
         """
         with tifffile.TiffFile(io.BytesIO(self._data)) as file:
             page = file.pages.first
-            if min(page.databytecounts, default=0) == 0:
-                raise ValueError("damaged TIFF: a strip or tile is missing")
             samples = page.asarray()
             if page.axes == "SYX":  # planar
                 samples = samples.transpose(1, 2, 0)
             samples = samples.reshape(page.imagelength, page.imagewidth, -1)
             photometric, extra = int(page.photometric), [int(kind) for kind in page.extrasamples]
-            eight = to_8_bits(samples, page.bitspersample)
+            bits = page.bitspersample
         colours = _COLOURS[photometric]
-        rgb = _to_rgb(eight[:, :, :colours], photometric)
-        for channel, kind in enumerate(extra[: eight.shape[2] - colours], start=colours):
+        rgb = _to_rgb(to_8_bits(samples[:, :, :colours], bits), photometric)
+        for channel, kind in enumerate(extra[: samples.shape[2] - colours], start=colours):
             if kind in (_PREMULTIPLIED, _STRAIGHT):
-                return over_white(rgb, eight[:, :, channel], premultiplied=kind == _PREMULTIPLIED)
+                alpha = to_8_bits(samples[:, :, channel], bits)
+                return over_white(rgb, alpha, premultiplied=kind == _PREMULTIPLIED)
         return rgb
 
 

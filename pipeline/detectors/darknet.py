@@ -68,9 +68,10 @@ _OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     "shortcut": ({"from", "activation"}, set()),
     "route": ({"layers", "groups", "group_id"}, {"stopbackward"}),
     "upsample": ({"stride", "scale"}, set()),
-    "maxpool": ({"size", "stride", "stride_x", "stride_y"}, set()),
+    "maxpool": ({"size", "stride", "stride_x", "stride_y", "padding"}, set()),
 }
 _SWITCHED_OFF = ("0", "none")
+_STRIDE = 32  # of the coarsest maps of usual networks
 _COLOURS = 3
 
 
@@ -178,7 +179,7 @@ class Darknet(nn.Module):
             (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
         ]
         self._reused = {source for i, s in enumerate(sections) for source in _sources(i, s)}
-        self._check_sizes()
+        self.check_size(*(max(_STRIDE, side // _STRIDE * _STRIDE) for side in self.size))
 
     @classmethod
     def from_files(cls, cfg_path: str | Path, weights_path: str | Path) -> Darknet:
@@ -255,7 +256,10 @@ class Darknet(nn.Module):
         if kind == "upsample":
             return _Upsample(int(section.get("stride", 2)), float(section.get("scale", 1))), incoming
         if kind == "maxpool":
-            return _Pool(int(section.get("size", section.get("stride", 1))), _strides(section)), incoming
+            size = int(section.get("size", section.get("stride", 1)))
+            if int(section.get("padding", size - 1)) != size - 1:
+                raise DarknetError(f"section {index} [maxpool]: padding={section['padding']} is not supported")
+            return _Pool(size, _strides(section)), incoming
         if kind == "dropout":
             return nn.Identity(), incoming
         if kind == "yolo":
@@ -294,9 +298,8 @@ class Darknet(nn.Module):
         if kind == "yolo":
             predictions.append(layer(x, input_height))
         elif kind == "route":
-            x = torch.cat([outputs[source] for source in _sources(index, section)], dim=1)
-            groups = int(section.get("groups", 1))
-            x = x.chunk(groups, dim=1)[int(section.get("group_id", 0))]
+            groups, part = int(section.get("groups", 1)), int(section.get("group_id", 0))
+            x = torch.cat([outputs[source].chunk(groups, dim=1)[part] for source in _sources(index, section)], dim=1)
         elif kind == "shortcut":
             for source, missing in zip(_sources(index, section), self._missing_channels[index], strict=True):
                 x = x + _with_more_channels(outputs[source], missing)
@@ -308,8 +311,8 @@ class Darknet(nn.Module):
             outputs[index] = x
         return x
 
-    def _check_sizes(self) -> None:
-        """Run on shapes alone.
+    def check_size(self, height: int, width: int) -> None:
+        """Run on the shapes of an input of this size alone.
 
         Raises:
             DarknetError: the outputs of two sections do not fit together.
@@ -317,7 +320,6 @@ class Darknet(nn.Module):
         # The copy has tensors without data: a large network is not copied.
         tensors: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in self.parameters()}
         shapes = copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()}).eval()
-        height, width = (max(32, side // 32 * 32) for side in self.size)
         x = torch.empty(1, _COLOURS, height, width, device="meta")
         outputs: dict[int, Tensor] = {}
         with torch.no_grad():

@@ -79,7 +79,6 @@ class DarknetDetector:
 
     def __init__(self, network: Darknet, settings: DetectorSettings, compute: Compute) -> None:
         self.batch = detector_batch(settings, compute.device.type)
-        self.network = TorchNetwork(network, compute)
         self._settings = settings
         self._person = _person_class(network.classes, settings.person_class)
         wanted = network.letterbox if settings.letterbox is None else settings.letterbox
@@ -87,6 +86,8 @@ class DarknetDetector:
         self._compute = compute
         side = settings.input_size
         size = network.size if side is None else (side, side)
+        network.check_size(*size)
+        self.network = TorchNetwork(network, compute)
         self._inputs = np.zeros((self.batch, *size, 3), np.uint8)
 
     @classmethod

@@ -73,9 +73,12 @@ def link_target(name: str, links: dict[str, str]) -> str:
     """
     name = posixpath.normpath(name)
     for _ in range(_LONGEST_CHAIN):
-        if name not in links:
+        parts = name.split("/")
+        folders = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+        linked = next((folder for folder in folders if folder in links), None)  # a link to a folder, or to the file
+        if linked is None:
             break
-        name = links[name]
+        name = posixpath.normpath(links[linked] + name[len(linked) :])
     return name
 
 
@@ -100,7 +103,11 @@ def member_items(shard: Shard, members: Iterator[Member | Ending], limits: Decod
             yield too_large(key, member_uri, limits)
             continue
         try:
-            yield EncodedImage(key, member_uri, member.read())
+            data = member.read()
+            if len(data) > limits.max_bytes:  # the target of a link
+                yield too_large(key, member_uri, limits)
+            else:
+                yield EncodedImage(key, member_uri, data)
         except MemberMissing as error:
             yield EncodedImage(key, member_uri, None, "missing", str(error))
         except MemberDamaged as error:
@@ -119,8 +126,12 @@ class _Unique:
 
     def __call__(self, name: str) -> str:
         name = storage.portable_name(name)
-        self._seen[name] = self._seen.get(name, 0) + 1
-        return name if self._seen[name] == 1 else f"{name}#{self._seen[name]}"
+        key = name
+        while key in self._seen:
+            self._seen[name] += 1
+            key = f"{name}#{self._seen[name]}"
+        self._seen[key] = 1
+        return key
 
 
 def _names(members: Iterator[Member | Ending]) -> Iterator[str | None]:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
+from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.sources.kinds import KINDS
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.shard import Item, Shard
 
+_CONTAINERS_AT_A_TIME = 16
+
 
 def collection_keys(manifest: Manifest) -> Iterator[str]:
-    """The keys of all items of a collection; see `shard_keys`."""
-    for shard in manifest.shards():
-        yield from shard_keys(shard)
+    """The keys of all items of a collection; see `shard_keys`. Containers are read concurrently.
+
+    Those that have changed since planning are left out; reading them for annotation reports it.
+    """
+
+    def keys(shard: Shard) -> list[str]:
+        try:
+            return list(shard_keys(shard))
+        except (storage.ChangedObject, storage.MissingObject):
+            return []
+
+    with ThreadPoolExecutor(_CONTAINERS_AT_A_TIME) as pool:
+        reading: deque[Future[list[str]]] = deque()
+        for shard in manifest.shards():
+            reading.append(pool.submit(keys, shard))
+            if len(reading) == 2 * _CONTAINERS_AT_A_TIME:
+                yield from reading.popleft().result()
+        for future in reading:
+            yield from future.result()
 
 
 def shard_keys(shard: Shard) -> Iterator[str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import io
 import lzma
 import posixpath
+import shutil
+import struct
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -16,6 +20,7 @@ from typing import BinaryIO, cast
 from backports import zstd
 
 from pipeline import storage
+from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.members import (
@@ -41,7 +46,11 @@ _COMPRESSIONS: dict[str, _Decompress] = {
 _SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tbz": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
 TAR_SUFFIXES = (".tar", *_COMPRESSIONS, *_SHORT)
 _ZEROS = tarfile.NUL * tarfile.BLOCKSIZE
-_DAMAGED = (tarfile.ReadError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError)
+# ValueError, struct.error: tarfile's own, for headers with impossible numbers.
+_DAMAGED = (
+    tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError, ValueError, OverflowError,
+    struct.error,
+)  # fmt: skip
 _NAMED_MEMBERS = 3  # in error messages
 
 
@@ -93,10 +102,13 @@ def _walk(stream: BinaryIO, uri: str, targets: _Targets | None = None) -> Iterat
             linked = member.issym() or member.islnk()
             if not (member.isreg() or linked):
                 continue
-            if is_image(member.name, partial(_head, archive, member)):
+            file = None if linked else _open(archive, member)
+            if is_image(member.name, partial(_head, file)):
                 images += 1
-                read = partial(targets.read, member) if linked and targets else partial(_read, archive, member)
-                yield Member(member.name, 0 if linked else member.size, read)
+                if file is not None:
+                    yield Member(member.name, member.size, partial(_read, file, member))
+                else:
+                    yield Member(member.name, 0, partial(targets.read, member) if targets else bytes)
             elif len(others) < _NAMED_MEMBERS:
                 others.append(storage.portable_name(member.name))
     except _ArchiveDamaged as error:
@@ -139,6 +151,8 @@ def _damage(what: str) -> Iterator[None]:
     """Raise _ArchiveDamaged instead of the errors by which tarfile and the decompressors report damage."""
     try:
         yield
+    except UserError:
+        raise
     except _DAMAGED as error:
         raise _ArchiveDamaged(f"{what}: {error}") from None
     except OSError as error:
@@ -147,28 +161,25 @@ def _damage(what: str) -> Iterator[None]:
         raise _ArchiveDamaged(f"{what}: {error}") from None  # bz2's error for invalid data has no number
 
 
-def _head(archive: tarfile.TarFile, member: tarfile.TarInfo, count: int) -> bytes:
-    if not member.isreg():
+def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> io.BufferedReader:
+    return cast(io.BufferedReader, archive.extractfile(member))
+
+
+def _head(file: io.BufferedReader | None, count: int) -> bytes:
+    """The first bytes, which a later read returns again: a compressed archive cannot go back without starting anew."""
+    if file is None:
         return b""
-    with _damage("the archive is damaged"), contextlib.closing(_open(archive, member)) as file:
-        return file.read(count)
+    with _damage("the archive is damaged"):
+        return file.peek(count)[:count]
 
 
-def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read(file: io.BufferedReader, member: tarfile.TarInfo) -> bytes:
     data = b""
-    with (
-        contextlib.suppress(_ArchiveDamaged),
-        _damage("the archive is damaged"),
-        contextlib.closing(_open(archive, member)) as file,
-    ):
+    with contextlib.suppress(_ArchiveDamaged), _damage("the archive is damaged"), file:
         data = file.read()
     if len(data) < member.size:
         raise MemberDamaged("the archive ends inside this entry")
     return data
-
-
-def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
-    return cast(BinaryIO, archive.extractfile(member))
 
 
 class _Targets:
@@ -197,13 +208,22 @@ class _Targets:
             self._regular = dict(self._scan())
         found = self._regular.get(link_target(link.name, self._links))
         if found is None:
-            raise MemberMissing(f"a link to {storage.portable_name(link.linkname)}, which is not in the archive")
-        return _read(*found)
+            raise MemberMissing(f"a link to {storage.portable_name(link.linkname)}, which is no file in the archive")
+        archive, member = found
+        return _read(_open(archive, member), member)
 
     def _scan(self) -> Iterator[tuple[str, tuple[tarfile.TarFile, tarfile.TarInfo]]]:
-        stream = self._stack.enter_context(storage.open_read(self._listed.uri, sequential=False, listed=self._listed))
+        uri = self._listed.uri
+        is_compressed = _compression(uri) is not None
+        stream = self._stack.enter_context(storage.open_read(uri, sequential=is_compressed, listed=self._listed))
+        if is_compressed:  # links lead anywhere: unpack once instead of starting anew for each
+            unpacked = self._stack.enter_context(tempfile.TemporaryFile(prefix="posemill-"))  # noqa: SIM115
+            with contextlib.suppress(_ArchiveDamaged), _damage("the archive is damaged"):
+                shutil.copyfileobj(_decompressed(stream, uri), unpacked)
+            unpacked.seek(0)
+            stream = cast(BinaryIO, unpacked)
         with contextlib.suppress(_ArchiveDamaged):
-            for archive, member in _members(_decompressed(stream, self._listed.uri)):
+            for archive, member in _members(stream):
                 name = posixpath.normpath(member.name)
                 if member.isreg():
                     yield name, (archive, member)

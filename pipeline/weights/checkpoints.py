@@ -24,6 +24,7 @@ _WRAPPERS = (
 )  # fmt: skip
 # What DataParallel, torch.compile and training classes put in front of every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
+_DEEPEST = 3  # level of a state dict in a checkpoint
 _BATCHES = "num_batches_tracked"  # unused in evaluation, and missing in checkpoints of PyTorch before 0.4.1
 
 
@@ -62,13 +63,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return _with_plain_names(tensors)
 
 
-def _unwrapped(state: Any) -> dict[str, Tensor] | None:
+def _unwrapped(state: Any, depth: int = 0) -> dict[str, Tensor] | None:
     """The state dict in a checkpoint; None if there is none."""
-    if not isinstance(state, dict) or not state:
+    if not isinstance(state, dict) or not state or depth > _DEEPEST:
         return None
     if all(isinstance(value, Tensor) for value in state.values()):
         return state
-    inner = (_unwrapped(state[name]) for name in _WRAPPERS if name in state)
+    inner = (_unwrapped(state[name], depth + 1) for name in _WRAPPERS if name in state)
     return next((tensors for tensors in inner if tensors is not None), None)
 
 

@@ -35,6 +35,7 @@ def test_other_values_are_refused(value: object) -> None:
         (["./a/x.jpg"], ["p.tar/./a/x.jpg"], {"p.tar/./a/x.jpg": 0}, []),
         (["cam1\\x.jpg", "cam2\\x.jpg"], ["cam1/x.jpg", "cam2/x.jpg"], {"cam1/x.jpg": 0, "cam2/x.jpg": 1}, []),
         (["x.jpg"], ["https://host/x.jpg?X-Amz-Signature=1"], {"https://host/x.jpg?X-Amz-Signature=1": 0}, []),
+        (["https://d/uc?id=A", "https://d/uc?id=B"], ["https://d/uc?id=B"], {"https://d/uc?id=B": 1}, []),
         # sequences with the same file names
         (["s1/0.jpg", "s2/0.jpg"], ["t.tar/v/s1/0.jpg", "t.tar/v/s2/0.jpg"],
          {"t.tar/v/s1/0.jpg": 0, "t.tar/v/s2/0.jpg": 1}, []),

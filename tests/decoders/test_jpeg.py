@@ -94,3 +94,30 @@ def test_a_damaged_exif_block_does_not_refuse_the_image(block: bytes) -> None:
     data = _PHOTO[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + _PHOTO[2:]
     decoded = decode_image(data)
     np.testing.assert_array_equal(decoded.pixels, _EXPECTED)
+
+
+@pytest.mark.parametrize("photo", [_PHOTO, _PROGRESSIVE])
+def test_what_is_decoded_in_spite_of_damage_has_the_right_pixels(photo: bytes) -> None:
+    """Bytes are inserted, deleted or changed before the first scan: a shifted table must not pass for stray bytes."""
+    expected = decode_jpeg(photo, "RGB")[0]
+    r = np.random.default_rng(0)
+    scan = photo.index(b"\xff\xda") + 14
+    repaired = 0
+    for _ in range(1500):
+        at, data = int(r.integers(2, scan)), bytearray(photo)
+        kind = r.integers(3)
+        if kind == 0:
+            data[at:at] = r.bytes(int(r.integers(1, 4)))
+        elif kind == 1:
+            del data[at : at + int(r.integers(1, 4))]
+        else:
+            data[at] = int(r.integers(256))
+        try:
+            decode_jpeg(bytes(data), "RGB")
+        except ValueError:
+            continue
+        pixels, warning = decode_jpeg(bytes(data), "RGB")
+        if warning is not None:
+            repaired += 1
+            np.testing.assert_array_equal(pixels, expected)
+    assert repaired > 10

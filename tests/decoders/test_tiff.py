@@ -124,3 +124,17 @@ def test_a_truncated_file_is_unreadable(compression: str | None, part: float) ->
     data = tiff(noise, "rgb", compression=compression)
     with pytest.raises(ImageRefused):
         decode_image(data[: int(len(data) * part)])
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_strip_without_a_byte_count(depth: int) -> None:
+    """Old programs wrote 0 for the only strip; Pillow reads it."""
+    data = bytearray(tiff(at_depth(gradient(40, 56), depth), "rgb"))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        tag = file.pages.first.tags[279]
+        data[tag.valueoffset : tag.valueoffset + 4] = bytes(4)
+    if depth == 8:
+        np.testing.assert_array_equal(decode_image(bytes(data)).pixels, gradient(40, 56))
+    else:
+        with pytest.raises(ImageRefused, match="a strip or tile is missing"):
+            decode_image(bytes(data))

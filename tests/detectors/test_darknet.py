@@ -421,3 +421,37 @@ def test_an_unknown_person_class_is_refused(classes: int, setting: int | None, m
     cfg = NET + CONVOLUTION.format(filters=5 + classes, size=1) + END.replace("classes=1", f"classes={classes}")
     with pytest.raises(DarknetError, match=message):
         DarknetDetector(Darknet(cfg), DetectorSettings(person_class=setting), Compute.resolve("cpu", "float32"))
+
+
+def test_groups_are_taken_from_each_map_of_a_route() -> None:
+    one, two, three = (CONVOLUTION.format(filters=count, size=1) for count in (4, 8, 6))
+    cfg = NET + one + two + "[route]\nlayers=-1,-2\ngroups=2\ngroup_id=1\n" + three + END
+    network = Darknet(cfg)
+    x, outputs = torch.rand(1, 3, 32, 32), {}
+    a = network._run(0, x, outputs, [], 32)
+    b = network._run(1, a, outputs, [], 32)
+    route = network._run(2, b, outputs, [], 32)
+    assert torch.equal(route, torch.cat([b[:, 4:], a[:, 2:]], dim=1))
+
+
+def test_the_padding_of_a_pool_is_the_usual_one_or_refused() -> None:
+    pool, fit = "[maxpool]\nsize=3\nstride=1\npadding={}\n", CONVOLUTION.format(filters=6, size=1)
+    Darknet(NET + pool.format(2) + fit + END)
+    with pytest.raises(DarknetError, match=r"section 0 \[maxpool\]: padding=0 is not supported"):
+        Darknet(NET + pool.format(0) + fit + END)
+
+
+def test_an_input_size_that_does_not_fit_is_refused_at_load() -> None:
+    halves = "".join(CONVOLUTION.format(filters=6, size=3) + "stride=2\n" for _ in range(6))
+    cfg = (
+        NET.replace("32", "64")
+        + halves
+        + "[upsample]\nstride=64\n[shortcut]\nfrom=-8\n"
+        + CONVOLUTION.format(filters=6, size=1)
+        + END
+    )
+    cfg = cfg.replace("from=-8", "from=-7").replace("stride=64", "stride=32")
+    compute = Compute.resolve("cpu", "float32")
+    DarknetDetector(Darknet(cfg), DetectorSettings(batch=1, input_size=64), compute)
+    with pytest.raises(DarknetError, match=r"section 7 \[shortcut\]: maps of .* do not fit"):
+        DarknetDetector(Darknet(cfg), DetectorSettings(batch=1, input_size=96), compute)

@@ -64,3 +64,15 @@ def test_boxes_of_another_category_than_the_annotations_person_are_refused(tmp_p
     boxes = CocoFiles.load(Settings.model_validate(settings)).match(["a.jpg"]).boxes_of("a.jpg")
     assert boxes is not None
     assert len(boxes) == 1, "boxes of other categories are left out"
+
+
+def test_files_that_would_give_an_image_the_people_of_another_are_refused(tmp_path) -> None:
+    path = tmp_path / "people.JSON"
+    for images, message in (
+        ([("a.jpg", 1), ("b.jpg", 1)], r"two images have the id 1: a\.jpg and b\.jpg"),
+        ([("a.jpg", 1), ("./a.jpg", 2)], r"list the image \./a\.jpg twice, with the ids 1 and 2"),
+    ):
+        entries = [{"id": number, "file_name": name} for name, number in images]
+        path.write_text(json.dumps({"images": entries, "annotations": []}))
+        with pytest.raises(AnnotationError, match=message):
+            CocoFiles.load(Settings.model_validate({"input": str(path), "detector": {"name": "whole_image"}}))

@@ -7,12 +7,17 @@ import lzma
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 from backports import zstd
 from support.images import encode, gradient
+from support.paths import SHARED
 from support.sources import image, plan, read, tar_bytes
 
 from pipeline import storage
+from pipeline.images import DecodeLimits, decode_image
+from pipeline.sources import read_shard
+from pipeline.sources.lists import read_list
 
 _CHECKED = {zstd.CompressionParameter.checksum_flag: 1}  # as the command zstd does
 _COMPRESS = {
@@ -183,3 +188,75 @@ def test_damaged_and_encrypted_entries_of_a_zip_are_unreadable(tmp_path) -> None
     (cut,) = read(plan(str(tmp_path), str(tmp_path / "cut.zip")))
     assert cut.status == "unreadable"
     assert "not a zip archive" in (cut.error or "")
+
+
+def test_links_through_linked_folders_are_followed_and_limits_hold_for_targets(tmp_path) -> None:
+    links = {"dlink": "run1", "b.jpg": "dlink/a.jpg"}
+    (tmp_path / "t.tar").write_bytes(tar_of_links(links, {"run1/a.jpg": image(0) + bytes(5000)}))
+    items = read(plan(str(tmp_path), str(tmp_path / "t.tar")))
+    assert [(item.uri.split("#")[1], item.status) for item in items] == [
+        ("dlink", "missing"),
+        ("b.jpg", "ok"),
+        ("run1/a.jpg", "ok"),
+    ]
+    assert "no file in the archive" in (items[0].error or "")
+    small = read(plan(str(tmp_path), str(tmp_path / "t.tar")), max_bytes=4000)
+    assert [item.status for item in small[1:]] == ["too_large", "too_large"]
+
+
+def test_a_header_with_impossible_numbers_ends_the_archive_only(tmp_path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, headers in (("a.jpg", {}), ("b.jpg", {"GNU.sparse.map": "1,x"})):
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(image(0)), headers
+            archive.addfile(info, io.BytesIO(image(0)))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(sink.getvalue())
+    (tmp_path / "in" / "z.jpg").write_bytes(image(1))
+    items = read(plan(str(tmp_path), str(tmp_path / "in")))
+    assert [item.status for item in items] == ["ok", "unreadable", "ok"]
+
+
+def test_numbered_names_stay_unique(tmp_path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name in ("a.jpg", "a.jpg", "a.jpg#2", "a.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(image(0))
+            archive.addfile(info, io.BytesIO(image(0)))
+    (tmp_path / "a.tar").write_bytes(sink.getvalue())
+    keys = [item.key for item in read(plan(str(tmp_path), str(tmp_path / "a.tar")))]
+    assert keys == ["a.tar/a.jpg", "a.tar/a.jpg#2", "a.tar/a.jpg#2#2", "a.tar/a.jpg#3"]
+
+
+def test_members_of_a_compressed_archive_are_read_in_one_pass(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their first bytes are looked at first; going back would decompress the archive again for each."""
+    noise = np.random.default_rng(0)
+    members = {f"{i:03d}.raw": image(i) + noise.bytes(20_000) for i in range(30)}
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_bytes(members)))
+    shards = plan(str(tmp_path), str(tmp_path / "a.tar.gz"))
+    rewinds = []
+    monkeypatch.setattr(gzip._GzipReader, "_rewind", lambda reader: rewinds.append(reader))  # type: ignore[attr-defined]
+    items = [item for shard in shards for item in read_shard(shard, DecodeLimits(max_megabytes=1))]
+    assert [item.data for item in items] == list(members.values())  # type: ignore[attr-defined]
+    assert rewinds == []
+
+
+_CASES = SHARED / "cases"
+
+
+@pytest.mark.skipif(not _CASES.is_dir(), reason="needs the files of ../shared/cases")
+def test_archives_and_tables_of_public_reports(tmp_path) -> None:
+    def statuses(name: str) -> list[tuple[str, str]]:
+        items = read(plan(str(tmp_path), str(_CASES / name)))
+        return [(item.key.split("/", 1)[1], item.status) for item in items]
+
+    assert statuses("tar/concat.tar") == [("a.jpg", "ok"), ("b.jpg", "ok")]
+    assert statuses("tar/symlink.tar") == [("a.jpg", "ok"), ("b.jpg", "ok"), ("c.jpg", "missing")]
+    assert [status for _, status in statuses("tar/noext.tar")] == ["ok"] * 3
+    images = read(plan(str(tmp_path), str(_CASES / "tables" / "sha_first.parquet")))
+    assert all(decode_image(item.data or b"").pixels.size for item in images)
+    assert list(read_list(str(_CASES / "tables" / "noheader1.csv"), None)) == ["plain.jpg", "UP.JPG", "a.b.c.jpg"]
+    assert list(read_list(str(_CASES / "tables" / "spaced_header.csv"), None)) == ["plain.jpg", "UP.JPG"]
+    assert next(iter(read_list(str(_CASES / "tables" / "utf16.txt"), None))) == "a.jpg"

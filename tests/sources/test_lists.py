@@ -140,3 +140,28 @@ def test_the_column_with_images_is_found_behind_other_binary_columns(tmp_path) -
         assert [item.data for item in items][1:] == images[1:]
     (first, *_) = read(plan(str(tmp_path), str(tmp_path / "binary.parquet"), image_column="sha256"))
     assert first.data == digests[0].as_py()
+
+
+def test_an_unbalanced_quote_never_drops_rows(tmp_path) -> None:
+    rows = ["path,caption", "a.jpg,fine", 'b.jpg,"unbalanced', "c.jpg,x"]
+    with pytest.raises(UserError, match=r"list\.csv is not a table in text form, or is damaged"):
+        names_of(tmp_path, "list.csv", "\n".join(rows).encode())
+    text = "\n".join(row.replace(",", "\t") for row in rows)
+    assert names_of(tmp_path, "list.tsv", text.encode()) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a.jpg \nb.jpg\n", ["a.jpg ", "b.jpg"]),
+        ("img001\nimg002\n", ["img001", "img002"]),
+        ("image\nimg001\nimg002\n", ["img001", "img002"]),
+        ("photo\na.jpg\nb.jpg\n", ["a.jpg", "b.jpg"]),
+    ],
+)
+def test_the_first_name_of_one_column_is_no_header(tmp_path, text: str, names: list[str]) -> None:
+    assert names_of(tmp_path, "list.csv", text.encode()) == names
+
+
+def test_lines_of_spaces_name_no_image(tmp_path) -> None:
+    assert names_of(tmp_path, "list.txt", b"a.jpg\n   \n\t\nb.jpg") == ["a.jpg", "b.jpg"]
