@@ -252,11 +252,13 @@ def test_the_classic_flow_step_by_step(tmp_path) -> None:
     left, top, right, bottom = x1 - 30, y1 - 63, x2 + 30, y2 + 63  # 15 % of 200 x 420 on each side, inside the image
     w, h = right - left, bottom - top
     pad_x = int(((h - 1) * 256 / 320 - (w - 1)) / 2)
+    # Upper left and lower right map to those of the crop, by a similarity: a very slight turn, as pad_x is whole.
+    turn = complex(255, 319) / complex(w - 1 + 2 * pad_x, h - 1)
     shown = np.zeros((320, 256, 3), np.float32)
     for row in range(320):
         for column in range(256):
-            x = left - pad_x + column * (w - 1 + 2 * pad_x) / 255
-            y = top + row * (h - 1) / 319
+            place = complex(left - pad_x, top) + complex(column, row) / turn
+            x, y = place.real, place.imag
             x0, y0 = math.floor(x), math.floor(y)
             for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 if left <= x0 + dx < right and top <= y0 + dy < bottom:

@@ -275,9 +275,12 @@ def parse_settings(
         settings = load_settings(config, flags, kind)
     except SettingsError as error:
         parser.error(str(error))
-    problem = settings.problem() or settings.unused()
-    if problem is not None:
+    if (problem := settings.problem()) is not None:
         parser.error(problem)
+    for name, reason in settings.unused().items():
+        # A flag may switch off what a file sets, such as another detector than that of its other settings.
+        if name in flags or not any(flag.startswith(f"{name.split('.')[0]}.") for flag in flags):
+            parser.error(f"--{name} has no effect {reason}")
     if print_config:
         print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
         raise SystemExit(0)

@@ -26,9 +26,9 @@ class Section(BaseModel):
         """The error message if valid settings contradict each other, else None."""
         return None
 
-    def unused(self) -> str | None:
-        """The error message if a setting was changed that has no effect beside the others, else None."""
-        return None
+    def unused(self) -> dict[str, str]:
+        """Settings that were changed and have no effect beside the others: dotted name to the reason."""
+        return {}
 
 
 class InputSettings(Section):
@@ -36,7 +36,7 @@ class InputSettings(Section):
 
     uri: str | None = Field(
         None,
-        description="folder, prefix, glob, .tar, .tar.gz, Parquet with images, list (.txt, .csv, .parquet), COCO .json",
+        description="folder, prefix, glob, archive (.tar, .zip), Parquet with images, list (.txt, .csv, .jsonl), COCO .json",
     )
     image_root: str | None = Field(
         None, description="folder of the images that a list or COCO file names; by default the folder of that file"
@@ -46,14 +46,14 @@ class InputSettings(Section):
     )
     shard_size: int = Field(1000, ge=1, description="images per shard, for inputs of single image files")
 
-    def unused(self) -> str | None:
+    def unused(self) -> dict[str, str]:
         named_images = (".json", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
         if self.image_root is not None and not (self.uri or "").lower().endswith(named_images):
-            return (
-                "--input.image_root has no effect with this --input; it is the folder of the images in a list or "
-                f"COCO file ({', '.join(named_images)})"
-            )
-        return None
+            return {
+                "input.image_root": "with this --input; it is the folder of the images in a list or COCO file "
+                f"({', '.join(named_images)})"
+            }
+        return {}
 
 
 class OutputSettings(Section):
@@ -131,7 +131,7 @@ class DetectorSettings(Section):
             return {**data, "weights": DEFAULT_DETECTOR_WEIGHTS}
         return data
 
-    def unused(self) -> str | None:
+    def unused(self) -> dict[str, str]:
         torchvision = self.name not in OWN_DETECTORS
         used_by = {
             "cfg": self.name == "darknet",
@@ -146,9 +146,7 @@ class DetectorSettings(Section):
             "batch": self.name != GIVEN,
         }
         changed = [n for n, used in used_by.items() if not used and getattr(self, n) != _default(self, n)]
-        return (
-            f"--detector.{changed[0]} has no effect with --detector.name {self.name}; leave it out" if changed else None
-        )
+        return {f"detector.{name}": f"with --detector.name {self.name}; leave it out" for name in changed}
 
     @property
     def has_confidence(self) -> bool:
@@ -321,8 +319,8 @@ class Settings(Section):
             return f"--detector.name {self.detector.name} needs --detector.weights, which is none"
         return None
 
-    def unused(self) -> str | None:
-        return self.detector.unused() or self.input.unused()
+    def unused(self) -> dict[str, str]:
+        return self.detector.unused() | self.input.unused()
 
 
 def with_uris(tree: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_no_file_and_no_output_holds_a_secret(cluster: Cluster, s3_server: str, 
 
 
 def test_a_password_in_a_uri_is_refused_and_not_printed(cluster: Cluster, tmp_path: Path) -> None:
-    for flag in (f"--input={IN_URI}", f"--input={tmp_path} --input.image_root={IN_URI}", f"--output={IN_URI}"):
+    for flag in (f"--input={IN_URI}", f"--input={tmp_path}/list.txt --input.image_root={IN_URI}", f"--output={IN_URI}"):
         target = [] if flag.startswith("--output") else [f"--output={tmp_path / 'run'}"]
         output = cluster.run("annotate", *flag.split(), *target, code=2)
         assert "https://***@127.0.0.1:1/...: a URI with a password in it is refused" in output

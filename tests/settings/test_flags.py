@@ -284,3 +284,13 @@ def test_an_unknown_key_suggests_a_name_of_its_level(tmp_path) -> None:
             SettingsError, match=message.replace("detector?", r"detector\?").replace("output?", r"output\?")
         ):
             load_settings(str(tmp_path / "c.yaml"), {})
+
+
+def test_a_flag_may_make_settings_of_a_file_idle(tmp_path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "c.yaml").write_text("{input: photos, detector: {name: darknet, confidence: 0.5}}")
+    settings = parse_settings([f"--config={tmp_path / 'c.yaml'}", "--detector.name=whole_image"], "")
+    assert settings.detector.name == "whole_image"
+    (tmp_path / "c.yaml").write_text("{input: photos, detector: {name: whole_image, confidence: 0.5}}")
+    with pytest.raises(SystemExit, match="2"):
+        parse_settings([f"--config={tmp_path / 'c.yaml'}"], "")
+    assert "--detector.confidence has no effect with --detector.name whole_image" in capsys.readouterr().err
