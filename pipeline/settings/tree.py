@@ -36,7 +36,7 @@ class InputSettings(Section):
 
     uri: str | None = Field(
         None,
-        description="folder, prefix, glob, archive (.tar, .zip), Parquet with images, list (.txt, .csv, .jsonl), COCO .json",
+        description="folder, prefix, glob, archive (.tar, .zip), Parquet, list (.txt, .csv, .jsonl), COCO .json",
     )
     image_root: str | None = Field(
         None, description="folder of the images that a list or COCO file names; by default the folder of that file"
