@@ -63,3 +63,26 @@ def test_a_file_that_ends_its_reader_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(preflight.subprocess, "run", lambda *_, **__: killed)
     with pytest.raises(UserError, match=r"ends the process with SIGKILL; --pose\.weights"):
         check_networks(settings(pose={"weights": str(copy)}))
+
+
+def test_another_failure_of_the_process_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copy(SHIPPED, tmp_path / "mine.safetensors")
+    failed = preflight.subprocess.CompletedProcess([], 1, "", "Traceback\n  File x\nKeyError: 'a'\n")
+    monkeypatch.setattr(preflight.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(UserError, match=r"cannot be loaded: KeyError: 'a'$"):
+        check_networks(settings(pose={"weights": str(copy)}))
+
+
+@pytest.mark.parametrize(("device", "refused"), [("auto", False), ("cuda", False), ("cpu", True)])
+def test_a_file_that_needs_a_gpu_is_left_to_the_workers(
+    device: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copy(SHIPPED, tmp_path / "mine.safetensors")
+    answer = preflight.subprocess.CompletedProcess([], 2, "w.torchscript: Found no NVIDIA driver on your system", "")
+    monkeypatch.setattr(preflight.subprocess, "run", lambda *_, **__: answer)
+    own = settings(pose={"weights": str(copy)}, compute={"device": device})
+    if refused:
+        with pytest.raises(UserError, match="Found no NVIDIA driver"):
+            check_networks(own)
+    else:
+        check_networks(own)

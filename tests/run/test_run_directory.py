@@ -133,3 +133,20 @@ def test_two_commands_with_other_settings_at_once_do_not_share_a_directory(folde
     write_manifest(first.manifest_uri, plan_collection(first.settings.input), other.fingerprint)
     with pytest.raises(RunRefused, match="started in this directory at the same time"):
         first.plan()
+
+
+def test_a_directory_claimed_while_planning_is_left_alone(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = planned(settings(folder))
+    run_json = storage.read_bytes(other.path("run.json"))
+    storage.delete(other.path("run.json"))
+    own = Run.create(settings(folder, suppression={"gamma": 20}))
+    plan = plan_collection
+
+    def while_another_command_finishes(*arguments, **named):
+        yield from plan(*arguments, **named)
+        storage.write_bytes(other.path("run.json"), run_json)
+
+    monkeypatch.setattr("pipeline.run.directory.plan_collection", while_another_command_finishes)
+    with pytest.raises(RunRefused, match="another command was started in this directory"):
+        own.plan()
+    assert other.manifest().fingerprint == other.fingerprint

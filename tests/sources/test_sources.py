@@ -18,7 +18,7 @@ from support.sources import image, plan, read, tar_bytes
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.settings.tree import InputSettings
-from pipeline.sources import EncodedImage, plan_collection
+from pipeline.sources import EncodedImage, Manifest, collection_keys, plan_collection
 
 
 def test_a_folder_is_read_in_path_order_without_hidden_files(folder: str) -> None:
@@ -212,6 +212,18 @@ def test_the_error_names_an_archive_that_changed_since_planning(folder: str) -> 
     storage.write_bytes(uri, tar_bytes({"0.jpg": image(0)}))
     with pytest.raises(storage.ChangedObject, match=r"a\.tar has changed"):
         read(shards)
+
+
+def test_the_keys_of_a_collection_leave_out_archives_that_changed(folder: str) -> None:
+    for name in ("a.tar", "b.tar"):
+        storage.write_bytes(storage.join(folder, "in", name), tar_bytes({"0.jpg": image(0), "1.jpg": image(1)}))
+    storage.write_bytes(storage.join(folder, "in", "c.jpg"), image(2))
+    plan(folder, storage.join(folder, "in"))
+    manifest = Manifest(storage.join(folder, "run", "manifest.parquet"))
+    everything = ["a.tar/0.jpg", "a.tar/1.jpg", "b.tar/0.jpg", "b.tar/1.jpg", "c.jpg"]
+    assert list(collection_keys(manifest)) == everything
+    storage.write_bytes(storage.join(folder, "in", "b.tar"), tar_bytes({"0.jpg": image(0)}))
+    assert list(collection_keys(manifest)) == ["a.tar/0.jpg", "a.tar/1.jpg", "c.jpg"]
 
 
 def test_a_loose_file_that_changed_since_planning_is_missing(folder: str) -> None:

@@ -117,3 +117,11 @@ def test_what_downloads_contain_instead_of_weights_is_named(content: bytes, mess
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name}: {message}"):
         local_file(str(tmp_path / name))
+
+
+def test_a_checkpoint_that_contains_itself_is_refused(tmp_path) -> None:
+    state: dict = {"epoch": 1}
+    state["model"] = state
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: expected a state dict of tensors"):
+        read_state_dict(tmp_path / "w.pth")
