@@ -22,12 +22,12 @@ from pipeline import storage
 from pipeline.coco.annotations import read_annotations
 from pipeline.errors import UserError
 from pipeline.fleet import Stop, Stopped, connect
-from pipeline.run import RunRefused
-from pipeline.settings.flags import SettingsError, parse_settings
+from pipeline.preflight import check_networks
+from pipeline.settings.flags import parse_settings
 from pipeline.sweep.leaderboard import Row, leaderboard_page, leaderboard_table, ranked
 from pipeline.sweep.runner import annotations_of, run_sweep
 from pipeline.sweep.settings import SweepSettings
-from pipeline.sweep.trials import trials_of
+from pipeline.sweep.trials import by_networks, trials_of
 
 _PRINTED = 10
 
@@ -36,7 +36,12 @@ def main(argv: Sequence[str]) -> int:
     sweep = parse_settings(argv, __doc__ or "", kind=SweepSettings).with_absolute_paths()
     try:
         trials = trials_of(sweep)
-    except (SettingsError, RunRefused) as error:
+        if sweep.run is None:
+            for uri in (sweep.base.input.uri, sweep.annotations, storage.join(sweep.output, "leaderboard.parquet")):
+                storage.check_access(uri or "")
+            for settings, _ in by_networks(trials):
+                check_networks(settings)
+    except (UserError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 2
     try:

@@ -12,6 +12,8 @@ import pytest
 from support.cluster import Cluster, wait_for
 from support.paths import DEMO, DEMO_BOXES
 
+from jobs import sweep
+
 
 @pytest.fixture(scope="module")
 def scene(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -159,3 +161,14 @@ def test_trials_on_a_stored_run(cluster: Cluster, scene: Path) -> None:
     refused = cluster.run("sweep", *without, "--grid={suppression.kind: [pose]}", code=1)
     assert "has no candidates; annotate with --output.candidates" in refused
     assert "suppression.gama is unknown" in cluster.run("sweep", *common, "--grid={suppression.gama: [1]}", code=2)
+
+
+def test_networks_that_do_not_fit_are_refused_before_ray_starts(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sweep, "connect", None)  # calling it would fail
+    (tmp_path / "truth.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}')
+    common = [f"--base.input.uri={DEMO / 'photos'}", f"--annotations={tmp_path / 'truth.json'}"]
+    flags = [*common, f"--output={tmp_path / 'out'}", "--trials=[{pose.skeleton: halpe26}]"]
+    assert sweep.main(flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sweep: --pose.skeleton halpe26 has 26 joints, but the network is fastpose_lite0")
+    assert len(error.splitlines()) == 1
