@@ -40,7 +40,9 @@ def decode_jpeg(data: bytes, color: str) -> tuple[np.ndarray, str | None]:
         repaired = without_deviations(data)
         if repaired == data:
             raise
-        return simplejpeg.decode_jpeg(repaired, color, strict=True), f"JPEG header: {error}"
+        return simplejpeg.decode_jpeg(
+            repaired, color, strict=True
+        ), f"JPEG header: {str(error).removeprefix('Warning: ')}"
 
 
 def without_deviations(data: bytes) -> bytes:
