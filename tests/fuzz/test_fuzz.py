@@ -17,7 +17,6 @@ from fuzz.mutate import mutated, mutated_tree
 from support.paths import PROJECT
 
 _SEED = 16
-_SECONDS_PER_FILE = 5  # the slowest took a tenth of it
 
 
 def fuzz(script: str, *arguments: object) -> dict:
@@ -43,7 +42,6 @@ def test_damaged_images_are_decoded_or_refused(count: int) -> None:
     assert sum(result["statuses"].values()) == count
     assert set(result["statuses"]) <= {"ok", "warning", "unreadable", "too_large"}
     assert result["statuses"]["unreadable"] > count / 2
-    assert result["slowest_seconds"] < _SECONDS_PER_FILE
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
@@ -51,7 +49,6 @@ def test_damaged_archives_annotations_and_checkpoints(count: int, tmp_path: Path
     result = fuzz("files", _SEED, count, tmp_path)
     for kind, outcomes in result["counts"].items():
         assert sum(outcomes.values()) == count, kind
-        assert result["slowest_seconds"][kind] < _SECONDS_PER_FILE
 
 
 def test_the_same_seed_gives_the_same_damage() -> None:
