@@ -8,7 +8,7 @@ section 3.3, with the constants of its later releases.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -85,6 +85,23 @@ class PoseNMS:
     max_people: int | None = described(
         None, "maximum number of people per image, those with the best scores; by default no limit"
     )
+
+
+_OF_EVERY_KIND = {"kind", "score", "keypoint_threshold", "max_people"}
+_OF_KIND = {
+    "pose": {"head", "delta1", "mu", "delta2", "gamma", "match_threshold", "alpha", "score_threshold"}
+    | {"area_threshold", "shift"},
+    "oks": {"oks_threshold"},
+    "soft_oks": {"oks_threshold", "score_threshold"},
+    "box": {"box_iou"},
+    "none": set(),
+}
+
+
+def unused_settings(settings: PoseNMS) -> list[str]:
+    """Names of the settings that were changed and are not used by the kind of suppression."""
+    used = _OF_EVERY_KIND | _OF_KIND[settings.kind]
+    return [f.name for f in fields(settings) if f.name not in used and getattr(settings, f.name) != f.default]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from support.paths import SHARED, needs_reference
 
 from pipeline.people import People
 from pipeline.skeletons import SKELETONS
-from pipeline.suppression import _HEATMAP, _REGRESSION, PoseNMS, _compare_whole_bodies, pose_nms, pose_score
+from pipeline.suppression import (
+    _HEATMAP,
+    _REGRESSION,
+    PoseNMS,
+    _compare_whole_bodies,
+    pose_nms,
+    pose_score,
+    unused_settings,
+)
 
 SIGMAS = SKELETONS["coco17"].oks_sigmas
 _EXAMPLES = SHARED / "reference" / "pose_nms_examples.npz"
@@ -401,3 +409,17 @@ def test_max_people_keeps_the_best(kind: str) -> None:
     assert sorted(best.pose_scores, reverse=True) == sorted(everyone.pose_scores, reverse=True)[:4]
     assert [row for row in rows if row in best_rows] == best_rows
     assert len(pose_nms(people, PoseNMS(kind=kind, max_people=50), SIGMAS)[0]) == len(everyone)  # type: ignore[arg-type]
+
+
+def test_every_setting_is_used_by_a_kind() -> None:
+    kinds = ("pose", "oks", "soft_oks", "box", "none")
+    unused = [set(unused_settings(PoseNMS(kind=kind, **_CHANGED))) for kind in kinds]  # type: ignore[arg-type]
+    assert set.intersection(*unused[:-1]) == set()
+    assert unused_settings(PoseNMS(kind="none", max_people=3, score="box")) == []
+
+
+_CHANGED = {
+    "head": "regression", "delta1": 2.0, "mu": 2.0, "delta2": 2.0, "gamma": 2.0, "match_threshold": 2.0, "alpha": 0.2,
+    "score_threshold": 0.1, "area_threshold": 1.0, "shift": 1.0, "oks_threshold": 0.5, "box_iou": 0.5,
+    "score": "box", "keypoint_threshold": 0.1, "max_people": 9,
+}  # fmt: skip

@@ -221,12 +221,13 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def as_flags(settings: Section) -> list[str]:
-    """Flags for all settings that differ from the defaults; `parse_settings` reads them back."""
+    """Flags for all settings that differ from the defaults and have an effect; `parse_settings` reads them back."""
     defaults = {leaf.name: leaf.value for leaf in leaves(type(settings)())}
+    idle = settings.unused()
     return [
         f"--{leaf.name}={_flag_text(leaf.value, leaf.type)}"
         for leaf in leaves(settings)
-        if leaf.value != defaults[leaf.name]
+        if leaf.value != defaults[leaf.name] and leaf.name not in idle
     ]
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pipeline.decodings import Decode, Norm
 from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
-from pipeline.suppression import PoseNMS
+from pipeline.suppression import PoseNMS, unused_settings
 
 DEFAULT_DETECTOR_WEIGHTS = "person_small"  # a name in the catalogue
 GIVEN = "given"  # detector.name if boxes are read from a file
@@ -320,7 +320,11 @@ class Settings(Section):
         return None
 
     def unused(self) -> dict[str, str]:
-        return self.detector.unused() | self.input.unused()
+        suppression = {
+            f"suppression.{name}": f"with --suppression.kind {self.suppression.kind}; leave it out"
+            for name in unused_settings(self.suppression)
+        }
+        return self.detector.unused() | self.input.unused() | suppression
 
 
 def with_uris(tree: dict[str, Any]) -> dict[str, Any]:

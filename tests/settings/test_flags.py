@@ -263,6 +263,15 @@ def test_numbers_in_a_file_are_checked(tmp_path) -> None:
             "--detector.letterbox has",
         ),
         (["--input.image_root=photos"], "--input.image_root has no effect with this --input"),
+        (
+            ["--suppression.kind=box", "--suppression.gamma=20"],
+            "--suppression.gamma has no effect with --suppression.kind",
+        ),
+        (
+            ["--suppression.box_iou=0.5"],
+            "--suppression.box_iou has no effect with --suppression.kind pose; leave it out",
+        ),
+        (["--suppression.kind=none", "--suppression.shift=-0.3"], "--suppression.shift has no effect"),
     ],
 )
 def test_settings_without_effect_are_refused(flags: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
@@ -294,3 +303,12 @@ def test_a_flag_may_make_settings_of_a_file_idle(tmp_path, capsys: pytest.Captur
     with pytest.raises(SystemExit, match="2"):
         parse_settings([f"--config={tmp_path / 'c.yaml'}"], "")
     assert "--detector.confidence has no effect with --detector.name whole_image" in capsys.readouterr().err
+
+
+def test_idle_settings_are_left_out_of_a_command() -> None:
+    """A sweep may vary the kind of suppression and the constants of one kind."""
+    tree = {"input": "photos", "suppression": {"kind": "box", "gamma": 20, "box_iou": 0.5}}
+    flags = as_flags(Settings.model_validate(tree))
+    assert "--suppression.box_iou=0.5" in flags
+    assert not any("gamma" in flag for flag in flags)
+    assert parse_settings(flags, "").suppression.kind == "box"
