@@ -125,7 +125,7 @@ def find_classes(columns: Tensor, metadata: Mapping[str, str], person_class: int
         person_class: the setting; None to use the class named person, else the only class, else COCO's.
 
     Raises:
-        UserError: the network has no person class, or it cannot be told; or its boxes are rotated.
+        UserError: the network has no person class, or it is unknown; or its boxes are rotated.
     """
     names = _class_names(metadata.get("names", ""))
     total = columns.shape[1]
