@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from pipeline.decoders.samples import OPAQUE, over_white, to_8_bits
+from pipeline.decoders.samples import over_white, to_8_bits
 
 _GREY = 0  # colour type in IHDR
+_WHITE = 255
 
 
 def check_png(data: bytes) -> None:
@@ -43,20 +44,19 @@ def decode_png16(data: bytes) -> np.ndarray:
     if samples is None or samples.dtype != np.uint16:
         raise ValueError("damaged or unsupported 16-bit image")
     if samples.ndim == 2:
-        grey = samples[:, :, None]
-        return over_white(to_8_bits(np.repeat(grey, 3, axis=2), 16), _grey_alpha(data, samples))
+        rgb = np.repeat(to_8_bits(samples, 16)[:, :, None], 3, axis=2)
+        rgb[samples == _transparent_grey(data)] = _WHITE
+        return rgb
     alpha = samples[:, :, 3] if samples.shape[2] == 4 else None
     rgb = to_8_bits(samples[:, :, 2::-1], 16)
     return rgb if alpha is None else over_white(rgb, to_8_bits(alpha, 16))
 
 
-def _grey_alpha(data: bytes, samples: np.ndarray) -> np.ndarray:
-    """(H, W) alpha by the transparent grey value of the tRNS chunk, which OpenCV ignores."""
-    alpha = np.full(samples.shape, OPAQUE, np.uint8)
-    for kind, content, _ in _chunks(data):
-        if kind == b"tRNS" and data[25] == _GREY and len(content) >= 2:
-            alpha[samples == int.from_bytes(content[:2], "big")] = 0
-    return alpha
+def _transparent_grey(data: bytes) -> int:
+    """The transparent value of the tRNS chunk of a grey PNG, which OpenCV ignores; -1 if it has none."""
+    keys = (content for kind, content, _ in _chunks(data) if kind == b"tRNS" and data[25] == _GREY)
+    key = next(keys, b"")
+    return int.from_bytes(key[:2], "big") if len(key) >= 2 else -1
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-OPAQUE = 255
-
 
 def to_8_bits(samples: np.ndarray, bits: int) -> np.ndarray:
     """Unsigned samples of `bits` bits to uint8: scaled by 255 / (2**bits - 1) and rounded."""

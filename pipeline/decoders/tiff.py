@@ -23,6 +23,16 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # damage is an error of the image, not of the log
 
+_ORIENTATION = 274  # tag
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretation
+_COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _CMYK: 4}
+_PREMULTIPLIED, _STRAIGHT = 1, 2  # ExtraSamples
+_UNSIGNED = (1, 4)  # SampleFormat: unsigned, and undefined, which readers take as unsigned
+# None, LZW, deflate (two codes), PackBits, LZMA, Zstandard: tifffile detects a truncated strip of each.
+_COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
+_MOST_SAMPLES = 16  # per pixel
+_LARGEST_SMALL_CHUNK = 1 << 20  # a small image may lie in a large tile
+
 
 def silence_libtiff() -> None:
     """Keep the libtiff inside Pillow from writing about each damaged file to stderr, where a large run would drown.
@@ -36,19 +46,6 @@ def silence_libtiff() -> None:
                 set_handler = getattr(ctypes.CDLL(library), f"TIFFSet{kind}Handler")
                 set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
                 set_handler(None)
-
-
-_ORIENTATION = 274  # tag
-_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretation
-_COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _CMYK: 4}
-_PREMULTIPLIED, _STRAIGHT = 1, 2  # ExtraSamples
-_UNSIGNED = (1, 4)  # SampleFormat: unsigned, and undefined, which readers take as unsigned
-# None, LZW, deflate (two codes), PackBits, LZMA, Zstandard: tifffile detects a truncated strip of each.
-_COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
-
-
-_MOST_SAMPLES = 16  # per pixel
-_LARGEST_SMALL_CHUNK = 1 << 20  # a small image may lie in a large tile
 
 
 @dataclass(frozen=True)

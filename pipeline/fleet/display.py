@@ -130,7 +130,8 @@ class Display:
         """What is shown, the most important first: a narrow terminal leaves out the last."""
         now = _sum([self._done, self._flying])
         rate = self.images_per_second or 0.0
-        left = duration((self._total - self._images) / rate) if rate else "?"
+        missing = self._total - self._images
+        left = duration(missing / rate) if rate else "?" if missing else duration(0)
         parts = [
             f"{self._images}/{self._total} images",
             f"{left} left",

@@ -13,6 +13,8 @@ def test_rates_and_times_are_never_negative(monkeypatch) -> None:
     display.begin(100, 0, 10, 0)
     clock[0] += 5
     display.in_flight([Progress(20, 9, {"ok": 20})])
+    display.in_flight([Progress(100, 40, {"ok": 100})])
+    assert display._parts()[1] == "0:00 left"
     clock[0] += 5
     display.in_flight([])
     assert display.images_per_second == 0
