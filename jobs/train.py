@@ -5,7 +5,7 @@ examples:
   uv run jobs/train.py --config configs/train/NAME.yaml --resume       resume an interrupted run
   uv run jobs/train.py --config configs/train/NAME.yaml --workers 8    on the GPUs of a Ray cluster or of this machine
 
-exit code: 0 trained, 1 failed, 2 wrong settings
+exit code: 0 trained, 1 failed, 2 wrong settings or training sets, or the directory of another run
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     settings = parse_settings(argv, __doc__ or "", kind=TrainSettings).with_absolute_paths()
     # Imported here: a wrong flag is reported before torch, which takes seconds, is loaded.
     from pipeline.training.directory import TrainRun
+    from pipeline.training.loop import TrainingDiverged
 
     try:
         run = TrainRun.start(settings)
@@ -37,7 +38,8 @@ def main(argv: Sequence[str]) -> int:
             _train_here(run)
     except (UserError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
-        return 1
+        wrong_input = isinstance(error, UserError | FileNotFoundError | PermissionError)
+        return 2 if wrong_input and not isinstance(error, TrainingDiverged) else 1
     history = run.history()
     if not history:
         print(

@@ -37,6 +37,7 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
 
     Raises:
         UserError: this machine has fewer GPUs, or CPUs, than workers; or a worker met an error of the user.
+        FileNotFoundError, PermissionError: a worker cannot read a file of the training sets.
         ray.train.TrainingFailedError: workers failed more often than Ray Train restarts them.
     """
     settings = run.settings
@@ -60,9 +61,9 @@ def train_on_ray(run: TrainRun, report: Callable[[dict[str, Any]], None]) -> Non
                 for line in lines[reported:]:
                     report(line)
                 reported = max(reported, len(lines))
-        user_error = fit.result().return_value
-        if user_error:
-            raise UserError(user_error)
+        error = fit.result().return_value
+        if error is not None:
+            raise error
 
 
 def _use_gpu(settings: TrainSettings) -> bool:
@@ -82,21 +83,22 @@ def _use_gpu(settings: TrainSettings) -> bool:
     return use_gpu
 
 
-def _worker(config: dict[str, Any]) -> str | None:
-    """Train in one process; returns the message of a user's error, because Ray Train retries whatever is raised."""
+def _worker(config: dict[str, Any]) -> Exception | None:
+    """Train in one process; returns a user's error instead of raising it, because Ray Train retries what is raised."""
     settings = TrainSettings.model_validate(config["settings"])
     context = ray.train.get_context()
     # The driver decides for all workers: one that sees a GPU which Ray does not count must not use it alone.
     device = Compute.resolve("cuda" if config["use_gpu"] else "cpu").device
     if config["use_gpu"]:
         device = torch.device("cuda", torch.cuda.current_device())
+    experiment, error = None, None
     try:
-        experiment, user_error = build_experiment(settings, device), None
-    except (UserError, FileNotFoundError, PermissionError) as error:
-        experiment, user_error = None, str(error)
-    user_error = _first_of_all_workers(user_error)
-    if experiment is None or user_error is not None:
-        return user_error
+        experiment = build_experiment(settings, device)
+    except (UserError, FileNotFoundError, PermissionError) as e:
+        error = e
+    first = _first_of_all_workers(error)
+    if experiment is None or first is not None:
+        return first
     trainer = Trainer(
         experiment.network,
         experiment.task,
@@ -107,13 +109,13 @@ def _worker(config: dict[str, Any]) -> str | None:
     )
     try:
         train_run(TrainRun(settings.output, settings), experiment, trainer, lambda step: None)
-    except TrainingDiverged as error:  # the loss is shared: all workers raise it in the same step
-        return str(error)
+    except TrainingDiverged as e:  # the loss is shared: all workers raise it in the same step
+        return e
     return None
 
 
-def _first_of_all_workers(message: str | None) -> str | None:
-    """The first message of any worker. If only the worker with the error returned, the others would wait forever."""
-    messages: list[str | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(messages, message)
-    return next((m for m in messages if m is not None), None)
+def _first_of_all_workers(error: Exception | None) -> Exception | None:
+    """The first error of any worker. If only the worker with the error returned, the others would wait forever."""
+    errors: list[Exception | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(errors, error)
+    return next((e for e in errors if e is not None), None)

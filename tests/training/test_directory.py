@@ -39,8 +39,8 @@ def test_training_writes_history_and_weights(collection, tmp_path: Path) -> None
         architecture = recognise(read_state_dict(tmp_path / "run" / f"{name}.safetensors"))
         assert architecture is not None
         assert architecture.name == "fastpose_mobile_small"
-    assert "holds a training run; add --resume, or name another directory" in run(tmp_path, code=1)
-    refused = run(tmp_path, code=1, resume="true", cache=tmp_path / "people.npz", **{"optimisation.seed": 5})
+    assert "holds a training run; add --resume, or name another directory" in run(tmp_path, code=2)
+    refused = run(tmp_path, code=2, resume="true", cache=tmp_path / "people.npz", **{"optimisation.seed": 5})
     assert "was started with other settings of optimisation" in refused
     # From the cache, without the images.
     for image in (tmp_path / "images").iterdir():
@@ -52,17 +52,17 @@ def test_training_writes_history_and_weights(collection, tmp_path: Path) -> None
 def test_a_cache_of_other_samples_is_refused(collection, tmp_path: Path) -> None:
     run(tmp_path, cache=tmp_path / "people.npz", validation="none")
     flags = {"cache": tmp_path / "people.npz", "output": tmp_path / "other", "validation": "none"}
-    larger = run(tmp_path, code=1, **flags, **{"pose.input_size": "128x96"})
+    larger = run(tmp_path, code=2, **flags, **{"pose.input_size": "128x96"})
     assert "people.npz was made with input_size [64, 64], but this run has [128, 96]; name another" in larger
     weighted = f"[{{annotations: {tmp_path / 'train.json'}, images: {tmp_path / 'images'}, weight: 2}}]"
     assert "people.npz was made with sets [{'annotations': 'train.json'" in run(
-        tmp_path, code=1, **flags, sets=weighted
+        tmp_path, code=2, **flags, sets=weighted
     )
     collection["annotations"].pop()
     (tmp_path / "train.json").write_text(json.dumps(collection))
-    assert "people.npz was made with sets" in run(tmp_path, code=1, **flags)
+    assert "people.npz was made with sets" in run(tmp_path, code=2, **flags)
     (tmp_path / "people.npz").write_bytes(b"something else")
-    assert "people.npz is not a file of training samples; name another" in run(tmp_path, code=1, **flags)
+    assert "people.npz is not a file of training samples; name another" in run(tmp_path, code=2, **flags)
     assert not (tmp_path / "other").exists()
 
 
@@ -75,14 +75,14 @@ def test_a_run_of_an_earlier_version_is_resumed(collection, tmp_path: Path) -> N
     path.write_text(json.dumps(settings))
     run(tmp_path, validation="none", resume="true")
     assert "other settings of optimisation" in run(
-        tmp_path, code=1, validation="none", resume="true", **{"optimisation.clip": 0.5}
+        tmp_path, code=2, validation="none", resume="true", **{"optimisation.clip": 0.5}
     )
 
 
 def test_a_run_with_unknown_settings_is_refused(collection, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train.json").write_text(json.dumps({"mosaics": 3}))
-    output = run(tmp_path, code=1, resume="true")
+    output = run(tmp_path, code=2, resume="true")
     assert "train.json does not fit this version (1 settings); train with the version that wrote it" in output
 
 
@@ -122,7 +122,7 @@ def test_a_killed_and_resumed_run_has_the_same_losses_and_weights(collection, tm
 def test_errors_name_the_annotation_or_the_image(change, message: str, collection, tmp_path: Path) -> None:
     change(collection)
     (tmp_path / "train.json").write_text(json.dumps(collection))
-    output = run(tmp_path, code=1)
+    output = run(tmp_path, code=2)
     assert output.startswith("train: ")
     assert message in output
     assert "train.json" in output
@@ -142,7 +142,7 @@ def test_wrong_settings_are_refused_before_training(collection, tmp_path: Path) 
         ),
         ({"pose.name": "hourglass", "pose.conv_dim": 64}, "--pose.conv_dim 64: hourglass has no such option"),
     ):
-        assert message in run(tmp_path, code=1, **flags)
+        assert message in run(tmp_path, code=2, **flags)
         assert not (tmp_path / "run").exists()
 
 
@@ -159,7 +159,7 @@ def test_joints_are_mapped_by_name(collection, tmp_path: Path) -> None:
     teacher = tmp_path / "run" / "last.safetensors"
     flags = {"pose.teachers": teacher, "output": tmp_path / "other"}
     run(tmp_path, validation="none", **flags)  # the first 17 joints of the teacher
-    refused = run(tmp_path, code=1, **{**flags, "output": tmp_path / "third", "pose.skeleton": "mpii16"})
+    refused = run(tmp_path, code=2, **{**flags, "output": tmp_path / "third", "pose.skeleton": "mpii16"})
     assert "its first joints must be those of --pose.skeleton mpii16" in refused
 
 
@@ -249,7 +249,7 @@ def test_a_trained_detector_needs_only_its_weights_file(collection, tmp_path: Pa
     with pytest.raises(DarknetError, match=r"last\.safetensors does not fit .*yolov3|does not fit"):
         build_detector(settings.model_copy(update={"cfg": str(_other_cfg(tmp_path))}), Compute.resolve("cpu"))
     assert "--detector.cfg has classes=80; a person detector needs classes=1" in run(
-        tmp_path, code=1, output=tmp_path / "many", **(flags | {"detector.cfg": _other_cfg(tmp_path)})
+        tmp_path, code=2, output=tmp_path / "many", **(flags | {"detector.cfg": _other_cfg(tmp_path)})
     )
 
 

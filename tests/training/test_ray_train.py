@@ -117,9 +117,9 @@ def test_a_user_error_in_a_worker_is_reported_without_retries(collection, tmp_pa
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/train.json"
         sets = f"[{{annotations: '{address}', images: {tmp_path / 'images'}}}]"
-        alone = run(tmp_path, code=1, sets=sets, **SMALL)
+        alone = run(tmp_path, code=2, sets=sets, **SMALL)
         once = len(CountingHandler.requested)
-        together = run(tmp_path, code=1, sets=sets, output=tmp_path / "two", workers=2, **SMALL)
+        together = run(tmp_path, code=2, sets=sets, output=tmp_path / "two", workers=2, **SMALL)
         server.shutdown()
     assert once > 0
     assert len(CountingHandler.requested) == once + 2 * once  # each of the two workers reads it once
