@@ -19,13 +19,12 @@ from collections.abc import Sequence
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.coco.annotations import read_annotations
 from pipeline.errors import UserError
 from pipeline.fleet import Stop, Stopped, connect
 from pipeline.preflight import check_networks
 from pipeline.settings.flags import parse_settings
-from pipeline.sweep.leaderboard import Row, leaderboard_page, leaderboard_table, ranked
-from pipeline.sweep.runner import annotations_of, run_sweep
+from pipeline.sweep.leaderboard import leaderboard_page, leaderboard_table
+from pipeline.sweep.runner import SweepResult, annotations_of, run_sweep
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import by_networks, trials_of
 
@@ -46,30 +45,33 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         with connect(sweep.base.fleet):
-            rows = ranked(run_sweep(sweep, trials, Stop()))
-        _write(sweep, rows)
+            result = run_sweep(sweep, trials, Stop())
+        _write(sweep, result)
     except Stopped as stopped:
         print("sweep: stopped; rerun the same command to resume.", file=sys.stderr)
         return stopped.exit_code
     except (UserError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 1
-    print(f"{len(rows)} trials, best first:")
-    for row in rows[:_PRINTED]:
+    print(f"{len(result.rows)} trials, best F1 first:")
+    for row in result.rows[:_PRINTED]:
         varied = ", ".join(f"{name} {value}" for name, value in row.trial.varied.items())
         speed = f", {row.images_per_second:.1f} images/s" if row.images_per_second else ""
-        print(f"  AP {row.metrics.ap:.3f}  AP50 {row.metrics.ap50:.3f}  {row.people} people{speed}  {varied}")
+        people = row.outcome.people
+        print(
+            f"  F1 {row.outcome.f1:.3f}  AP {row.outcome.metrics.ap:.3f}  recall {people.recall.value:.3f}  "
+            f"precision {people.precision.value:.3f}{speed}  {varied}"
+        )
     print(f"table:     {storage.join(sweep.output, 'leaderboard.parquet')}")
     print(f"page:      {storage.join(sweep.output, 'leaderboard.html')}")
     return 0
 
 
-def _write(sweep: SweepSettings, rows: list[Row]) -> None:
+def _write(sweep: SweepSettings, result: SweepResult) -> None:
     sink = io.BytesIO()
-    pq.write_table(leaderboard_table(rows), sink, compression="zstd")
+    pq.write_table(leaderboard_table(result.rows), sink, compression="zstd")
     storage.write_bytes(storage.join(sweep.output, "leaderboard.parquet"), sink.getvalue())
-    annotations = annotations_of(sweep)
-    page = leaderboard_page(rows, annotations, len(read_annotations(annotations, None).ids))
+    page = leaderboard_page(result.rows, annotations_of(sweep), result.curve)
     storage.write_bytes(storage.join(sweep.output, "leaderboard.html"), page)
 
 

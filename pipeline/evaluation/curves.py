@@ -54,7 +54,7 @@ def accumulate(matches: Matches, names: Sequence[str]) -> Curves:
     order = np.argsort(-matches.scores, kind="stable")
     ranked = matches.scores[order]
     for subset in range(len(names)):
-        people = int(matches.people[subset])
+        people = int(matches.people[subset].sum())
         if not people:
             continue
         matched, ignored = unpack(matches.matched[subset, order]), unpack(matches.ignored[subset, order])

@@ -17,11 +17,21 @@ import numpy as np
 from pipeline.coco.columns import GroundTruth
 from pipeline.evaluation.curves import accumulate
 from pipeline.evaluation.eval_images import EvalImage, EvalImages
-from pipeline.evaluation.matching import KEYPOINT_RULES, Matches, join, keypoint_similarity, match, subsets_by_area
+from pipeline.evaluation.matching import (
+    KEYPOINT_RULES,
+    Matches,
+    box_similarity,
+    join,
+    keypoint_similarity,
+    match,
+    subsets_by_area,
+)
+from pipeline.evaluation.operating_point import OperatingPoint
 from pipeline.evaluation.pck import Pck, has_torso, pck, torso_lengths
 from pipeline.skeletons import Skeleton
 
 MIN_SIMILARITY = 0.1  # OKS from which a detection is taken to be an annotated person
+MIN_INSIDE = 0.5  # share of a detection's box inside a crowd, or a person without labelled joints, to belong to it
 GOOD, NEAR = 0.85, 0.5  # similarity of a single joint
 JOINT_ERRORS = ("miss", "swap", "inversion", "jitter")
 PERSON_ERRORS = ("score", "background", "missed")  # the paper: scoring, background false positives, false negatives
@@ -47,13 +57,16 @@ class ErrorAnalysis:
         ap: average precision without repair.
         alone: average precision if one kind of error alone were repaired.
         cumulative: average precision after repairing this kind and all before it in `ERRORS`; the last is 1.
-        background: number of false positives: detections that match no annotated person.
+        background: number of false positives: detections that match no annotated person, and are not mostly inside the
+            box of a crowd or of a person without labelled joints.
         missed: number of annotated people without a detection.
         pck: by allowed distance: a tenth of the box's longer side, half the head segment, a fifth of the torso; joints
             of missed people count as wrong.
         calibration: (20, 3) number of joints of matched people by bins of their scores in `SCORE_STEPS`: near their
             true place (good or jitter), elsewhere, not labelled.
         images: one value per image, by name of the column.
+        found: (G,) bool, of the annotated people of all images, those that a detection matches.
+        false_positives_xywh: (F, 4) boxes around the joints of false positives, image after image.
     """
 
     joints: Mapping[str, np.ndarray]
@@ -65,6 +78,16 @@ class ErrorAnalysis:
     pck: Mapping[str, Pck]
     calibration: np.ndarray
     images: Mapping[str, np.ndarray]
+    found: np.ndarray
+    false_positives_xywh: np.ndarray
+
+    @property
+    def people(self) -> OperatingPoint:
+        """The people found and the false positives of each image."""
+        annotated = self.images["annotated"].astype(int)
+        return OperatingPoint(
+            annotated, annotated - self.images["missed"].astype(int), self.images["background"].astype(int)
+        )
 
     @property
     def shares(self) -> dict[str, float]:
@@ -112,14 +135,16 @@ class Diagnosis(NamedTuple):
     """The outcome for each of the D detections in an image.
 
     Attributes:
-        person: (D,) row of the matched annotated person; -1 for a false positive.
-        errors: (D, K) index into `JOINT_ERRORS`, -1 for a good joint, -2 for an unlabelled one or a false positive.
-        similarity: (D,) OKS with that person; 0 for a false positive.
+        person: (D,) row of the matched annotated person, -1 without one.
+        errors: (D, K) index into `JOINT_ERRORS`, -1 for a good joint, -2 for an unlabelled one or without a person.
+        similarity: (D,) OKS with that person, 0 without one.
+        false_positive: (D,) bool; detections of ignored people match no person either, but are not false positives.
     """
 
     person: np.ndarray
     errors: np.ndarray
     similarity: np.ndarray
+    false_positive: np.ndarray
 
 
 class ErrorCounts(NamedTuple):
@@ -135,6 +160,8 @@ class ErrorCounts(NamedTuple):
     pck: Mapping[str, Pck]
     calibration: np.ndarray
     images: Mapping[str, np.ndarray]
+    found: np.ndarray
+    false_positives_xywh: np.ndarray
 
 
 def count_errors(images: EvalImages, skeleton: Skeleton) -> ErrorCounts:
@@ -144,6 +171,8 @@ def count_errors(images: EvalImages, skeleton: Skeleton) -> ErrorCounts:
     joints = np.zeros((len(JOINT_ERRORS) + 1, len(skeleton)), int)
     calibration = np.zeros((len(SCORE_STEPS) - 1, 3), int)
     poses = np.full((len(images.ground_truth.areas), len(skeleton), 2), np.inf)
+    found = np.zeros(len(images.ground_truth.areas), bool)
+    false_positives = [np.zeros((0, 4))]
     rows = []
     for start, image in zip(images.truth_starts, images, strict=False):
         diagnosis = diagnose(image, skeleton)
@@ -158,11 +187,26 @@ def count_errors(images: EvalImages, skeleton: Skeleton) -> ErrorCounts:
             matched.append(done[kinds])
         is_matched = diagnosis.person >= 0
         poses[start + diagnosis.person[is_matched]] = image.detections.keypoints[is_matched]
+        found[start + diagnosis.person[is_matched]] = True
+        false_positives.append(image.detections.boxes_xywh[diagnosis.false_positive])
         calibration += _calibration(image.detections.keypoint_scores[is_matched], diagnosis.errors[is_matched])
         rows.append(_image_row(image, diagnosis))
     columns = {"image_id": images.ids, **dict(zip(_IMAGE_COLUMNS, np.array(rows).T, strict=True))}
     correct = _pck(images.ground_truth, poses, skeleton)
-    return ErrorCounts(tuple(map(join, matches)), joints, correct, calibration, columns)
+    return ErrorCounts(
+        tuple(map(join, matches)), joints, correct, calibration, columns, found, np.concatenate(false_positives)
+    )
+
+
+def count_people(images: EvalImages, skeleton: Skeleton) -> OperatingPoint:
+    """The people found and the false positives of each image, without the errors of joints."""
+    sigmas = np.array(skeleton.oks_sigmas)
+    counts = []
+    for image in images:
+        person, _ = _match_people(image, sigmas)
+        annotated = int((~image.ground_truth.ignored).sum())
+        counts.append((annotated, int((person >= 0).sum()), int(_false_positives(image, person).sum())))
+    return OperatingPoint(*np.array(counts, int).reshape(-1, 3).T)
 
 
 def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
@@ -173,6 +217,8 @@ def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
         {length: reduce(add, (part.pck[length] for part in parts)) for length in parts[0].pck},
         np.sum([part.calibration for part in parts], axis=0),
         {name: np.concatenate([part.images[name] for part in parts]) for name in parts[0].images},
+        np.concatenate([part.found for part in parts]),
+        np.concatenate([part.false_positives_xywh for part in parts]),
     )
 
 
@@ -192,6 +238,8 @@ def analyse(counts: ErrorCounts) -> ErrorAnalysis:
         pck={length: correct for length, correct in counts.pck.items() if correct.people},
         calibration=counts.calibration,
         images=counts.images,
+        found=counts.found,
+        false_positives_xywh=counts.false_positives_xywh,
     )
 
 
@@ -201,7 +249,7 @@ def _kinds_present(image: EvalImage, diagnosis: Diagnosis) -> set[str]:
     num_matched = int((diagnosis.person >= 0).sum())
     if num_matched:
         kinds |= {"jitter", "score"}  # good joints are slightly off, too
-    if num_matched < len(diagnosis.person):
+    if diagnosis.false_positive.any():
         kinds |= {"score", "background"}
     if num_matched < (~image.ground_truth.ignored).sum():
         kinds.add("missed")
@@ -218,7 +266,8 @@ def _image_row(image: EvalImage, diagnosis: Diagnosis) -> tuple[float, ...]:
     people, num_matched = int((~image.ground_truth.ignored).sum()), int(is_matched.sum())
     similarity = float(diagnosis.similarity[is_matched].mean()) if is_matched.any() else float("nan")
     wrong = [int((diagnosis.errors == kind).sum()) for kind in range(len(JOINT_ERRORS))]
-    return (people, len(is_matched), people - num_matched, len(is_matched) - num_matched, similarity, *wrong)
+    false_positives = int(diagnosis.false_positive.sum())
+    return (people, len(is_matched), people - num_matched, false_positives, similarity, *wrong)
 
 
 def _calibration(scores: np.ndarray, errors: np.ndarray) -> np.ndarray:
@@ -252,20 +301,38 @@ def diagnose(image: EvalImage, skeleton: Skeleton) -> Diagnosis:
     """
     truth, detections = image
     sigmas = np.array(skeleton.oks_sigmas)
+    person, matched_similarity = _match_people(image, sigmas)
+    errors = np.full((len(person), len(skeleton)), _UNKNOWN)
+    for row in np.flatnonzero(person >= 0):
+        errors[row] = _joint_errors(detections.keypoints[row], truth, int(person[row]), sigmas, skeleton.mirror)
+    return Diagnosis(person, errors, matched_similarity, _false_positives(image, person))
+
+
+def _match_people(image: EvalImage, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`person` and `similarity` of `Diagnosis`."""
+    truth, detections = image
     similarity = keypoint_similarity(truth, detections, sigmas)
-    person = np.full(len(detections.scores), -1)
+    person, matched_similarity = np.full(len(similarity), -1), np.zeros(len(similarity))
     free = ~truth.ignored
     for d, similar in enumerate(similarity):
         able = np.where(free, similar, 0.0)
         if able.size and able.max() >= MIN_SIMILARITY:
             person[d] = able.argmax()
+            matched_similarity[d] = able.max()
             free[person[d]] = False
-    errors = np.full((len(person), len(skeleton)), _UNKNOWN)
-    matched_similarity = np.zeros(len(person))
-    for row in np.flatnonzero(person >= 0):
-        errors[row] = _joint_errors(detections.keypoints[row], truth, int(person[row]), sigmas, skeleton.mirror)
-        matched_similarity[row] = similarity[row, person[row]]
-    return Diagnosis(person, errors, matched_similarity)
+    return person, matched_similarity
+
+
+def _false_positives(image: EvalImage, person: np.ndarray) -> np.ndarray:
+    """(D,) bool, detections without a person that are not mostly inside the box of a crowd or another ignored person.
+
+    Args:
+        person: (D,) of `Diagnosis`.
+    """
+    ignored = image.ground_truth.rows(np.flatnonzero(image.ground_truth.ignored))
+    # As for crowds, the area that counts is the detection's: such people are often annotated loosely.
+    shares = box_similarity(ignored._replace(crowd=np.ones(len(ignored.areas), bool)), image.detections)
+    return (person < 0) & ~(shares >= MIN_INSIDE).any(axis=1)
 
 
 def _joint_errors(
@@ -316,7 +383,7 @@ def repaired(image: EvalImage, diagnosis: Diagnosis, kinds: Sequence[str]) -> Ev
             keypoints[rows, joints] = truth.keypoints[diagnosis.person[rows], joints, :2]
     if "score" in kinds:
         scores = diagnosis.similarity
-    kept = np.flatnonzero(diagnosis.person >= 0) if "background" in kinds else np.arange(len(scores))
+    kept = np.flatnonzero(~diagnosis.false_positive) if "background" in kinds else np.arange(len(scores))
     order = kept[np.argsort(-scores[kept], kind="stable")]
     if "missed" in kinds:
         is_detected = np.zeros(len(truth.ignored), bool)

@@ -18,8 +18,10 @@ from pipeline.evaluation.errors import ErrorAnalysis, analyse
 from pipeline.evaluation.eval_images import pair
 from pipeline.evaluation.groups import GroupResult, group_images, group_results
 from pipeline.evaluation.groups import lines as group_lines
+from pipeline.evaluation.intervals import Estimate, average_precision
 from pipeline.evaluation.keypoints import Metrics
 from pipeline.evaluation.matching import BOX_RULES, KEYPOINT_RULES
+from pipeline.evaluation.operating_point import OperatingPoint, estimate_to_json
 from pipeline.evaluation.partial import Map, measure
 from pipeline.run import Run
 from pipeline.run.detections import run_boxes, run_poses
@@ -28,6 +30,18 @@ from pipeline.settings.tree import GIVEN
 from pipeline.skeletons import SKELETONS, Skeleton
 
 _SOURCE = "source"  # images are always grouped by this column of the annotations, if it exists
+
+
+class Reliability(NamedTuple):
+    """How sure the metrics are.
+
+    Attributes:
+        ap: average precision with its confidence interval.
+        people: people found and false positives.
+    """
+
+    ap: Estimate
+    people: OperatingPoint
 
 
 class Analysis(NamedTuple):
@@ -51,11 +65,12 @@ class Evaluation(NamedTuple):
     Attributes:
         metrics: over all people.
         parts: average precision of body, feet, face and each hand alone, if the skeleton has several of them.
-        analysis: None without error analysis.
+        reliability, analysis: None without error analysis; boxes have no `analysis`.
     """
 
     metrics: Metrics
     parts: Mapping[str, float]
+    reliability: Reliability | None
     analysis: Analysis | None
 
     def line(self) -> str:
@@ -67,8 +82,21 @@ class Evaluation(NamedTuple):
             f"AR {m.ar:.3f}  AR50 {m.ar50:.3f}  AR75 {m.ar75:.3f}  ARm {m.ar_m:.3f}  ARl {m.ar_l:.3f}{parts}"
         )
 
+    def reliability_lines(self, name: str) -> list[str]:
+        """Lines of text for a terminal, with what is evaluated; none without error analysis."""
+        if self.reliability is None:
+            return []
+        ap, people = self.reliability
+        return [f"{name}, 95 % intervals: AP {ap:.3f}; {people.line()}"]
+
     def to_json(self) -> dict[str, Any]:
-        return self.metrics.numbers | ({"parts": dict(self.parts)} if self.parts else {})
+        plain: dict[str, Any] = dict(self.metrics.numbers)
+        if self.parts:
+            plain["parts"] = dict(self.parts)
+        if self.reliability is not None:
+            plain["ap_interval"] = estimate_to_json(self.reliability.ap)
+            plain["people"] = self.reliability.people.to_json()
+        return plain
 
 
 @dataclass(frozen=True)
@@ -99,6 +127,7 @@ class FileMetrics:
             f"{name}: {evaluation.line()}",
             f"evaluated on {self.annotated_images} annotated images, {self.images_with_results} of them have results",
             *(f"note: {warning}" for warning in evaluation.metrics.warnings),
+            *evaluation.reliability_lines(name),
             *(evaluation.analysis.lines() if evaluation.analysis else ()),
         ]
 
@@ -146,6 +175,7 @@ class RunMetrics:
         incomplete = "" if self.complete else ", RUN INCOMPLETE"
         text.append(f"evaluated with {self.detector} boxes, {flip}, {images}{incomplete}")
         text += [f"note: {warning}" for warning in self.warnings]
+        text += [line for name, e in named if e is not None for line in e.reliability_lines(name)]
         return [*text, *(self.keypoints.analysis.lines() if self.keypoints and self.keypoints.analysis else ())]
 
     def to_json(self) -> dict[str, Any]:
@@ -199,7 +229,7 @@ def evaluate_run(
     if run.settings.detector.name != GIVEN:
         box_truth = read_annotations(annotations, None)
         boxes = _evaluate_boxes(
-            box_truth.select(rows) if only_images_in_run else box_truth, run_boxes(run, ids), map_chunks
+            box_truth.select(rows) if only_images_in_run else box_truth, run_boxes(run, ids), analysis, map_chunks
         )
     return RunMetrics(
         keypoints=keypoints,
@@ -230,7 +260,7 @@ def evaluate_file(
     detected = read_results(results, truth, skeleton)
     keypoints = boxes = None
     if skeleton is None:
-        boxes = _evaluate_boxes(truth, detected, map_chunks)
+        boxes = _evaluate_boxes(truth, detected, analysis, map_chunks)
     else:
         keypoints = _evaluate_poses(truth, detected, skeleton, analysis, _columns(truth, by), map_chunks)
     num_images = len(set(detected.image_ids.tolist()))
@@ -289,14 +319,17 @@ def _evaluate_poses(
         curves = accumulate(matches, list(KEYPOINT_RULES.areas))
         parts[part] = curves.mean(curves.precision, "all")
     if measured.errors is None or measured.groups is None:
-        return Evaluation(metrics, parts, None)
-    return Evaluation(metrics, parts, Analysis(analyse(measured.errors), group_results(measured.groups, groupings)))
+        return Evaluation(metrics, parts, None, None)
+    errors = analyse(measured.errors)
+    reliability = Reliability(average_precision(measured.matches), errors.people)
+    return Evaluation(metrics, parts, reliability, Analysis(errors, group_results(measured.groups, groupings)))
 
 
-def _evaluate_boxes(truth: Annotations, results: Results, map_chunks: Map) -> Evaluation:
+def _evaluate_boxes(truth: Annotations, results: Results, analysis: bool, map_chunks: Map) -> Evaluation:
     images = pair(truth, results.image_ids, results.detections, BOX_RULES.max_detections)
-    measured = measure(images, None, map_chunks=map_chunks)
-    return Evaluation(Metrics.of(measured.matches, BOX_RULES, results.warnings), {}, None)
+    matches = measure(images, None, map_chunks=map_chunks).matches
+    reliability = Reliability(average_precision(matches), OperatingPoint.of(matches)) if analysis else None
+    return Evaluation(Metrics.of(matches, BOX_RULES, results.warnings), {}, reliability, None)
 
 
 def _columns(truth: Annotations, by: Sequence[str]) -> dict[str, Sequence[Any]]:

@@ -103,7 +103,7 @@ def group_results(matches: Matches, image_groupings: Sequence[Grouping]) -> list
     for number, (name, label) in enumerate((g.name, label) for g in groupings for label in g.labels):
         curves = accumulate(matches.of(slice(number, number + 1)), [label])
         ap = curves.mean(curves.precision, label)
-        results.append(GroupResult(name, label, int(matches.people[number]), ap))
+        results.append(GroupResult(name, label, int(matches.people[number].sum()), ap))
     return results
 
 

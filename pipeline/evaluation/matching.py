@@ -55,17 +55,19 @@ class Matches(NamedTuple):
         scores: (N,).
         matched: (S, N) uint16; bit t is set if the detection matches at threshold t.
         ignored: (S, N) uint16; bit t is set if the detection counts neither as right nor as wrong.
-        people: (S,) number of people that count.
+        people: (S, I) number of people that count in each image.
+        detections: (I,) number of detections of each image.
     """
 
     scores: np.ndarray
     matched: np.ndarray
     ignored: np.ndarray
     people: np.ndarray
+    detections: np.ndarray
 
     def of(self, subsets: slice) -> Matches:
         """The matches of some of the subsets."""
-        return Matches(self.scores, self.matched[subsets], self.ignored[subsets], self.people[subsets])
+        return self._replace(matched=self.matched[subsets], ignored=self.ignored[subsets], people=self.people[subsets])
 
 
 def keypoint_similarity(ground_truth: GroundTruth, detections: Detections, sigmas: np.ndarray) -> np.ndarray:
@@ -133,7 +135,8 @@ def match(crowd: np.ndarray, scores: np.ndarray, similarity: np.ndarray, subsets
             if similar.max() >= THRESHOLDS[0]:
                 _match_detection(similar, free, crowd, ignored, matched[..., d], not_counted[..., d])
     not_counted |= ~matched & ignored_unmatched[:, None]
-    return Matches(scores, _pack(matched), _pack(not_counted), (~ignored).sum(axis=1))
+    people = (~ignored).sum(axis=1, keepdims=True).astype(np.int32)
+    return Matches(scores, _pack(matched), _pack(not_counted), people, np.array([len(scores)], np.int32))
 
 
 def _match_detection(
@@ -173,5 +176,6 @@ def join(parts: Sequence[Matches]) -> Matches:
         np.concatenate([part.scores for part in parts]),
         np.concatenate([part.matched for part in parts], axis=1),
         np.concatenate([part.ignored for part in parts], axis=1),
-        np.sum([part.people for part in parts], axis=0),
+        np.concatenate([part.people for part in parts], axis=1),
+        np.concatenate([part.detections for part in parts]),
     )

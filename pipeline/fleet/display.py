@@ -14,6 +14,7 @@ from rich.table import Table
 from pipeline.process.progress_line import ProgressLine, duration
 from pipeline.process.stopwatch import STAGES
 from pipeline.run.progress import Progress
+from pipeline.run.sessions import Session
 
 
 class Display:
@@ -31,6 +32,8 @@ class Display:
         self._noted_retries: set[str] = set()
         self._noted_replaced = False
         self._metrics = _Metrics()
+        self._people_before: int | None = 0
+        self._created = time.time()
 
     def __enter__(self) -> Display:
         self._line.__enter__()
@@ -49,9 +52,14 @@ class Display:
         self._started = time.monotonic()
         self._metrics.left.set(shards - shards_done)
         if shards_done:
+            self._people_before = None  # until `count_before`
             self.note(f"resuming: {shards_done} of {shards} shards ({images_done} images) are already done")
         if shards_done < shards:
             self._line.begin("starting workers")
+
+    def count_before(self, people: int) -> None:
+        """Set the number of people in the parts of earlier sessions; any thread may call it."""
+        self._people_before = people
 
     def in_flight(self, progress: Sequence[Progress]) -> None:
         """Set the last reports of the shards in flight."""
@@ -89,6 +97,11 @@ class Display:
     def peak_megabytes(self) -> float:
         """Peak memory of a worker."""
         return _sum([self._done, self._flying]).peak_megabytes
+
+    def session(self) -> Session:
+        """What this session has done so far."""
+        seconds = time.time() - self._created
+        return Session(self._created, seconds, self._done.images, self.images_per_second, self.peak_megabytes)
 
     def worker_died(self) -> None:
         self._deaths += 1
@@ -131,12 +144,13 @@ class Display:
         now = _sum([self._done, self._flying])
         rate = self.images_per_second or 0.0
         missing = self._total - self._images
+        before = self._people_before
         left = duration(missing / rate) if rate else "?" if missing else duration(0)
         parts = [
             f"{self._images}/{self._total} images",
             f"{left} left",
             f"{rate:.1f} images/s",
-            f"{now.people} people",
+            f"{now.people + before} people" if before is not None else f"{now.people} people since the restart",
             f"{now.failed} failed",
             f"{self._shards_done}/{self._shards} shards",
         ]

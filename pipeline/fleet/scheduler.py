@@ -10,9 +10,12 @@ import contextlib
 import errno
 import json
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -29,6 +32,8 @@ from pipeline.fleet.worker import SHARDS_AT_A_TIME, WorkerActor
 from pipeline.run import Run
 from pipeline.run.precomputed import Precomputed
 from pipeline.run.progress import Progress
+from pipeline.run.sessions import write_session
+from pipeline.run.tables import count_people
 from pipeline.sources import Manifest, Shard
 
 # Errors after which a worker process is unusable: its device or its memory cannot be used.
@@ -36,6 +41,7 @@ _LOST_WORKER_ERRORS = ("AcceleratorError", "OutOfMemoryError", "MemoryError", "N
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _POLL_SECONDS = 0.5
 _NOTE_WAITING_SECONDS = 60.0
+_FOOTERS_AT_A_TIME, _FOOTERS_PER_BATCH = 16, 1000
 
 
 class FleetError(UserError):
@@ -92,6 +98,8 @@ def annotate_run(
     display.begin(manifest.num_images, sum(manifest.counts[id_] for id_ in done), len(manifest), len(done))
     if left == 0:
         return
+    if done:
+        threading.Thread(target=_count_people, args=(run, done, display), name="count people", daemon=True).start()
     shape = worker_shape(run.settings.fleet, run.settings.compute, left)
     arguments = (run, shape.cpus, ray.put(precomputed))
     scheduler = _Scheduler(run, manifest.shards(without=done), shape, arguments, display, stop)
@@ -99,6 +107,17 @@ def annotate_run(
         scheduler.run_all()
     finally:
         scheduler.kill_workers()
+        with contextlib.suppress(OSError):  # the storage may be the reason for the end; the run does not need it
+            write_session(run, display.session())
+
+
+def _count_people(run: Run, done: Collection[str], display: Display) -> None:
+    """Count the people of finished parts beside the annotation: a large run has many."""
+    ids, people = list(done), 0
+    with contextlib.suppress(OSError, UserError), ThreadPoolExecutor(_FOOTERS_AT_A_TIME, "footers") as pool:
+        for start in range(0, len(ids), _FOOTERS_PER_BATCH):
+            people += sum(pool.map(partial(count_people, run.uri), ids[start : start + _FOOTERS_PER_BATCH]))
+        display.count_before(people)
 
 
 @dataclass(eq=False)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -15,11 +16,16 @@ from matplotlib.ticker import MaxNLocator
 
 Numbers = Sequence[float] | np.ndarray
 
-INK, FAINT, PAPER = "#1d2733", "#8a95a3", "#ffffff"
+INK, FAINT, PAPER, GRID = "#1d2733", "#8a95a3", "#ffffff", "#e6e9ee"
 BLUE, ORANGE, GREEN, RED, VIOLET = "#2f6fb5", "#e08a2c", "#3c9a5f", "#c8473f", "#7b5aa6"
 SERIES = (BLUE, ORANGE, GREEN, RED, VIOLET)
 
+_ON_DARK, _ON_LIGHT = "#fefefe", "#1d2734"  # on coloured cells, which are the same on light and dark pages
+# Colours of a page that is light or dark.
+_VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", GRID: "var(--line)", PAPER: "var(--paper)"}
+
 _WIDE_FROM = 12  # a chart with more names on its axis is drawn wide
+_MAX_LABELS = 15  # labelled points
 _MAX_LETTERS = 54  # letters that fit side by side on an axis, in any browser's font
 
 _STYLE: Any = {
@@ -34,11 +40,21 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e6e9ee",
+    "grid.color": GRID,
     "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
     "text.parse_math": False,  # a dollar sign in a name is no formula
     "svg.hashsalt": "posemill",  # the same numbers give the same file
 }
+
+
+class Drawn(NamedTuple):
+    """A chart on a page: SVG text, caption, and whether it takes the whole width."""
+
+    svg: str
+    caption: str
+    wide: bool = False
 
 
 def lines(series: Mapping[str, tuple[Numbers, Numbers]], x: str, y: str, unit_square: bool = False) -> str:
@@ -59,7 +75,12 @@ def lines(series: Mapping[str, tuple[Numbers, Numbers]], x: str, y: str, unit_sq
             axes.set_ylim(0, 1.01)
         _legend(axes, list(series))
 
-    return _svg(draw)
+    ends = (
+        f"{name}: {y} {_number(ys[0])} at {x} {_number(xs[0])}, {_number(ys[-1])} at {_number(xs[-1])}"
+        for name, (xs, ys) in series.items()
+        if len(xs)
+    )
+    return _svg(draw, "; ".join(ends))
 
 
 def bars(values: Mapping[str, Numbers], names: Sequence[str], y: str, stacked: bool = False) -> str:
@@ -85,7 +106,12 @@ def bars(values: Mapping[str, Numbers], names: Sequence[str], y: str, stacked: b
         axes.set_ylabel(y)
         _legend(axes, list(values))
 
-    return _svg(draw, wide=len(names) > _WIDE_FROM)
+    listed = (
+        f"{name}, " * (len(values) > 1)
+        + ", ".join(f"{' '.join(n.split())} {_number(v)}" for n, v in zip(names, row, strict=True))
+        for name, row in values.items()
+    )
+    return _svg(draw, f"{y}: " + "; ".join(listed), wide=len(names) > _WIDE_FROM)
 
 
 def histogram(values: Numbers, x: str, y: str, steps: Sequence[float]) -> str:
@@ -95,27 +121,55 @@ def histogram(values: Numbers, x: str, y: str, steps: Sequence[float]) -> str:
         steps: limits of the bins, ascending.
     """
 
+    counts, _ = np.histogram(np.clip(values, steps[0], steps[-1]), steps)
+    counted = np.issubdtype(np.asarray(values).dtype, np.integer)  # of counts, the bin from 6 to 8 is named 6-7
+    names = [f"{a:g}" if counted and b == a + 1 else f"{a:g}-{b - counted:g}" for a, b in pairwise(steps)]
+    names[-1] = f"{steps[-2]:g}+"
+
     def draw(axes: Axes) -> None:
-        counts, _ = np.histogram(np.clip(values, steps[0], steps[-1]), steps)
         axes.bar(range(len(counts)), counts, 0.9, color=BLUE)
-        counted = np.issubdtype(np.asarray(values).dtype, np.integer)  # of counts, the bin from 6 to 8 is named 6-7
-        names = [f"{a:g}" if counted and b == a + 1 else f"{a:g}-{b - counted:g}" for a, b in pairwise(steps)]
-        names[-1] = f"{steps[-2]:g}+"
         axes.set_xticks(range(len(counts)), names, rotation=40, ha="right")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
 
-    return _svg(draw)
+    return _svg(draw, f"{y} by {x}: " + ", ".join(f"{n}: {count}" for n, count in zip(names, counts, strict=True)))
 
 
-def heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, notes: np.ndarray) -> str:
+def steps(limits: Numbers, counts: Numbers, x: str, y: str) -> str:
+    """Histogram from counts.
+
+    Args:
+        limits: of the bins, one more than `counts`.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.bar(limits[:-1], counts, np.diff(limits) * 0.9, align="edge", color=BLUE)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+
+    listed = (f"{a:.2g} to {b:.2g}: {count}" for (a, b), count in zip(pairwise(limits), counts, strict=True))
+    return _svg(draw, f"{y} by {x}: " + ", ".join(listed))
+
+
+def heatmap(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_name: str,
+    column_name: str,
+    label: str,
+    notes: np.ndarray,
+) -> str:
     """Heat map of values in 0..1.
 
     Args:
         values: (R, C); NaN cells stay white.
         rows, columns: R and C names.
+        row_name, column_name: names of the axes.
         label: title of the chart.
         notes: (R, C) text of each cell.
     """
@@ -124,26 +178,67 @@ def heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], lab
         axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
+        axes.set_xlabel(column_name)
+        axes.set_ylabel(row_name)
         axes.grid(visible=False)
         axes.set_title(label, fontsize=9)
         for (row, column), note in np.ndenumerate(notes):
             dark = np.isfinite(values[row, column]) and values[row, column] > 0.6
-            axes.text(column, row, note, ha="center", va="center", fontsize=8, color=PAPER if dark else INK)
+            axes.text(column, row, note, ha="center", va="center", fontsize=8, color=_ON_DARK if dark else _ON_LIGHT)
 
-    return _svg(draw)
+    listed = (
+        f"{rows[r]} {row_name}, {columns[c]} {column_name}: {' '.join(note.split())}"
+        for (r, c), note in np.ndenumerate(notes)
+        if note
+    )
+    return _svg(draw, f"{label}: " + "; ".join(listed))
 
 
-def points(xs: Sequence[float], ys: Sequence[float], marked: Sequence[bool], x: str, y: str) -> str:
-    """Scatter chart; a line joins the marked points from left to right."""
+class Point(NamedTuple):
+    """A point of a scatter chart: its place, a label, what it links to, and whether it is marked."""
+
+    x: float
+    y: float
+    label: str
+    link: str
+    marked: bool = False
+
+
+def points(shown: Sequence[Point], x: str, y: str) -> str:
+    """Scatter chart of labelled points that link to places on the page; the axes show their range alone."""
 
     def draw(axes: Axes) -> None:
-        chosen = sorted((a, b) for a, b, m in zip(xs, ys, marked, strict=True) if m)
-        axes.scatter(xs, ys, color=FAINT, s=18)
-        axes.plot([a for a, _ in chosen], [b for _, b in chosen], color=ORANGE, marker="o", linewidth=1.4)
+        for marked, colour in ((False, BLUE), (True, ORANGE)):
+            group = [point for point in shown if point.marked == marked]
+            if group:
+                dots = axes.scatter([p.x for p in group], [p.y for p in group], color=colour, s=26)
+                dots.set_urls([p.link for p in group])
+        axes.margins(0.12)
+        for point in shown[:_MAX_LABELS]:
+            text = axes.annotate(point.label, (point.x, point.y), (4, 4), textcoords="offset points", fontsize=8)
+            text.set_url(point.link)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
 
-    return _svg(draw)
+    listed = (f"{point.label}: {_number(point.y)} at {_number(point.x)}" for point in shown)
+    return _svg(draw, f"{y} by {x}: " + "; ".join(listed))
+
+
+def ranges(values: Mapping[str, Numbers], y: str) -> str:
+    """One column of dots for each name; the axis shows the range of the values alone."""
+    names = list(values)
+
+    def draw(axes: Axes) -> None:
+        for position, name in enumerate(names):
+            axes.scatter(np.full(len(values[name]), position), values[name], color=BLUE, s=14, alpha=0.6)
+        axes.scatter(range(len(names)), [max(values[name]) for name in names], color=ORANGE, s=34)
+        crowded = sum(map(len, names)) + len(names) > _MAX_LETTERS
+        axes.set_xticks(range(len(names)), names, rotation=40 if crowded else 0, ha="right" if crowded else "center")
+        axes.margins(x=0.12, y=0.12)
+        axes.set_ylabel(y)
+
+    listed = (f"{name}: best {_number(max(values[name]))}" for name in names)
+    return _svg(draw, f"{y}: " + "; ".join(listed))
 
 
 def _legend(axes: Axes, names: Sequence[str]) -> None:
@@ -157,11 +252,23 @@ def _colours(count: int) -> list[str]:
     return [SERIES[i % len(SERIES)] for i in range(count)]
 
 
-def _svg(draw: Callable[[Axes], None], wide: bool = False) -> str:
+def _number(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "none"
+
+
+def _svg(draw: Callable[[Axes], None], alternative: str, wide: bool = False) -> str:
+    """SVG text of a chart.
+
+    Args:
+        alternative: what the chart shows, for those who cannot see it.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6 if wide else 4.6, 3.0), layout="constrained")
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]  # HTML has no XML header
+    svg = svg[svg.index("<svg") :]  # HTML has no XML header
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alternative)}" ', 1)

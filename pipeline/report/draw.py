@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -10,19 +11,19 @@ import cv2
 import numpy as np
 
 from pipeline import storage
+from pipeline.images import ImageRefused
 from pipeline.jpeg import encode_jpeg
 from pipeline.people import People
 from pipeline.run import Run
 from pipeline.run.columns import people_from_arrow
 from pipeline.run.tables import read_table, table_skeleton
 from pipeline.skeletons import Skeleton
-from pipeline.sources import read_shard
+from pipeline.sources import read_items
 
 # RGB, the usual colours of COCO pictures: left green, right orange, the middle and the face blue.
 _LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
 _FACE = ("nose", "eye", "ear")
 _FINE = ("face_", "_hand_")  # dense joints, drawn thin
-_TRUTH = (255, 255, 255)
 _MIN_KEYPOINT_SCORE = 0.2
 _PAPER = 255
 
@@ -49,24 +50,6 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton) -> np.nda
             colour = _limb_colour(skeleton.joints[joint], skeleton.joints[joint])
             radius = max(1, thickness // 3) if fine[joint] else thickness + 1
             cv2.circle(picture, _point(people.keypoints[i, joint]), radius, colour, cv2.FILLED, cv2.LINE_AA)
-    return picture
-
-
-def draw_truth(image: np.ndarray, keypoints: np.ndarray, boxes: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """A copy of an image with annotated people in thin white lines.
-
-    Args:
-        keypoints: (N, K, 3) x y v; unlabelled joints are left out.
-        boxes: (N, 4) x1 y1 x2 y2.
-    """
-    picture = np.ascontiguousarray(image).copy()
-    for joints, box in zip(keypoints, boxes, strict=True):
-        thickness = max(1, _thickness(box) // 2)
-        for a, b in skeleton.limbs:
-            if joints[a, 2] > 0 and joints[b, 2] > 0:
-                cv2.line(picture, _point(joints[a]), _point(joints[b]), _TRUTH, thickness, cv2.LINE_AA)
-        for joint in joints[joints[:, 2] > 0]:
-            cv2.circle(picture, _point(joint), thickness + 2, _TRUTH, cv2.FILLED, cv2.LINE_AA)
     return picture
 
 
@@ -122,8 +105,10 @@ def draw_run(run: Run, count: int) -> list[str]:
     """
     skeleton = table_skeleton(run.uri)
     uris: list[str] = []
-    for image_id, pixels, people in images_of(run, _choose(run, count)):
-        picture = draw_people(pixels, people, skeleton)
+    chosen = _choose(run, count)
+    people = people_of(run, set(chosen))
+    for image_id, pixels in pixels_of(run, chosen):
+        picture = draw_people(pixels, people[image_id], skeleton)
         # Names come from the collection: only plain characters of them may reach the file system.
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", image_id.removesuffix(storage.suffix(image_id)))[-100:]
         uri = run.path("pictures", f"{len(uris):04d}-{name}.jpg")
@@ -145,31 +130,32 @@ def _choose(run: Run, count: int) -> dict[str, str]:
     return {image_id: with_people.get(image_id) or without_people[image_id] for image_id in picked}
 
 
-def images_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray, People]]:
-    """Read images of a reduced run again: (image id, (H, W, 3) uint8 RGB pixels, people) of each.
-
-    Args:
-        chosen: image id to shard.
-    """
-    people = _people_of(run, set(chosen), len(table_skeleton(run.uri)))
-    for image_id, pixels in _pixels_of(run, chosen):
-        yield image_id, pixels, people[image_id]
-
-
-def _people_of(run: Run, image_ids: set[str], num_joints: int) -> dict[str, People]:
-    people_by_id = {image_id: People.empty(num_joints) for image_id in image_ids}
+def people_of(run: Run, image_ids: set[str]) -> dict[str, People]:
+    """The people of some images of a reduced run, by image id."""
+    people_by_id = {image_id: People.empty(len(table_skeleton(run.uri))) for image_id in image_ids}
     for table in read_table(run.uri, "people"):
         ids = np.array(table["image_id"].to_pylist(), dtype=object)
-        people = people_from_arrow(table)
-        for image_id in image_ids.intersection(ids):
+        present = image_ids.intersection(ids)
+        people = people_from_arrow(table) if present else People.empty(0)
+        for image_id in present:
             people_by_id[image_id] = people[ids == image_id]
     return people_by_id
 
 
-def _pixels_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+def pixels_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Read images of a run again: image id and (H, W, 3) uint8 RGB pixels of each that is still there.
+
+    Args:
+        chosen: image id to shard.
+
+    Raises:
+        OSError, UserError: the storage failed, or a container has changed since it was annotated.
+    """
     limits = run.settings.images.limits
+    wanted = frozenset(chosen)
     done = set(run.manifest().counts) - set(chosen.values())
     for shard in run.manifest().shards(without=done):
-        for item in read_shard(shard, limits):
-            if item.key in chosen and item.status == "ok":
-                yield item.key, item.decode(limits).pixels
+        for item in read_items(shard, wanted, limits):
+            if item.status == "ok":
+                with contextlib.suppress(ImageRefused):  # the file was replaced
+                    yield item.key, item.decode(limits).pixels

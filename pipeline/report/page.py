@@ -25,9 +25,9 @@ def render(template: str, **context: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    inlined = {name: Markup((_TEMPLATES / name).read_text()) for name in ("style.css", "table.js")}
+    inlined = {name: Markup((_TEMPLATES / name).read_text()) for name in ("style.css", "table.js", "pictures.js")}
     return (
         environment.get_template(template)
-        .render(style=inlined["style.css"], script=inlined["table.js"], **context)
+        .render(style=inlined["style.css"], script=inlined["table.js"] + inlined["pictures.js"], **context)
         .encode()
     )

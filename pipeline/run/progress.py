@@ -12,7 +12,7 @@ class Progress:
 
     Attributes:
         images: of the shard, finished.
-        people: in these, before suppression.
+        people: in these, as in the tables.
         statuses: number of these images by status.
         in_progress: number of the image that is about to be decoded; only in an isolated run.
         peak_megabytes, gpu_megabytes: peak memory of the process and of its GPU.

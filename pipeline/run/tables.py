@@ -204,9 +204,16 @@ def _read_part(run_uri: str, shard: str, count: int, fingerprint: str) -> pa.Tab
     return part
 
 
+def count_people(run_uri: str, shard: str) -> int:
+    """The number of people in a part, from its footer."""
+    uri = storage.join(run_uri, "parts", f"{shard}.parquet")
+    with parsing(uri, "a part"), storage.open_read(uri, sequential=False) as stream:
+        return int(read_footer(pq.read_schema(stream)).get("counts", {}).get("people", 0))
+
+
 def _table_metadata(part: pa.Table) -> dict[bytes, bytes]:
     metadata = read_footer(part.schema)
-    kept = {key: metadata[key] for key in ("fingerprint", "skeleton", "networks", "head") if key in metadata}
+    kept = {key: metadata[key] for key in ("fingerprint", "skeleton", "networks", "head", "compute") if key in metadata}
     return {METADATA_KEY: json.dumps(kept).encode()}
 
 

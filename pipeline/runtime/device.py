@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -41,9 +45,9 @@ class Compute:
         return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
 
     def describe(self) -> dict[str, str]:
-        """The name of the device and the precision, for the metadata of tables."""
+        """Device, processor and precision, for the metadata of tables."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": name, "precision": str(self.dtype).removeprefix("torch.")}
+        return {"device": name, "processor": _processor(), "precision": str(self.dtype).removeprefix("torch.")}
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Prepare a network for inference: evaluation mode, folded BatchNorm, channels last, device and precision.
@@ -102,3 +106,12 @@ def pin_threads(count: int) -> None:
     """Limit torch and OpenCV to `count` threads each, so that workers on one machine do not compete for cores."""
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
+
+
+def _processor() -> str:
+    """The name of the CPU and the number of its cores that this process may use."""
+    name = platform.machine()
+    with contextlib.suppress(OSError, StopIteration):  # Linux alone has the file
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"

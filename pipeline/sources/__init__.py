@@ -2,7 +2,7 @@
 
 from pipeline.sources.manifest import Manifest, write_manifest
 from pipeline.sources.plan import plan_collection
-from pipeline.sources.read import collection_keys, read_shard, shard_keys
+from pipeline.sources.read import collection_keys, read_items, read_shard, shard_keys
 from pipeline.sources.shard import EncodedImage, Item, PlannedShard, Shard
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Shard",
     "collection_keys",
     "plan_collection",
+    "read_items",
     "read_shard",
     "shard_keys",
     "write_manifest",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice
 
 from pipeline import storage
@@ -31,16 +31,20 @@ def file_keys(shard: Shard) -> Iterator[str]:
     return iter(shard.keys)
 
 
-def read_files(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The images of a shard in order, fetched concurrently.
+def read_files(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+    """The images of a shard in order, fetched concurrently; with `wanted` keys, those alone.
 
     Raises:
         OSError: the storage failed; not attributed to an image.
     """
     # The tag of a local file is its modification time, which changes when the collection is copied: compare sizes only.
-    entries = [e._replace(etag="") if storage.is_local(e.uri) else e for e in shard.entries]
-    fetched = storage.read_many([e for e in entries if e.size <= limits.max_bytes], limits.max_bytes + 1)
-    for key, (uri, size, *_) in zip(shard.keys, shard.entries, strict=True):
+    entries = {
+        key: e._replace(etag="") if storage.is_local(e.uri) else e
+        for key, e in zip(shard.keys, shard.entries, strict=True)
+        if wanted is None or key in wanted
+    }
+    fetched = storage.read_many([e for e in entries.values() if e.size <= limits.max_bytes], limits.max_bytes + 1)
+    for key, (uri, size, *_) in entries.items():
         data = b"" if size > limits.max_bytes else next(fetched)
         if isinstance(data, storage.MissingObject):
             yield EncodedImage(key, uri, None, "missing", "no such file or object")

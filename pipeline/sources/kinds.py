@@ -5,7 +5,7 @@ To add a kind of collection, write a module with a plan and a read function, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from pipeline.images import DecodeLimits
@@ -24,13 +24,14 @@ class Kind(NamedTuple):
     Attributes:
         suffixes: file name suffixes of the containers of this kind, lower case; empty for loose files.
         plan: makes the shards of a container, or of a group of loose files, from (key, entry) pairs.
-        read: yields the items of a shard.
+        read: yields the items of a shard; with keys, those items alone, without reading the others where the format
+            allows it.
         keys: yields the keys of these items, without their content.
     """
 
     suffixes: tuple[str, ...]
     plan: Callable[[Iterable[tuple[str, Entry]], InputSettings], Iterator[PlannedShard]]
-    read: Callable[[Shard, DecodeLimits], Iterator[Item]]
+    read: Callable[[Shard, DecodeLimits, Collection[str] | None], Iterator[Item]]
     keys: Callable[[Shard], Iterator[str]]
 
 

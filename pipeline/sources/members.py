@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from pipeline import storage
@@ -89,16 +89,24 @@ def member_keys(shard: Shard, members: Iterator[Member | Ending]) -> Iterator[st
         yield f"{container}/{name}" if name else _ending(container)
 
 
-def member_items(shard: Shard, members: Iterator[Member | Ending], limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The images of an archive in order. Nothing is unpacked to disk, so member names such as `../x` are harmless."""
+def member_items(
+    shard: Shard, members: Iterator[Member | Ending], limits: DecodeLimits, wanted: Collection[str] | None
+) -> Iterator[EncodedImage]:
+    """The images of an archive in order; with `wanted` keys, those alone.
+
+    Nothing is unpacked to disk, so member names such as `../x` are harmless.
+    """
     (container,), (uri,) = shard.keys, shard.uris
     unique = _Unique()
     for member in members:
         if isinstance(member, Ending):
-            yield EncodedImage(_ending(container), _ending(uri), None, "unreadable", member.reason)
+            if wanted is None or _ending(container) in wanted:
+                yield EncodedImage(_ending(container), _ending(uri), None, "unreadable", member.reason)
             continue
         name = unique(member.name)
         key, member_uri = f"{container}/{name}", f"{uri}#{name}"
+        if wanted is not None and key not in wanted:
+            continue
         if member.size > limits.max_bytes:
             yield too_large(key, member_uri, limits)
             continue

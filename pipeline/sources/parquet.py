@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -154,14 +154,19 @@ def parquet_keys(shard: Shard) -> Iterator[str]:
             yield from (_key(container, row, None) for row in range(first, first + shard.num_images))
 
 
-def read_parquet(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The images of a row group in order; their keys are `file/row number` or `file/row number/path of the image`."""
+def read_parquet(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+    """The images of a row group in order; their keys are `file/row number` or `file/row number/path of the image`.
+
+    With `wanted` keys, those alone; the whole row group is read.
+    """
     (container,), (listed,) = shard.keys, shard.entries
     uri = listed.uri
     assert shard.column is not None
     with storage.open_read(uri, listed=listed) as stream, pq.ParquetFile(stream) as file:
         for row, cell in _cells(file, shard, shard.column):
             key, row_uri = _key(container, row, cell), _key(uri, row, cell, "#")
+            if wanted is not None and key not in wanted:
+                continue
             data = cell.get("bytes") if isinstance(cell, dict) else cell
             if isinstance(data, _Damaged):
                 yield EncodedImage(key, row_uri, None, "unreadable", data.reason)

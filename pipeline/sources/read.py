@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline import storage
@@ -60,7 +60,7 @@ def read_shard(shard: Shard, limits: DecodeLimits = DecodeLimits()) -> Iterator[
         UserError: the number of items has changed since the shard was planned.
     """
     count = 0
-    for item in KINDS[shard.kind].read(shard, limits):
+    for item in KINDS[shard.kind].read(shard, limits, None):
         count += 1
         yield item
     if count != shard.num_images:
@@ -68,3 +68,18 @@ def read_shard(shard: Shard, limits: DecodeLimits = DecodeLimits()) -> Iterator[
             f"{shard.uris[0]} has changed: {shard.num_images} images when it was planned, now {count}; start a new run "
             "directory"
         )
+
+
+def read_items(shard: Shard, keys: Collection[str], limits: DecodeLimits = DecodeLimits()) -> Iterator[Item]:
+    """Some items of a shard, in its order; the others are not read where the format allows it.
+
+    Args:
+        shard: the shard to read.
+        keys: of the items; those that the shard does not have are left out.
+        limits: see `read_shard`.
+
+    Raises:
+        OSError: the storage failed.
+        UserError: a container has changed since the shard was planned.
+    """
+    return KINDS[shard.kind].read(shard, limits, keys)

@@ -13,7 +13,7 @@ import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import BinaryIO, cast
 
@@ -69,11 +69,11 @@ def tar_keys(shard: Shard) -> Iterator[str]:
         yield from member_keys(shard, _walk(stream, listed.uri))
 
 
-def read_tar(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The images of an archive in order."""
+def read_tar(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+    """The images of an archive in order; with `wanted` keys, those alone."""
     (listed,) = shard.entries
     with storage.open_read(listed.uri, listed=listed) as stream, _Targets(listed) as targets:
-        yield from member_items(shard, _walk(stream, listed.uri, targets), limits)
+        yield from member_items(shard, _walk(stream, listed.uri, targets), limits, wanted)
 
 
 def _compression(uri: str) -> _Decompress | None:

@@ -10,7 +10,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import BinaryIO
 
@@ -62,11 +62,11 @@ def zip_keys(shard: Shard) -> Iterator[str]:
         yield from member_keys(shard, _walk(stream))
 
 
-def read_zip(shard: Shard, limits: DecodeLimits) -> Iterator[EncodedImage]:
-    """The images of an archive, in the order of its directory."""
+def read_zip(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+    """The images of an archive, in the order of its directory; with `wanted` keys, those alone."""
     (listed,) = shard.entries
     with storage.open_read(listed.uri, listed=listed) as stream:
-        yield from member_items(shard, _walk(stream), limits)
+        yield from member_items(shard, _walk(stream), limits, wanted)
 
 
 def _walk(stream: BinaryIO) -> Iterator[Member | Ending]:

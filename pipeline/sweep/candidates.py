@@ -13,9 +13,12 @@ import numpy as np
 from pipeline.coco.annotations import Annotations, group_by_image
 from pipeline.errors import UserError
 from pipeline.evaluation import Metrics
+from pipeline.evaluation.errors import count_people
 from pipeline.evaluation.eval_images import pair
+from pipeline.evaluation.intervals import average_precisions, resamples
 from pipeline.evaluation.keypoints import match_keypoints
 from pipeline.evaluation.matching import KEYPOINT_RULES, Matches, join
+from pipeline.evaluation.operating_point import OperatingPoint, join_points, mean_f1
 from pipeline.evaluation.partial import Map
 from pipeline.people import People
 from pipeline.run import Run
@@ -36,10 +39,21 @@ class Rescoring(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The metrics of a trial, and its number of detected people in the annotated images."""
+    """The result of a trial.
+
+    Attributes:
+        metrics: of COCO.
+        f1: mean F1 over the similarities of AP, at the threshold of the trial.
+        people: found, missed and false positives of each annotated image.
+        num_people: number of detected people in the annotated images.
+        resampled_ap: (R,) AP on resampled images, the same resamples for all trials.
+    """
 
     metrics: Metrics
-    people: int
+    f1: float
+    people: OperatingPoint
+    num_people: int
+    resampled_ap: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -104,16 +118,30 @@ def score_trials(
     results = iter(map_chunks(partial(_score, skeleton=skeleton), work))
     for _ in batches:
         for parts in zip(*islice(results, num_chunks), strict=True):
-            metrics = Metrics.of(join([matches for matches, _ in parts]), KEYPOINT_RULES)
-            yield Outcome(metrics, sum(people for _, people in parts))
+            matches = join([part.matches for part in parts])
+            yield Outcome(
+                Metrics.of(matches, KEYPOINT_RULES),
+                mean_f1(matches),
+                join_points([part.people for part in parts]),
+                sum(part.num_people for part in parts),
+                np.array(list(average_precisions(matches, resamples(len(candidates.truth.ids))))),
+            )
 
 
-def _score(work: tuple[Sequence[Rescoring], Candidates], skeleton: Skeleton) -> list[tuple[Matches, int]]:
+class _Rescored(NamedTuple):
+    """A trial on a chunk of images."""
+
+    matches: Matches
+    people: OperatingPoint
+    num_people: int
+
+
+def _score(work: tuple[Sequence[Rescoring], Candidates], skeleton: Skeleton) -> list[_Rescored]:
     trials, candidates = work
     return [_rescore(candidates, trial, skeleton) for trial in trials]
 
 
-def _rescore(candidates: Candidates, trial: Rescoring, skeleton: Skeleton) -> tuple[Matches, int]:
+def _rescore(candidates: Candidates, trial: Rescoring, skeleton: Skeleton) -> _Rescored:
     suppression = trial.suppression
     if suppression.head == "auto":
         suppression = replace(suppression, head=candidates.head)
@@ -125,4 +153,4 @@ def _rescore(candidates: Candidates, trial: Rescoring, skeleton: Skeleton) -> tu
         counts.append(len(detected))
     truth = candidates.truth
     eval_images = pair(truth, np.repeat(truth.ids, counts), pose_detections(people), KEYPOINT_RULES.max_detections)
-    return match_keypoints(eval_images, skeleton), sum(counts)
+    return _Rescored(match_keypoints(eval_images, skeleton), count_people(eval_images, skeleton), sum(counts))

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline.evaluation import Metrics
+from pipeline.evaluation.intervals import Estimate
+from pipeline.evaluation.operating_point import OperatingPoint
 from pipeline.report import charts
+from pipeline.report.charts import Drawn, Point
 from pipeline.report.page import render
+from pipeline.sweep.candidates import Outcome
 from pipeline.sweep.trials import Trial
 
 
@@ -20,33 +24,60 @@ class Row:
     """A trial and its outcome.
 
     Attributes:
-        people: number of detected people in the annotated images.
-        images_per_second, peak_megabytes: of the run with its networks; None if not measured.
-        run: URI of that run.
+        is_first: whether it is the first trial of the sweep.
+        ap_change: AP minus that of the first trial, on the same images.
+        images_per_second, peak_megabytes: measured with exactly these settings; None if they were not run.
+        run: URI of the run whose candidates were used.
+        command: annotates with these settings.
     """
 
     trial: Trial
-    metrics: Metrics
-    people: int
+    outcome: Outcome
+    is_first: bool
+    ap_change: Estimate
     images_per_second: float | None
     peak_megabytes: float | None
     run: str
+    command: str
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """The people found and the false positives of the best trial with other thresholds of the box score.
+
+    Attributes:
+        setting: name of the threshold.
+        chosen: threshold of the trial.
+        points: by threshold.
+    """
+
+    setting: str
+    chosen: float
+    points: dict[float, OperatingPoint]
+
+
+def change(outcome: Outcome, baseline: Outcome) -> Estimate:
+    """AP minus that of a baseline, with the interval of the paired differences over resampled images."""
+    return Estimate.of(outcome.metrics.ap - baseline.metrics.ap, outcome.resampled_ap - baseline.resampled_ap)
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Rows by descending AP; equal ones keep the order of the sweep."""
-    return sorted(rows, key=lambda row: -row.metrics.ap)
+    """Rows by descending F1, then AP; equal ones keep the order of the sweep.
+
+    AP alone would rank a trial with many false positives of low scores as high as one without.
+    """
+    return sorted(rows, key=lambda row: (-np.nan_to_num(row.outcome.f1, nan=-1.0), -row.outcome.metrics.ap))
 
 
 def pareto(rows: Sequence[Row]) -> list[bool]:
-    """Whether each row is on the Pareto front of AP and speed; rows without a measured speed are not."""
+    """Whether each row is on the Pareto front of F1 and speed; rows without a measured speed are not."""
 
     def dominated(row: Row, speed: float) -> bool:
         return any(
             other.images_per_second is not None
-            and other.metrics.ap >= row.metrics.ap
+            and other.outcome.f1 >= row.outcome.f1
             and other.images_per_second >= speed
-            and (other.metrics.ap, other.images_per_second) != (row.metrics.ap, speed)
+            and (other.outcome.f1, other.images_per_second) != (row.outcome.f1, speed)
             for other in rows
         )
 
@@ -69,73 +100,144 @@ def value_of(row: Row, name: str) -> Any:
 def leaderboard_table(rows: Sequence[Row]) -> pa.Table:
     """One row per trial: its settings as JSON, its metrics, its run and its command."""
     names = settings_tried(rows)
-    front = pareto(rows)
     columns: dict[str, list[Any]] = {
         name: [json.dumps(value_of(row, name), default=str) for row in rows] for name in names
     }
-    for name in rows[0].metrics.numbers:
-        columns[name] = [row.metrics.numbers[name] for row in rows]
+    columns["f1"] = [row.outcome.f1 for row in rows]
+    for name in rows[0].outcome.metrics.numbers:
+        columns[name] = [row.outcome.metrics.numbers[name] for row in rows]
+    for name in ("value", "low", "high"):
+        columns["ap_change" + f"_{name}" * (name != "value")] = [getattr(row.ap_change, name) for row in rows]
+    for name in ("recall", "precision", "false_positives_per_image"):
+        columns[name] = [getattr(row.outcome.people, name).value for row in rows]
     columns |= {
-        "people": [row.people for row in rows],
+        "people": [row.outcome.num_people for row in rows],
         "images_per_second": [row.images_per_second for row in rows],
         "peak_megabytes": [row.peak_megabytes for row in rows],
-        "pareto": front,
+        "pareto": pareto(rows),
         "run": [row.run for row in rows],
-        "command": [row.trial.command for row in rows],
+        "command": [row.command for row in rows],
     }
     return pa.table(columns)
 
 
-def leaderboard_page(rows: Sequence[Row], annotations: str, images: int) -> bytes:
-    """The page of ranked rows: a table, a chart of AP and speed, and a chart of the best AP by value of each setting.
+def leaderboard_page(rows: Sequence[Row], annotations: str, curve: ThresholdCurve | None) -> bytes:
+    """The page of ranked rows: a table, and charts whose points link to its rows.
 
     Args:
-        rows: by descending AP, at least one.
+        rows: ranked, at least one.
         annotations: URI of the annotations that trials are evaluated against.
-        images: number of annotated images.
+        curve: of the best trial; None if it has no threshold.
     """
     names = settings_tried(rows)
     front = pareto(rows)
-    columns = [*names, "AP", "AP50", "AP75", "AR", "people", "images/s", "peak MB", "command"]
-    cells = [
-        [
-            *(_shown(value_of(row, name)) for name in names),
-            row.metrics.ap, row.metrics.ap50, row.metrics.ap75, row.metrics.ar, row.people, row.images_per_second,
-            row.peak_megabytes, row.trial.command,
-        ]
-        for row in rows
-    ]  # fmt: skip
-    drawn = []
-    timed = [row for row in rows if row.images_per_second is not None]
-    if len({row.run for row in timed}) > 1:
-        speeds = [row.images_per_second or 0.0 for row in timed]
-        svg = charts.points(speeds, [row.metrics.ap for row in timed], pareto(timed), "images/s", "AP")
-        drawn.append((svg, "AP and speed of each trial; the line joins the Pareto front"))
-    for name in names:
-        best: dict[str, float] = {}
-        for row in rows:
-            value = str(_shown(value_of(row, name)))
-            best[value] = max(best.get(value, -1.0), row.metrics.ap)
-        if len(best) > 1:
-            values = sorted(best, key=_by_number)
-            svg = charts.bars({"AP": [best[value] for value in values]}, values, "best AP")
-            drawn.append((svg, f"{name}: best AP of the trials with each value"))
+    measured = any(row.images_per_second is not None for row in rows)
+    columns = ["rank", *names, "F1", "AP", "AP change", "95 % interval", "AP50", "AR", "recall", "precision"]
+    columns += ["false positives per image", "people", *(["images/s", "peak MB"] if measured else []), "command"]
+    cells = []
+    for rank, row in enumerate(rows, 1):
+        metrics, people, (value, low, high) = row.outcome.metrics, row.outcome.people, row.ap_change
+        cells.append(
+            [
+                rank,
+                *(_shown(value_of(row, name)) for name in names),
+                *(row.outcome.f1, metrics.ap, *((None, "") if row.is_first else (value, f"{low:+.3f} to {high:+.3f}"))),
+                *(metrics.ap50, metrics.ar, people.recall.value, people.precision.value),
+                *(people.false_positives_per_image.value, row.outcome.num_people),
+                *((row.images_per_second, row.peak_megabytes) if measured else ()),
+                row.command,
+            ]
+        )
+    cells = [[None if isinstance(v, float) and np.isnan(v) else v for v in line] for line in cells]
+    ids = [_id(rank) for rank in range(1, len(rows) + 1)]
+    people = rows[0].outcome.people
     return render(
         "leaderboard.html",
         title="Sweep",
         trials=len(rows),
-        images=images,
+        images=len(people.annotated),
+        num_annotated=int(people.annotated.sum()),
         annotations=annotations,
         boxes=", ".join(sorted({row.trial.settings.detector.name for row in rows})),
         best=rows[0],
-        spread=rows[0].metrics.ap - rows[-1].metrics.ap,
-        data={"columns": columns, "rows": cells, "marked": front},
-        charts=drawn,
+        certain=_certain(rows[0]),
+        first=next(
+            ", ".join(f"{name} {_shown(value)}" for name, value in row.trial.varied.items())
+            for row in rows
+            if row.is_first
+        ),
+        measured=measured,
+        data={"columns": columns, "rows": cells, "marked": front, "ids": ids},
+        charts=_charts(rows, front, curve),
     )
+
+
+def _certain(best: Row) -> str:
+    """Whether the best trial is better than the first one, in words."""
+    low, high = best.ap_change.low, best.ap_change.high
+    if best.is_first:
+        return "The first trial of the sweep ranks first."
+    if low > 0:
+        return "Its AP is higher than that of the first trial, beyond what the choice of images explains."
+    if high < 0:
+        return "Its AP is lower than that of the first trial: it ranks first because it has fewer false positives."
+    return "Its AP does not differ from that of the first trial by more than the choice of images explains."
+
+
+def _charts(rows: Sequence[Row], front: Sequence[bool], curve: ThresholdCurve | None) -> list[Drawn]:
+    def dots(x: Any, y: Any, chosen: Sequence[Row], marked: Sequence[bool]) -> list[Point]:
+        ranks = {id(row): rank for rank, row in enumerate(rows, 1)}
+        return [
+            Point(x(row), y(row), str(ranks[id(row)]), f"#{_id(ranks[id(row)])}", mark)
+            for row, mark in zip(chosen, marked, strict=True)
+            if np.isfinite(x(row)) and np.isfinite(y(row))
+        ]
+
+    best = [rank == 0 for rank in range(len(rows))]
+    drawn = []
+    if len(rows) > 1:
+        shown = dots(lambda r: r.outcome.people.recall.value, lambda r: r.outcome.people.precision.value, rows, best)
+        drawn.append(Drawn(charts.points(shown, "recall", "precision"), "Recall and precision; numbers are ranks"))
+        shown = dots(
+            lambda r: r.outcome.people.false_positives_per_image.value, lambda r: r.outcome.metrics.ap, rows, best
+        )
+        svg = charts.points(shown, "false positives per image", "AP")
+        drawn.append(Drawn(svg, "AP and false positives; numbers are ranks"))
+    timed = [i for i, row in enumerate(rows) if row.images_per_second is not None]
+    if len(timed) > 1:
+        chosen = [rows[i] for i in timed]
+        shown = dots(lambda r: r.images_per_second, lambda r: r.outcome.f1, chosen, [front[i] for i in timed])
+        svg = charts.points(shown, "images/s", "F1")
+        drawn.append(Drawn(svg, "F1 and speed, where it was measured; the Pareto front is orange"))
+    if curve is not None and len(curve.points) > 1:
+        thresholds = list(curve.points)
+        series = {
+            name: (thresholds, [getattr(point, name).value for point in curve.points.values()])
+            for name in ("recall", "precision")
+        }
+        caption = f"Rank 1 with other thresholds ({curve.setting}); its own is {curve.chosen:g}"
+        drawn.append(Drawn(charts.lines(series, "threshold of the box score", "share"), caption))
+    for name in settings_tried(rows):
+        values: dict[str, list[float]] = {}
+        for row in rows:
+            if np.isfinite(row.outcome.f1):
+                values.setdefault(str(_shown(value_of(row, name))), []).append(row.outcome.f1)
+        if len(values) > 1:
+            ordered = {value: values[value] for value in sorted(values, key=_by_number)}
+            drawn.append(
+                Drawn(charts.ranges(ordered, "F1"), f"{name}: F1 of the trials with each value, the best orange")
+            )
+    return drawn
+
+
+def _id(rank: int) -> str:
+    return f"rank-{rank}"
 
 
 def _shown(value: Any) -> Any:
     """The value of a setting in a table cell: numbers stay numbers and sort as such."""
+    if isinstance(value, tuple | list):
+        return ", ".join(str(_shown(item)) for item in value)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations, read_annotations
@@ -14,43 +17,97 @@ from pipeline.fleet.display import Display
 from pipeline.run import Run
 from pipeline.run.precomputed import CocoFiles
 from pipeline.run.reduction import reduce_run, stored_reduction
+from pipeline.run.sessions import read_sessions
 from pipeline.run.tables import table_skeleton
+from pipeline.settings.flags import as_flags
 from pipeline.settings.tree import Settings
 from pipeline.sources import collection_keys
-from pipeline.sweep.candidates import Rescoring, score_trials, stored_candidates
-from pipeline.sweep.leaderboard import Row
+from pipeline.sweep.candidates import Outcome, Rescoring, score_trials, stored_candidates
+from pipeline.sweep.leaderboard import Row, ThresholdCurve, change, ranked
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import CONFIDENCE, Trial, by_networks, needs_networks
 
-_LIMITED_INPUTS = (
-    "",
-    ".json",
-)  # suffixes of folders and COCO files, which the limited annotations can replace as input
+# Suffixes of folders and COCO files, which the limited annotations can replace as input.
+_LIMITED_INPUTS = ("", ".json")
+
+
+_MIN_MEASURED_IMAGES = 100  # of a session, to be a measurement of speed
+_THRESHOLD_STEP = 0.05
 
 
 class Cost(NamedTuple):
-    """Throughput of a run (None if it was too short to measure), and the peak memory of its workers."""
+    """Throughput of a run, and the peak memory of its workers; None if it was too short to measure."""
 
     images_per_second: float | None
     peak_megabytes: float | None
 
 
-def run_sweep(sweep: SweepSettings, trials: list[Trial], stop: Stop) -> list[Row]:
-    """One row per trial, in their order. Needs a Ray session.
+class SweepResult(NamedTuple):
+    """The rows of the leaderboard, best first, and the threshold curve of the best trial, if it has a threshold."""
+
+    rows: list[Row]
+    curve: ThresholdCurve | None
+
+
+def run_sweep(sweep: SweepSettings, trials: list[Trial], stop: Stop) -> SweepResult:
+    """Evaluate all trials. Needs a Ray session.
 
     Raises:
         UserError, OSError: annotations, a run or a network that cannot be used.
         IncompleteRun, FleetError, Stopped: a run could not be finished.
     """
-    rows: dict[int, Row] = {}
+    truth = annotations_of(sweep)
+    outcomes: dict[int, tuple[Outcome, Run]] = {}
     for settings, group in by_networks(trials):
-        run, cost = _stored(sweep.run, group) if sweep.run else _annotated(sweep, settings, stop)
+        run = _stored(sweep.run, group) if sweep.run else _annotated(sweep, settings, stop)
         skeleton = table_skeleton(run.uri)
-        candidates = stored_candidates(run, read_annotations(annotations_of(sweep), skeleton))
+        candidates = stored_candidates(run, read_annotations(truth, skeleton))
         rescorings = [Rescoring(t.confidence, t.settings.suppression) for t in group]
         for trial, outcome in zip(group, score_trials(candidates, rescorings, skeleton, map_on_ray), strict=True):
-            rows[id(trial)] = Row(trial, outcome.metrics, outcome.people, *cost, run.uri)
-    return [rows[id(trial)] for trial in trials]
+            outcomes[id(trial)] = outcome, run
+    first, _ = outcomes[id(trials[0])]
+    rows = []
+    for number, trial in enumerate(trials):
+        outcome, run = outcomes[id(trial)]
+        cost = _cost(run) if _was_run(trial, run) else Cost(None, None)
+        command = _command(sweep, trial)
+        rows.append(Row(trial, outcome, number == 0, change(outcome, first), *cost, run.uri, command))
+    rows = ranked(rows)
+    _, run = outcomes[id(rows[0].trial)]
+    return SweepResult(rows, _threshold_curve(rows[0].trial, run, truth))
+
+
+def _was_run(trial: Trial, run: Run) -> bool:
+    """Whether the run has exactly the settings of the trial: speed and memory are those of a run."""
+    detector = run.settings.detector
+    has_threshold = CONFIDENCE not in trial.varied or trial.settings.detector.confidence == detector.confidence
+    return has_threshold and trial.settings.suppression == run.settings.suppression
+
+
+def _command(sweep: SweepSettings, trial: Trial) -> str:
+    """The shell command that annotates the images of the sweep with the settings of a trial, and evaluates them."""
+    settings = trial.settings.model_copy(update={"annotations": annotations_of(sweep)})
+    if sweep.run is None:
+        settings = _on_annotated_images(sweep, settings)
+    flags = [flag for flag in as_flags(settings) if not flag.startswith("--output.")]
+    folder = storage.join(sweep.output, "trials", storage.sha256("\n".join(flags).encode())[:8])
+    return shlex.join(["uv", "run", "jobs/annotate.py", *flags, f"--output={folder}"])
+
+
+def _threshold_curve(trial: Trial, run: Run, truth: str) -> ThresholdCurve | None:
+    """The outcomes of a trial with thresholds from that of the run's candidates upwards."""
+    if not trial.settings.detector.has_confidence:
+        return None
+    skeleton = table_skeleton(run.uri)
+    candidates = stored_candidates(run, read_annotations(truth, skeleton))
+    lowest = run.settings.detector.confidence
+    chosen = trial.settings.detector.confidence
+    grid = np.arange(np.floor(lowest / _THRESHOLD_STEP) + 1, 1 / _THRESHOLD_STEP) * _THRESHOLD_STEP
+    thresholds = sorted({lowest, chosen, *grid.round(2).tolist()})
+    rescorings = [Rescoring(threshold, trial.settings.suppression) for threshold in thresholds]
+    outcomes = score_trials(candidates, rescorings, skeleton, map_on_ray)
+    points = {threshold: outcome.people for threshold, outcome in zip(thresholds, outcomes, strict=True)}
+    return ThresholdCurve(CONFIDENCE, chosen, points)
 
 
 def annotations_of(sweep: SweepSettings) -> str:
@@ -67,7 +124,7 @@ def annotations_of(sweep: SweepSettings) -> str:
     return uri
 
 
-def _stored(uri: str, trials: list[Trial]) -> tuple[Run, Cost]:
+def _stored(uri: str, trials: list[Trial]) -> Run:
     """The run that the settings name.
 
     Raises:
@@ -85,10 +142,10 @@ def _stored(uri: str, trials: list[Trial]) -> tuple[Run, Cost]:
                 f"{CONFIDENCE} {trial.settings.detector.confidence} cannot be tried on the candidates of {uri}: it "
                 f"stored those above {stored}"
             )
-    return run, _cost(run)
+    return run
 
 
-def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> tuple[Run, Cost]:
+def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> Run:
     """The run with these networks, reused if it exists."""
     settings = _on_annotated_images(sweep, settings)
     # Settings that give the same rows have the same fingerprint, thus the same directory.
@@ -100,10 +157,8 @@ def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> tuple[Ru
         with stop.listening(), Display() as display:
             display.note(f"run {uri}")
             annotate_run(run, manifest, display, stop, precomputed)
-        cost = Cost(display.images_per_second, display.peak_megabytes or None)
-        storage.write_bytes(run.path("cost.json"), json.dumps(cost._asdict()).encode())
         reduce_run(run, fold_all=fold_on_ray)
-    return run, _cost(run)
+    return run
 
 
 def _on_annotated_images(sweep: SweepSettings, settings: Settings) -> Settings:
@@ -120,5 +175,8 @@ def _on_annotated_images(sweep: SweepSettings, settings: Settings) -> Settings:
 
 
 def _cost(run: Run) -> Cost:
-    path = run.path("cost.json")
-    return Cost(**json.loads(storage.read_bytes(path))) if storage.exists(path) else Cost(None, None)
+    """The cost of the longest session of a run."""
+    session = max(read_sessions(run), key=lambda s: s.images, default=None)
+    if session is None or session.images < _MIN_MEASURED_IMAGES:
+        return Cost(None, None)
+    return Cost(session.images_per_second, session.peak_megabytes or None)

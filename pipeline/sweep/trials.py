@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 from typing import Any
 
 from pipeline.run import Run
-from pipeline.settings.flags import SettingsError, as_flags, leaves, load_settings, nearest
+from pipeline.settings.flags import SettingsError, leaves, load_settings, nearest
 from pipeline.settings.paths import absolute_paths
 from pipeline.settings.tree import Settings
 from pipeline.suppression import PoseNMS
@@ -36,12 +35,6 @@ class Trial:
     def confidence(self) -> float:
         """The score that a candidate's box must exceed."""
         return self.settings.detector.confidence if self.settings.detector.has_confidence else -inf
-
-    @property
-    def command(self) -> str:
-        """The shell command that annotates with these settings."""
-        flags = [flag for flag in as_flags(self.settings) if not flag.startswith("--output.")]
-        return shlex.join(["uv", "run", "jobs/annotate.py", *flags, "--output=out/run"])
 
 
 def trials_of(sweep: SweepSettings) -> list[Trial]:

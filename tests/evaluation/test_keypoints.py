@@ -1,32 +1,15 @@
 """Equality with pycocotools, the reference, to the last bit."""
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-from support.coco import SKELETON, made_up
+from support.coco import SKELETON, made_up, pycocotools_stats
 from support.paths import PEOPLE, needs_people
 
 from pipeline.evaluation import evaluate_boxes, evaluate_keypoints
 
 _KEYPOINTS = ["ap", "ap50", "ap75", "ap_m", "ap_l", "ar", "ar50", "ar75", "ar_m", "ar_l"]
-
-
-def pycocotools_stats(truth: dict, results: list[dict], kind: str) -> list[float]:
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground = COCO()
-        ground.dataset = json.loads(json.dumps(truth))
-        ground.dataset.setdefault("info", {})
-        ground.createIndex()
-        evaluation = COCOeval(ground, ground.loadRes(json.loads(json.dumps(results))), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(v) for v in evaluation.stats]
 
 
 @pytest.mark.parametrize("seed", range(30))

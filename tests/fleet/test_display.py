@@ -25,3 +25,13 @@ def test_rates_and_times_are_never_negative(monkeypatch) -> None:
     assert parts[0] == "100/100 images"
     assert parts[1] == "0:00 left"
     assert not any("-" in part for part in parts)
+
+
+def test_people_of_earlier_sessions_count_once_their_parts_are_read() -> None:
+    display = Display()
+    display.begin(100, 20, 10, 2)
+    display.in_flight([Progress(5, 3, {"ok": 5})])
+    assert display._parts()[:1] == ["25/100 images"]
+    assert "3 people since the restart" in display._parts()
+    display.count_before(40)
+    assert "43 people" in display._parts()

@@ -12,7 +12,7 @@ import pytest
 from support.cluster import Cluster, wait_for
 from support.paths import DEMO, DEMO_BOXES
 
-from jobs import sweep
+from jobs import evaluate, sweep
 
 
 @pytest.fixture(scope="module")
@@ -64,35 +64,50 @@ def flags(scene: Path, output: str) -> list[str]:
     ]
 
 
-def test_trials_on_candidates_equal_a_new_run(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
+def test_trials_on_candidates_equal_a_new_run(cluster: Cluster, scene: Path) -> None:
     grid = "{suppression.kind: [pose, oks, none], suppression.score: [sum, product], suppression.max_people: [2, null]}"
     output = cluster.run("sweep", *flags(scene, "grid"), f"--grid={grid}")
-    assert "12 trials, best first:" in output
+    assert "12 trials, best F1 first:" in output
     rows = pq.read_table(scene / "grid" / "leaderboard.parquet").to_pylist()
     assert len({row["ap"] for row in rows}) > 3, "the settings must make a difference"
-    assert [row["ap"] for row in rows] == sorted((row["ap"] for row in rows), reverse=True)
-    assert all(row["peak_megabytes"] > 100 for row in rows)
-    assert check_by_annotating(cluster, rows[-1], tmp_path)
+    assert [row["f1"] for row in rows] == sorted((row["f1"] for row in rows), reverse=True)
+    assert all(row["images_per_second"] is None for row in rows), "7 images are no measurement"
+    assert [row["ap_change_low"] <= row["ap_change"] <= row["ap_change_high"] for row in rows] == [True] * 12
+    first = next(row for row in rows if (row["ap_change_low"], row["ap_change_high"]) == (0, 0))
+    assert all(row["ap"] - first["ap"] == pytest.approx(row["ap_change"]) for row in rows)
+    assert (
+        len({row["command"] for row in rows}) == len({row["command"].rpartition("--output=")[2] for row in rows}) == 12
+    )
+    check_by_annotating(cluster, rows[-1])
 
 
-def check_by_annotating(cluster: Cluster, row: dict, folder: Path) -> dict:
-    """Run the command of a row, and check that the metrics of the new run are those of the row; returns them."""
-    run = folder / f"again-{row['ap']}"
-    cluster.run("annotate", *shlex.split(row["command"])[3:-1], f"--output={run}")
-    metrics = json.loads((run / "metrics.json").read_text())["keypoints"]
+def check_by_annotating(cluster: Cluster, row: dict) -> None:
+    """Run the command of a row as it is, and check that the metrics of the new run are those of the row."""
+    command = shlex.split(row["command"])
+    assert command[:3] == ["uv", "run", "jobs/annotate.py"]
+    cluster.run("annotate", *command[3:])
+    run = command[-1].removeprefix("--output=")
+    metrics = json.loads((Path(run) / "metrics.json").read_text())["keypoints"]
     assert {name: row[name] for name in metrics} == metrics
-    return metrics
+    assert evaluate.main([run, "--errors"]) == 0
+    people = json.loads((Path(run) / "metrics.json").read_text())["keypoints"]["people"]
+    assert people["recall"]["value"] == row["recall"]
+    assert people["precision"]["value"] == row["precision"]
+    assert people["false_positives_per_image"]["value"] == row["false_positives_per_image"]
 
 
 @pytest.mark.slow
-def test_thresholds_of_a_detector_equal_a_new_run(cluster: Cluster, scene: Path, tmp_path: Path) -> None:
+def test_thresholds_of_a_detector_equal_a_new_run(cluster: Cluster, scene: Path) -> None:
     common = [flag for flag in flags(scene, "thresholds") if "detector" not in flag]
     cluster.run("sweep", *common, "--grid={detector.confidence: [0.45, 0.2], suppression.kind: [pose, none]}")
     rows = pq.read_table(scene / "thresholds" / "leaderboard.parquet").to_pylist()
     assert len({row["people"] for row in rows}) > 2, "the thresholds must make a difference"
     assert len(list((scene / "thresholds" / "runs").iterdir())) == 1
     strict = next(r for r in rows if r["detector.confidence"] == "0.45" and "pose" in r["suppression.kind"])
-    assert check_by_annotating(cluster, strict, tmp_path)["ap"] > 0
+    check_by_annotating(cluster, strict)
+    assert strict["ap"] > 0
+    page = (scene / "thresholds" / "leaderboard.html").read_text()
+    assert "with other thresholds (detector.confidence)" in page
 
 
 @pytest.mark.slow
@@ -112,6 +127,9 @@ def test_runs_are_reused(cluster: Cluster, scene: Path) -> None:
     assert "pose.flip_test True" in output
     (limited,) = (scene / "networks").glob("annotations-3-*.json")
     assert len(json.loads(limited.read_text())["images"]) == 3
+    rows = pq.read_table(scene / "networks" / "leaderboard.parquet").to_pylist()
+    assert str(limited) in rows[0]["command"], "the command annotates the images of the sweep alone"
+    check_by_annotating(cluster, rows[0])
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import os
 import tarfile
 import threading
 import time
+import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from support.sources import image, plan, read, tar_bytes
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.settings.tree import InputSettings
-from pipeline.sources import EncodedImage, Manifest, collection_keys, plan_collection
+from pipeline.sources import EncodedImage, Manifest, collection_keys, plan_collection, read_items, read_shard
 
 
 def test_a_folder_is_read_in_path_order_without_hidden_files(folder: str) -> None:
@@ -346,3 +347,29 @@ def test_the_output_of_the_run_is_excluded_from_its_input(tmp_path) -> None:
     settings = InputSettings(uri=str(tmp_path))
     planned = list(plan_collection(settings, without=str(tmp_path / "out")))
     assert [key for shard in planned for key in shard.keys] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["files", "tar", "tar.gz", "zip", "parquet"])
+def test_some_items_of_a_shard_are_read_alone(folder: str, kind: str) -> None:
+    contents = {f"{i}.jpg": image(i) for i in range(6)}
+    if kind == "files":
+        for name, data in contents.items():
+            storage.write_bytes(storage.join(folder, "in", name), data)
+    elif kind == "zip":
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            for name, data in contents.items():
+                archive.writestr(name, data)
+        storage.write_bytes(storage.join(folder, "in", "a.zip"), sink.getvalue())
+    elif kind == "parquet":
+        sink = io.BytesIO()
+        rows = [{"bytes": data, "path": name} for name, data in contents.items()]
+        pq.write_table(pa.table({"image": rows}), sink)
+        storage.write_bytes(storage.join(folder, "in", "a.parquet"), sink.getvalue())
+    else:
+        data = tar_bytes(contents, "w" if kind == "tar" else "w:gz")
+        storage.write_bytes(storage.join(folder, "in", f"a.{kind}"), data)
+    (shard,) = plan(folder, storage.join(folder, "in"))
+    everything = list(read_shard(shard))
+    wanted = {everything[4].key, everything[1].key, "unknown.jpg"}
+    assert list(read_items(shard, wanted)) == [everything[1], everything[4]]

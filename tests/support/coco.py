@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from pipeline.coco.annotations import read_annotations
 from pipeline.coco.columns import Detections, GroundTruth
@@ -82,3 +88,17 @@ def one_image(people: GroundTruth, poses: Detections, **labels: int) -> EvalImag
     return EvalImages(
         np.array([7]), people, ends[0], poses, ends[1], {name: np.array([n]) for name, n in labels.items()}
     )
+
+
+def pycocotools_stats(truth: dict, results: list[dict], kind: str) -> list[float]:
+    """The numbers of COCOeval, in its order."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground = COCO()
+        ground.dataset = json.loads(json.dumps(truth))
+        ground.dataset.setdefault("info", {})
+        ground.createIndex()
+        evaluation = COCOeval(ground, ground.loadRes(json.loads(json.dumps(results))), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(v) for v in evaluation.stats]

@@ -115,3 +115,56 @@ def make_run(folder: Path, truth: Path, photos: Path, off: float = 4.0, shard_si
         storage.write_bytes(run.part_uri(shard.id), encode_part(rows, people, None, People.empty(17), metadata))
     reduce_run(run)
     return run
+
+
+POSE = _BODY  # (17, 2), in a box of 40 x 90
+
+
+def judged_run(folder: Path, images: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]]) -> Run:
+    """A reduced run whose people are poses of the same shape at given places.
+
+    Args:
+        images: for each file name, the places (x, y) of the annotated people and of the predicted ones. The annotations
+            are written to `truth.json` above the run; a run beside it may share them.
+    """
+    annotations = []
+    for number, (annotated, _) in enumerate(images.values(), 1):
+        for place in annotated:
+            joints = np.column_stack([POSE + place, np.full(17, 2)])
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": number,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "num_keypoints": 17,
+                    "bbox": [*place, 40.0, 90.0],
+                    "area": 3000.0,
+                    "keypoints": joints.ravel().tolist(),
+                }
+            )
+    photos, truth = folder.parent / "photos", folder.parent / "truth.json"
+    listed = [{"id": number, "file_name": name} for number, name in enumerate(images, 1)]
+    truth.write_text(json.dumps({"images": listed, "annotations": annotations}))
+    photos.mkdir(exist_ok=True)
+    for name in images:
+        (photos / name).write_bytes(encode(gradient(240, 320)))
+    settings = {
+        "input": {"uri": str(photos)},
+        "output": str(folder),
+        "annotations": str(truth),
+        "detector": {"name": "darknet"},
+    }
+    run = Run.create(Settings.model_validate(settings))
+    for shard in run.plan().shards():
+        rows, people = [], []
+        for image in read_shard(shard, LIMITS):
+            poses = np.array([POSE + place for place in images[image.key][1]]).reshape(-1, 17, 2)
+            rows.append(ImageRow(image.key, image.uri, list(images).index(image.key) + 1, image.sha256, 320, 240))
+            boxes = np.array([[x, y, x + 40, y + 90] for x, y in images[image.key][1]]).reshape(-1, 4)
+            scores = np.full((len(poses), 17), 0.9)
+            people.append(People(boxes, np.full(len(poses), 0.8), poses, scores, np.full(len(poses), 2.0)))
+        metadata = {"shard": shard.id, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
+        storage.write_bytes(run.part_uri(shard.id), encode_part(rows, people, None, People.empty(17), metadata))
+    reduce_run(run)
+    return run

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from pipeline.settings.flags import SettingsError, as_flags, parse_settings
+from pipeline.evaluation.intervals import Estimate
+from pipeline.settings.flags import SettingsError
 from pipeline.settings.tree import Settings
-from pipeline.sweep.leaderboard import Row, pareto, ranked
+from pipeline.sweep.leaderboard import Row, _shown, change, pareto, ranked, value_of
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import Trial, by_networks, trials_of
 
@@ -74,29 +77,35 @@ def test_trials_with_the_same_networks_share_a_run() -> None:
         assert settings.suppression == Settings().suppression
 
 
-def test_the_command_of_a_trial_has_its_settings() -> None:
-    varied = {
-        "suppression.gamma": 9,
-        "pose.flip_test": True,
-        "pose.scales": [0.9, 1.1],
-        "pose.ensemble": [{"weights": "b.pth", "input_size": [384, 288]}],
-        "detector.input_size": 320,
-        "pose.weights": None,
-    }
-    (trial,) = trials_of(sweep(trials=[varied]))
-    assert trial.command.startswith("uv run jobs/annotate.py --input.uri=s3://b/photos --annotations=s3://b/a.json")
-    flags = as_flags(trial.settings)
-    assert parse_settings(flags, "") == trial.settings
+def row(f1: float, speed: float | None, ap: float = 0.5) -> Row:
+    outcome = SimpleNamespace(f1=f1, metrics=SimpleNamespace(ap=ap))
+    return Row(Trial({}, Settings()), outcome, False, Estimate(0, 0, 0), speed, None, "", "")  # type: ignore[arg-type]
 
 
-def row(ap: float, speed: float | None) -> Row:
-    return Row(Trial({}, Settings()), SimpleNamespace(ap=ap), 0, speed, None, "")  # type: ignore[arg-type]
-
-
-def test_the_pareto_front_of_ap_and_speed() -> None:
+def test_the_pareto_front_of_f1_and_speed() -> None:
     rows = [row(0.5, 1.0), row(0.4, 5.0), row(0.3, 4.0), row(0.2, 9.0), row(0.5, 0.5), row(0.9, None), row(0.4, 5.0)]
     assert pareto(rows) == [True, True, False, True, False, False, True]
-    assert [r.metrics.ap for r in ranked(rows)] == [0.9, 0.5, 0.5, 0.4, 0.4, 0.3, 0.2]
+    assert [r.outcome.f1 for r in ranked(rows)] == [0.9, 0.5, 0.5, 0.4, 0.4, 0.3, 0.2]
+
+
+def test_false_positives_rank_before_ap() -> None:
+    many_false, few_false, undefined = row(0.3, None, ap=0.33), row(0.4, None, ap=0.32), row(float("nan"), None, ap=0.9)
+    assert ranked([many_false, undefined, few_false]) == [few_false, many_false, undefined]
+
+
+def test_a_change_of_ap_is_paired_over_the_same_resamples() -> None:
+    """Two trials whose AP varies with the images, but differs by 0.01 on all of them."""
+    resampled = np.linspace(0.2, 0.4, 200)
+    before, now = (
+        SimpleNamespace(metrics=SimpleNamespace(ap=0.3 + off), resampled_ap=resampled + off) for off in (0, 0.01)
+    )
+    assert change(now, before) == pytest.approx((0.01, 0.01, 0.01))  # type: ignore[arg-type]
+
+
+def test_settings_are_shown_as_people_write_them() -> None:
+    trials = trials_of(sweep(grid={"pose.scales": [[1.0], [0.9, 1.1]], "suppression.gamma": [5.0]}))
+    rows = [replace(row(0.5, None), trial=trial) for trial in trials]
+    assert [_shown(value_of(r, "pose.scales")) for r in rows] == ["1.0", "0.9, 1.1"]
 
 
 def test_a_stored_run_and_base_settings_cannot_be_combined() -> None:

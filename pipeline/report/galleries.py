@@ -1,0 +1,94 @@
+"""Which images a page shows: a random sample, the least certain, and with annotations the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.report.image_errors import ImageErrors
+from pipeline.review.ranking import Suspicion, uncertainty
+from pipeline.run.statistics import Statistics
+
+_PER_GALLERY = 12
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A titled list of images.
+
+    Attributes:
+        name: for links.
+        note: what the images have in common.
+        rows: of the images in `Statistics`.
+        captions: of these images.
+    """
+
+    name: str
+    title: str
+    note: str
+    rows: list[int]
+    captions: list[str]
+
+
+def galleries(statistics: Statistics, suspicion: Suspicion, errors: ImageErrors | None) -> list[Gallery]:
+    """The galleries of a page that have images, the most useful first."""
+    doubt = uncertainty(statistics)
+    reasons = suspicion.reasons
+    chosen = []
+    if errors is not None:
+        missed, wrong = errors.column("missed"), errors.column("background")
+        chosen = [
+            _worst(statistics, "missed", "Missed people", "Most missed people first.", missed, errors.describe),
+            _worst(statistics, "invented", "False positives", "Most false positives first.", wrong, errors.describe),
+            _worst(
+                statistics,
+                "worst",
+                "Worst images",
+                "Highest cost first: missed people, false positives, and 1 - OKS of each person found.",
+                errors.costs,
+                errors.describe,
+            ),
+        ]
+    chosen.append(
+        _worst(
+            statistics,
+            "unusual",
+            "Unusual images",
+            "Very many or tiny people, doubtful poses, files that occur twice; needs no annotations.",
+            suspicion.strength,
+            lambda row: reasons.get(row, ""),
+        )
+    )
+    chosen.append(
+        _worst(
+            statistics,
+            "uncertain",
+            "Least certain poses",
+            "The person with the lowest mean joint score decides.",
+            doubt,
+            lambda row: f"lowest mean joint score {1 - doubt[row]:.2f}",
+        )
+    )
+    ok = np.flatnonzero(statistics.ok)
+    sample = np.sort(np.random.default_rng(0).choice(ok, min(_PER_GALLERY, len(ok)), replace=False)).tolist()
+    describe = errors.describe if errors is not None else lambda row: _people(int(statistics.num_people[row]))
+    chosen.append(
+        Gallery(
+            "sample", "Random sample", "Every annotated image has the same chance.", sample, list(map(describe, sample))
+        )
+    )
+    return [gallery for gallery in chosen if gallery.rows]
+
+
+def _worst(
+    statistics: Statistics, name: str, title: str, note: str, badness: np.ndarray, describe: Callable[[int], str]
+) -> Gallery:
+    values = np.where(statistics.ok, badness, 0.0)
+    rows = [int(i) for i in np.argsort(-values, kind="stable")[:_PER_GALLERY] if values[i] > 0]
+    return Gallery(name, title, note, rows, list(map(describe, rows)))
+
+
+def _people(count: int) -> str:
+    return f"{count} {'person' if count == 1 else 'people'}"

@@ -1,0 +1,126 @@
+"""Pictures of a page: a photograph, and the people predicted and annotated in it, which the page draws on top."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.boxes import xywh_to_xyxy
+from pipeline.coco.annotations import Annotations
+from pipeline.coco.columns import GroundTruth
+from pipeline.errors import UserError
+from pipeline.evaluation.errors import JOINT_ERRORS, Diagnosis, diagnose
+from pipeline.evaluation.eval_images import EvalImage
+from pipeline.evaluation.matching import KEYPOINT_RULES
+from pipeline.jpeg import encode_jpeg
+from pipeline.people import People
+from pipeline.report.draw import people_of, pixels_of
+from pipeline.run import Run
+from pipeline.run.detections import pose_detections
+from pipeline.skeletons import Skeleton
+
+LARGE, SMALL = 720, 400  # longer side, pixels
+_QUALITY = 80
+_MIN_JOINT_SCORE = 0.2  # joints below it are not drawn
+# Classes of a predicted joint: `Diagnosis.errors` counts from -2.
+JOINT_CLASSES = ("unlabelled", "good", *JOINT_ERRORS)
+
+
+@dataclass(frozen=True)
+class TruthOfImages:
+    """Annotations, and the row of each image of the run in them."""
+
+    annotations: Annotations
+    rows: Mapping[str, int]
+
+
+def pictures(
+    run: Run, chosen: Mapping[str, str], sides: Mapping[str, int], truth: TruthOfImages | None, skeleton: Skeleton
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(image id, picture) of images that are still there: they may have been deleted since they were annotated.
+
+    Args:
+        chosen: image id to shard.
+        sides: longer side of each picture in pixels, by image id.
+        truth: for the annotated people, and the errors of the predicted ones.
+    """
+    people = people_of(run, set(chosen))
+    with contextlib.suppress(OSError, UserError):  # the metrics are valid without pictures
+        for image_id, pixels in pixels_of(run, dict(chosen)):
+            yield (
+                image_id,
+                {
+                    "src": _data_uri(pixels, sides[image_id]),
+                    "width": pixels.shape[1],
+                    "height": pixels.shape[0],
+                    **overlay(people[image_id], _truth_of(image_id, truth), skeleton),
+                },
+            )
+
+
+def overlays(run: Run, image_ids: set[str], truth: TruthOfImages, skeleton: Skeleton) -> dict[str, dict[str, Any]]:
+    """The people of images without the photographs, by image id."""
+    people = people_of(run, image_ids)
+    return {image_id: overlay(people[image_id], _truth_of(image_id, truth), skeleton) for image_id in image_ids}
+
+
+def overlay(people: People, truth: GroundTruth | None, skeleton: Skeleton) -> dict[str, Any]:
+    """Predicted and annotated people as plain values, in pixels of the original image.
+
+    A predicted joint is [x, y, class], null if its score is low; an annotated one is [x, y], null if it is unlabelled.
+    """
+    order = np.argsort(-people.pose_scores.astype(np.float64), kind="stable")
+    people = people[order[: KEYPOINT_RULES.max_detections] if truth is not None else order]
+    diagnosis = None if truth is None else diagnose(EvalImage(truth, pose_detections([people])), skeleton)
+    predicted = [_predicted(people, i, diagnosis) for i in range(len(people))]
+    if truth is None or diagnosis is None:
+        return {"people": predicted, "truth": []}
+    found = set(diagnosis.person.tolist())
+    return {"people": predicted, "truth": [_annotated(truth, i, i in found) for i in range(len(truth.areas))]}
+
+
+def _predicted(people: People, i: int, diagnosis: Diagnosis | None) -> dict[str, Any]:
+    if diagnosis is None:
+        kind, classes = "unknown", np.zeros(people.keypoints.shape[1], int)
+    else:
+        unmatched = "false positive" if diagnosis.false_positive[i] else "ignored"
+        kind, classes = "found" if diagnosis.person[i] >= 0 else unmatched, diagnosis.errors[i] + 2
+    joints = [
+        [round(float(x)), round(float(y)), int(joint_class)] if score >= _MIN_JOINT_SCORE else None
+        for (x, y), score, joint_class in zip(people.keypoints[i], people.keypoint_scores[i], classes, strict=True)
+    ]
+    return {
+        "kind": kind,
+        "box": [round(float(v)) for v in people.boxes[i]],
+        "score": round(float(people.box_scores[i]), 2),
+        "joints": joints,
+    }
+
+
+def _annotated(truth: GroundTruth, i: int, found: bool) -> dict[str, Any]:
+    kind = "ignored" if truth.ignored[i] else "found" if found else "missed"
+    return {
+        "kind": kind,
+        "box": [round(float(v)) for v in xywh_to_xyxy(truth.boxes_xywh[i : i + 1])[0]],
+        "joints": [[round(float(x)), round(float(y))] if v > 0 else None for x, y, v in truth.keypoints[i]],
+    }
+
+
+def _truth_of(image_id: str, truth: TruthOfImages | None) -> GroundTruth | None:
+    if truth is None or image_id not in truth.rows:
+        return None
+    row = truth.rows[image_id]
+    return truth.annotations.slice(row, row + 1).people
+
+
+def _data_uri(pixels: np.ndarray, side: int) -> str:
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    size = (max(1, int(pixels.shape[1] * scale)), max(1, int(pixels.shape[0] * scale)))
+    shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(shrunk, _QUALITY)).decode()
