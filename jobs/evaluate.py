@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_file, evaluate_run, write_metrics
+from pipeline.evaluation.evaluate import seen_images
 from pipeline.evaluation.partial import Map
 from pipeline.fleet import connect, map_on_ray
 from pipeline.report.run_page import write_report
@@ -43,6 +44,11 @@ def main(argv: Sequence[str]) -> int:
         help="leave out annotated images that the run does not contain; by default their people count as missed",
     )
     parser.add_argument(
+        "--exclude-seen",
+        action="store_true",
+        help="leave out images that the weights were trained on, by their file names; by default a note counts them",
+    )
+    parser.add_argument(
         "--ray", action="store_true", help="compute on the Ray cluster of RAY_ADDRESS, or on one started here"
     )
     arguments = parser.parse_args(argv)
@@ -63,9 +69,10 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     if arguments.annotations is None:
         raise RunRefused(f"{arguments.run} needs --annotations")
-    if arguments.report or arguments.compare or arguments.only_images_in_run:
+    if arguments.report or arguments.compare or arguments.only_images_in_run or arguments.exclude_seen:
         raise RunRefused(
-            f"{arguments.run}: --report, --compare and --only-images-in-run need a run, not a results file"
+            f"{arguments.run}: --report, --compare, --only-images-in-run and --exclude-seen need a run, not a results "
+            "file"
         )
     metrics = evaluate_file(arguments.run, arguments.annotations, arguments.errors, arguments.by, map_chunks)
     try:
@@ -88,16 +95,19 @@ def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
         raise RunRefused(
             "--compare cannot be combined with --only-images-in-run: the runs may contain different images"
         )
-    metrics = evaluate_run(run, annotations, arguments.errors or page, arguments.by, map_chunks, only)
+    before = _open_reduced(arguments.compare) if arguments.compare else None
+    excluded: frozenset[bytes] = frozenset()
+    if arguments.exclude_seen:
+        excluded = seen_images(run) | (seen_images(before) if before else frozenset())
+    metrics = evaluate_run(run, annotations, arguments.errors or page, arguments.by, map_chunks, only, excluded)
     if (arguments.errors or arguments.compare) and metrics.keypoints is None:
         raise UserError(f"{annotations} has no keypoints; an error analysis needs them")
     uri = write_metrics(metrics, run.path(""), table_skeleton(run.uri))
     lines = [*metrics.lines(), f"metrics:   {uri}"]
     if page:
         other = None
-        if arguments.compare is not None:
-            before = _open_reduced(arguments.compare)
-            other = (before, evaluate_run(before, annotations, True, arguments.by, map_chunks))
+        if before is not None:
+            other = (before, evaluate_run(before, annotations, True, arguments.by, map_chunks, excluded=excluded))
         lines.append(f"page:      {write_report(run, metrics, other)}")
     return lines
 

@@ -19,7 +19,8 @@ from pipeline.runtime.device import Compute
 from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import DetectorSettings, detector_batch
 from pipeline.weights.catalogue import confirm, local_file
-from pipeline.weights.checkpoints import load_weights, read_safetensors_metadata
+from pipeline.weights.checkpoints import load_weights
+from pipeline.weights.metadata import read_safetensors_metadata
 
 
 def load_darknet(cfg: str | None, weights: Path) -> Darknet:

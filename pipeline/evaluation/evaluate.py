@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from pipeline.run.detections import run_boxes, run_poses
 from pipeline.run.tables import image_ids, read_table, table_skeleton
 from pipeline.settings.tree import GIVEN
 from pipeline.skeletons import SKELETONS, Skeleton
+from pipeline.weights.metadata import image_digest, training_images
 
 _SOURCE = "source"  # images are always grouped by this column of the annotations, if it exists
 
@@ -146,6 +147,8 @@ class RunMetrics:
         annotated_images: number of images of the annotations.
         images_in_run: number of these that the tables have a row for.
         only_images_in_run: whether the others were left out; else their people count as missed.
+        evaluated_images: number of images that the metrics are of.
+        images_seen: number of these that the run's weights were trained on, by their file names.
         complete: whether the run is complete.
         annotations: URI of the annotations.
         warnings: what may distort the metrics.
@@ -158,6 +161,8 @@ class RunMetrics:
     annotated_images: int
     images_in_run: int
     only_images_in_run: bool
+    evaluated_images: int
+    images_seen: int
     complete: bool
     annotations: str
     warnings: tuple[str, ...] = ()
@@ -173,6 +178,8 @@ class RunMetrics:
                 "are left out" if self.only_images_in_run else "count as missed (--only-images-in-run leaves them out)"
             )
         incomplete = "" if self.complete else ", RUN INCOMPLETE"
+        if self.evaluated_images < self.annotated_images:
+            images += f"; {self.evaluated_images} images evaluated"
         text.append(f"evaluated with {self.detector} boxes, {flip}, {images}{incomplete}")
         text += [f"note: {warning}" for warning in self.warnings]
         text += [line for name, e in named if e is not None for line in e.reliability_lines(name)]
@@ -195,6 +202,7 @@ def evaluate_run(
     by: Sequence[str] = (),
     map_chunks: Map = map,
     only_images_in_run: bool = False,
+    excluded: Container[bytes] = frozenset(),
 ) -> RunMetrics:
     """Evaluate the tables of a reduced run.
 
@@ -203,6 +211,7 @@ def evaluate_run(
 
     Args:
         only_images_in_run: leave out annotated images that are not in the run instead.
+        excluded: digests of the names of images to leave out, see `pipeline.weights.metadata`.
         analysis: also analyse the errors, if there are keypoints.
         by: columns of the annotations' images or of tables/images that images are grouped by.
         map_chunks: where chunks of images are computed.
@@ -219,8 +228,18 @@ def evaluate_run(
     if missing := [c for c in by if c not in truth.images and c not in next(iter(rows.values()))]:
         raise UserError(f"neither tables/images nor the images of {annotations} have a column {missing[0]!r}")
     num_annotated = len(truth.ids)
-    if only_images_in_run:
-        truth = truth.select(rows)
+    digests = _name_digests(truth)
+    evaluated = [
+        id_
+        for id_, digest in zip(truth.ids.tolist(), digests, strict=True)
+        if digest not in excluded and (id_ in rows or not only_images_in_run)
+    ]
+    if not evaluated:
+        raise UserError(f"no image of {annotations} is left to evaluate; all were in the training of the run's weights")
+    seen_digests, kept = seen_images(run), set(evaluated)
+    seen = sum(id_ in kept and digest in seen_digests for id_, digest in zip(truth.ids.tolist(), digests, strict=True))
+    if len(evaluated) < num_annotated:
+        truth = truth.select(evaluated)
     keypoints = boxes = None
     if truth.with_keypoints:
         columns = {column: [rows.get(i, {}).get(column) for i in truth.ids.tolist()] for column in by}
@@ -228,9 +247,9 @@ def evaluate_run(
         keypoints = _evaluate_poses(truth, poses, skeleton, analysis, columns | _columns(truth, by), map_chunks)
     if run.settings.detector.name != GIVEN:
         box_truth = read_annotations(annotations, None)
-        boxes = _evaluate_boxes(
-            box_truth.select(rows) if only_images_in_run else box_truth, run_boxes(run, ids), analysis, map_chunks
-        )
+        if len(evaluated) < num_annotated:
+            box_truth = box_truth.select(evaluated)
+        boxes = _evaluate_boxes(box_truth, run_boxes(run, ids), analysis, map_chunks)
     return RunMetrics(
         keypoints=keypoints,
         boxes=boxes,
@@ -239,10 +258,34 @@ def evaluate_run(
         annotated_images=num_annotated,
         images_in_run=len(rows),
         only_images_in_run=only_images_in_run,
+        evaluated_images=len(evaluated),
+        images_seen=seen,
         complete=json.loads(storage.read_bytes(run.path("totals.json")))["complete"],
         annotations=annotations,
-        warnings=tuple(ids.warnings()),
+        warnings=(*ids.warnings(), *_seen_warning(seen, len(evaluated))),
     )
+
+
+def seen_images(run: Run) -> frozenset[bytes]:
+    """The digests of the images that the weights of a run were trained on; see `pipeline.weights.metadata`."""
+    settings = run.settings
+    weights = [settings.detector.weights, *(network.weights for network in settings.pose.networks())]
+    return training_images(uri for uri in weights if uri)
+
+
+def _name_digests(truth: Annotations) -> list[bytes | None]:
+    """The digest of each image's name, None without a name."""
+    names = truth.images.get("file_name", [None] * len(truth.ids))
+    return [None if name is None else image_digest(name) for name in names]
+
+
+def _seen_warning(seen: int, evaluated: int) -> list[str]:
+    if not seen:
+        return []
+    return [
+        f"{seen} of {evaluated} evaluated images were in the training of the run's weights, by their file names: the "
+        "metrics are too high; --exclude-seen leaves these images out"
+    ]
 
 
 def evaluate_file(

@@ -25,7 +25,8 @@ from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import NetworkSettings
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.weights.catalogue import CatalogueEntry, confirm, local_file, published_decodings
-from pipeline.weights.checkpoints import read_safetensors_metadata, read_state_dict
+from pipeline.weights.checkpoints import read_state_dict
+from pipeline.weights.metadata import read_safetensors_metadata
 
 _USUAL_INPUT_SIZE = (256, 192)
 

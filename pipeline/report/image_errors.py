@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.coco.annotations import Annotations, read_annotations
-from pipeline.coco.ids import CocoIds
 from pipeline.evaluation import RunMetrics
 from pipeline.evaluation.errors import JOINT_ERRORS, ErrorAnalysis
 from pipeline.run.statistics import Statistics
@@ -36,10 +35,13 @@ class ImageErrors:
         """None without an error analysis."""
         if metrics is None or metrics.keypoints is None or metrics.keypoints.analysis is None:
             return None
-        truth, ids = evaluated_truth(metrics, statistics.ids, skeleton)
-        numbers = np.array([-1 if (number := ids.get(i)) is None else number for i in statistics.ids])
-        rows = np.where(numbers >= 0, np.searchsorted(truth.ids, numbers), -1)
-        return cls(metrics.keypoints.analysis.errors, rows, truth)
+        errors = metrics.keypoints.analysis.errors
+        truth = read_annotations(metrics.annotations, skeleton)
+        ids = truth.match_ids(statistics.ids)
+        truth = truth.select(errors.images["image_id"].tolist())  # some may have been left out
+        row_of = {number: row for row, number in enumerate(truth.ids.tolist())}
+        rows = np.array([row_of.get(ids.get(i), -1) for i in statistics.ids], int)
+        return cls(errors, rows, truth)
 
     @property
     def costs(self) -> np.ndarray:
@@ -62,15 +64,6 @@ class ImageErrors:
         """The errors of an image of the tables as text."""
         image = self.image(row)
         return "not annotated" if image is None else describe(image)
-
-
-def evaluated_truth(
-    metrics: RunMetrics, image_ids: list[str], skeleton: Skeleton | None
-) -> tuple[Annotations, CocoIds[int]]:
-    """The annotated images that the metrics are of, and the ids of the run's images."""
-    truth = read_annotations(metrics.annotations, skeleton)
-    ids = truth.match_ids(image_ids)
-    return (truth.select(ids.by_key.values()) if metrics.only_images_in_run else truth), ids
 
 
 def describe(image: Mapping[str, Any]) -> str:

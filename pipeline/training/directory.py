@@ -27,11 +27,13 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from pipeline import storage
+from pipeline.coco.annotations import load_annotations
 from pipeline.errors import UserError
 from pipeline.jpeg import encode_jpeg
 from pipeline.training.experiment import Experiment
 from pipeline.training.loop import Step, Trainer
 from pipeline.training.settings import TrainSettings
+from pipeline.weights.metadata import TRAINING_IMAGES, encode_training_images, image_digest, training_images
 
 # Settings that may change when a run is resumed.
 _CHANGEABLE = {
@@ -141,6 +143,7 @@ def train_run(run: TrainRun, experiment: Experiment, trainer: Trainer, report: C
     if writes:
         run.write_settings()
     run.load_checkpoint(trainer)
+    metadata = experiment.metadata | ({TRAINING_IMAGES: _training_images(settings)} if writes else {})
     best = max((line["ap"] for line in run.history() if line.get("ap") is not None), default=-1.0)
     written = max((line["epoch"] for line in run.history()), default=0)
     with _tensorboard(run, trainer) if writes else contextlib.nullcontext() as board:
@@ -152,7 +155,7 @@ def train_run(run: TrainRun, experiment: Experiment, trainer: Trainer, report: C
                 rate, losses = trainer.learning_rate(trainer.step - 1), trainer.losses
                 entry = {"epoch": trainer.epoch, "learning_rate": rate}
                 entry |= {"loss": float(np.mean(losses))} if losses else {}
-                best = _end_epoch(run, experiment, trainer, weights, entry, best, board)
+                best = _end_epoch(run, experiment, trainer, weights, metadata, entry, best, board)
 
         if trainer.epoch > written:
             # The run was killed after the last checkpoint of the epoch and before its history line and weights.
@@ -173,13 +176,14 @@ def _end_epoch(
     experiment: Experiment,
     trainer: Trainer,
     weights: dict[str, Tensor],
+    metadata: dict[str, str],
     entry: dict[str, Any],
     best: float,
     board: Any,
 ) -> float:
     """Validate if it is due, and write the files of the epoch; returns the highest validation AP so far."""
     settings = run.settings
-    metadata = experiment.metadata | _provenance(settings, trainer)
+    metadata = metadata | _provenance(settings, trainer)
     if settings.validation is not None and (
         trainer.epoch % settings.validate_every == 0 or trainer.epoch == settings.optimisation.epochs
     ):
@@ -200,6 +204,18 @@ def _end_epoch(
     board.flush()
     run.save_checkpoint(trainer)
     return best
+
+
+def _training_images(settings: TrainSettings) -> str:
+    """The images of the sets, and those that the initial weights were trained on, for the metadata of weights."""
+    names = (
+        image["file_name"]
+        for annotated in settings.sets
+        for image in load_annotations(annotated.annotations)["images"]
+        if annotated.source in (None, image.get("source"))
+    )
+    initial = settings.pose.weights if settings.task == "pose" else settings.detector.weights
+    return encode_training_images({*map(image_digest, names), *training_images([initial] if initial else [])})
 
 
 def _provenance(settings: TrainSettings, trainer: Trainer) -> dict[str, str]:

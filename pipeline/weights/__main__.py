@@ -16,6 +16,7 @@ import yaml
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.weights.catalogue import catalogue, catalogued, confirm, local_file
+from pipeline.weights.metadata import training_images
 
 
 def _list() -> int:
@@ -62,6 +63,8 @@ def _check(file: str) -> int:
         return 1
     print(f"sha256 {storage.file_sha256(path)}")
     print(f"catalogue: {entry.name}, {entry.licence}" if entry else "not in the catalogue")
+    seen = len(training_images([file]))
+    print(f"trained on {seen} images, whose names evaluation compares" if seen else "training images: not stated")
     return 0
 
 

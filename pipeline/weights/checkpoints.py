@@ -10,7 +10,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Size, Tensor, nn
 
@@ -80,19 +79,6 @@ def _with_plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state
     counters = (key.removesuffix("running_mean") + _BATCHES for key in state if key.endswith("running_mean"))
     return state | dict.fromkeys(counters, torch.tensor(0))
-
-
-def read_safetensors_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a .safetensors file.
-
-    Raises:
-        UserError: the file is broken.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as tensors ({first_line(error)})") from None
 
 
 def load_weights(network: nn.Module, uri: str, purpose: str) -> None:

@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support.images import encode, gradient
-from support.runs import make_run, make_truth
+from support.runs import judged_run, make_run, make_truth
 
 from jobs.evaluate import main
 from pipeline.run import Run
+from pipeline.weights.metadata import TRAINING_IMAGES, encode_training_images, image_digest
 
 
 @pytest.fixture
@@ -64,3 +67,41 @@ def test_flags_that_do_not_fit_are_refused(half: tuple, tmp_path: Path, capsys: 
     assert "--compare cannot be combined with --only-images-in-run" in capsys.readouterr().err
     assert main([str(first), *flags]) == 2
     assert "need a run, not a results file" in capsys.readouterr().err
+
+
+def test_images_that_the_weights_were_trained_on_are_counted_and_can_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The poses are perfect on the four training images, and far off on the other two."""
+    weights = tmp_path / "mine.safetensors"
+    trained = encode_training_images(image_digest(f"elsewhere/{name}.png") for name in "abcd")
+    save_file({"weight": np.zeros(2)}, weights, {TRAINING_IMAGES: trained})
+    places = {f"{name}.jpg": ([(20.0, 30.0)], [(20.0, 30.0)]) for name in "abcd"}
+    places |= {f"{name}.jpg": ([(20.0, 30.0)], [(150.0, 90.0)]) for name in "ef"}
+    run = judged_run(tmp_path / "run", places)
+    settings = run.settings.model_dump(mode="json")
+    settings["pose"]["weights"] = str(weights)
+    stored = json.loads(Path(run.path("run.json")).read_text())
+    Path(run.path("run.json")).write_text(json.dumps({**stored, "settings": settings}))
+    truth = tmp_path / "truth.json"
+    everything = evaluated(run, truth, "--report")
+    output = capsys.readouterr().out
+    assert "note: 4 of 6 evaluated images were in the training of the run's weights, by their file names" in output
+    assert (everything["evaluated_images"], everything["images_seen"]) == (6, 4)
+    assert "4 of 6 evaluated images were in the training" in Path(run.path("report.html")).read_text()
+    unseen = evaluated(run, truth, "--report", "--exclude-seen")
+    output = capsys.readouterr().out
+    assert "2 images evaluated" in output
+    assert "note:" not in output
+    assert (unseen["evaluated_images"], unseen["images_seen"]) == (2, 0)
+    assert unseen["keypoints"]["people"]["annotated"] == unseen["boxes"]["people"]["annotated"] == 2
+    assert everything["keypoints"]["ap"] > 0.5
+    assert unseen["keypoints"]["ap"] == 0
+    assert main([run.uri, "--compare", run.uri, "--exclude-seen"]) == 0
+    only_seen = json.loads(truth.read_text())
+    kept = {image["id"] for image in only_seen["images"] if image["file_name"] in ("a.jpg", "b.jpg")}
+    for key, name in (("images", "id"), ("annotations", "image_id")):
+        only_seen[key] = [entry for entry in only_seen[key] if entry[name] in kept]
+    truth.write_text(json.dumps(only_seen))
+    assert main([run.uri, "--annotations", str(truth), "--exclude-seen"]) == 1
+    assert "no image of" in capsys.readouterr().err

@@ -21,7 +21,8 @@ from pipeline.pose.estimator import PoseEstimator
 from pipeline.pose.networks.recognition import recognise
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import DetectorSettings, PoseSettings
-from pipeline.weights.checkpoints import read_safetensors_metadata, read_state_dict
+from pipeline.weights.checkpoints import read_state_dict
+from pipeline.weights.metadata import image_digest, read_safetensors_metadata, training_images
 
 
 def history(tmp_path: Path) -> list[dict]:
@@ -168,6 +169,7 @@ def test_weights_contain_their_decoding_and_input_size(collection, tmp_path: Pat
     weights = str(tmp_path / "run" / "last.safetensors")
     poses = PoseEstimator.from_settings(PoseSettings(weights=weights), Compute.resolve("cpu", "float32"))
     assert poses.describe() == ["fastpose_mobile_small with 17 joints at 64x64, integral (softmax)"]
+    assert training_images([weights]) == {image_digest(image["file_name"]) for image in collection["images"]}
     overridden = PoseSettings(weights=weights, decode="argmax", input_size=(96, 64))
     assert (
         "at 96x64, argmax" in PoseEstimator.from_settings(overridden, Compute.resolve("cpu", "float32")).describe()[0]

@@ -16,7 +16,8 @@ from pipeline.settings.tree import GIVEN, OWN_DETECTORS
 from pipeline.weights import catalogue as catalogue_module
 from pipeline.weights.__main__ import main
 from pipeline.weights.catalogue import CatalogueEntry, WeightsError, catalogue, catalogued, confirm, local_file
-from pipeline.weights.checkpoints import read_safetensors_metadata, read_state_dict
+from pipeline.weights.checkpoints import read_state_dict
+from pipeline.weights.metadata import read_safetensors_metadata
 
 OWN = "fastpose_lite0_coco17"
 

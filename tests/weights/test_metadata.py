@@ -1,0 +1,44 @@
+"""Weights files state the images that they were trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from support.paths import PEOPLE, needs_people
+
+from pipeline.coco.annotations import load_annotations
+from pipeline.weights.metadata import TRAINING_IMAGES, encode_training_images, image_digest, training_images
+
+SHIPPED = ("fastpose_lite0_coco17", "person_small")
+
+
+def test_copies_of_an_image_in_other_folders_and_formats_have_its_digest() -> None:
+    assert image_digest("a/000000012.jpg") == image_digest("s3://bucket/b/000000012.PNG")
+    assert image_digest("000000012.jpg") != image_digest("000000013.jpg")
+
+
+def test_images_of_several_files_are_joined_and_unknown_files_have_none(tmp_path: Path) -> None:
+    paths = []
+    for name, images in (("a", ["1.jpg", "2.jpg"]), ("b", ["2.jpg", "x/3.jpg"])):
+        metadata = {TRAINING_IMAGES: encode_training_images(map(image_digest, images))}
+        save_file({"weight": np.zeros(2)}, tmp_path / f"{name}.safetensors", metadata)
+        paths.append(str(tmp_path / f"{name}.safetensors"))
+    save_file({"weight": np.zeros(2)}, tmp_path / "without.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"x")
+    others = [str(tmp_path / name) for name in ("without.safetensors", "broken.safetensors", "missing.safetensors")]
+    assert training_images([*paths, *others]) == {image_digest(f"{i}.jpg") for i in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_state_their_training_images(name: str) -> None:
+    assert len(training_images([name])) == 5729, "as in weights/README.md"
+
+
+@needs_people
+def test_the_photographs_of_the_measurements_were_not_in_training() -> None:
+    names = [image["file_name"] for image in load_annotations(str(PEOPLE / "val.json"))["images"]]
+    trained = [image["file_name"] for image in load_annotations(str(PEOPLE / "train.json"))["images"]]
+    seen = training_images(SHIPPED)
+    assert not {image_digest(name) for name in names} & seen
+    assert {image_digest(name) for name in trained} == seen
