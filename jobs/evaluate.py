@@ -4,6 +4,7 @@ examples:
   uv run jobs/evaluate.py out/run1 --annotations people.json --errors
   uv run jobs/evaluate.py out/run2 --report --compare out/run1
   uv run jobs/evaluate.py results.json --annotations people.json
+  uv run jobs/evaluate.py out/run1 --corrections exported.json
 
 A run needs tables: jobs/reduce.py builds them, with --allow-partial also those of an unfinished run.
 exit code: 0 evaluated, 1 the annotations do not fit, 2 nothing to evaluate
@@ -21,8 +22,10 @@ from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_file, evaluate_run, write_metrics
 from pipeline.evaluation.evaluate import seen_images
 from pipeline.evaluation.partial import Map
+from pipeline.evaluation.thresholds import threshold_lines
 from pipeline.fleet import connect, map_on_ray
 from pipeline.report.run_page import write_report
+from pipeline.review.corrections import write_corrections
 from pipeline.run import Run, RunRefused
 from pipeline.run.tables import table_skeleton
 from pipeline.settings.tree import FleetSettings
@@ -49,6 +52,11 @@ def main(argv: Sequence[str]) -> int:
         help="leave out images that the weights were trained on, by their file names; by default a note counts them",
     )
     parser.add_argument(
+        "--corrections",
+        metavar="FILE",
+        help="evaluate against labels of the run's review queue that were corrected in CVAT or Label Studio",
+    )
+    parser.add_argument(
         "--ray", action="store_true", help="compute on the Ray cluster of RAY_ADDRESS, or on one started here"
     )
     arguments = parser.parse_args(argv)
@@ -69,10 +77,16 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     if arguments.annotations is None:
         raise RunRefused(f"{arguments.run} needs --annotations")
-    if arguments.report or arguments.compare or arguments.only_images_in_run or arguments.exclude_seen:
+    if (
+        arguments.report
+        or arguments.compare
+        or arguments.only_images_in_run
+        or arguments.exclude_seen
+        or arguments.corrections
+    ):
         raise RunRefused(
-            f"{arguments.run}: --report, --compare, --only-images-in-run and --exclude-seen need a run, not a results "
-            "file"
+            f"{arguments.run}: --report, --compare, --only-images-in-run, --exclude-seen and --corrections need a run, "
+            "not a results file"
         )
     metrics = evaluate_file(arguments.run, arguments.annotations, arguments.errors, arguments.by, map_chunks)
     try:
@@ -84,6 +98,8 @@ def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
 
 def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     run = _open_reduced(arguments.run)
+    if arguments.corrections:
+        return _evaluate_corrections(run, arguments, map_chunks)
     annotations = arguments.annotations or run.settings.annotations
     if annotations is None:
         if arguments.report and not arguments.compare:
@@ -110,6 +126,15 @@ def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
             other = (before, evaluate_run(before, annotations, True, arguments.by, map_chunks, excluded=excluded))
         lines.append(f"page:      {write_report(run, metrics, other)}")
     return lines
+
+
+def _evaluate_corrections(run: Run, arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
+    if arguments.annotations or arguments.report or arguments.compare or arguments.exclude_seen:
+        raise RunRefused("--corrections cannot be combined with --annotations, --report, --compare or --exclude-seen")
+    corrected = write_corrections(run, arguments.corrections)
+    metrics = evaluate_run(run, corrected, True, arguments.by, map_chunks)
+    uri = write_metrics(metrics, run.path("review", ""), table_skeleton(run.uri))
+    return [*metrics.lines(), *threshold_lines(run, corrected), f"corrected: {corrected}", f"metrics:   {uri}"]
 
 
 def _open_reduced(uri: str) -> Run:

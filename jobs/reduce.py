@@ -4,7 +4,9 @@ examples:
   uv run jobs/reduce.py out/run1
   uv run jobs/reduce.py out/run1 --allow-partial
   uv run jobs/reduce.py out/run1 --export cvat --export yolo
+  uv run jobs/reduce.py out/run1 --review 50 --by uncertain
 
+Existing tables of a complete run are reused by --export and --review.
 exit code: 0 tables built, 1 shards are missing or damaged, 2 not a run directory
 """
 
@@ -18,8 +20,9 @@ from pipeline.errors import UserError
 from pipeline.fleet import connect, fold_on_ray
 from pipeline.formats import FORMATS, export, write_coco
 from pipeline.report.summary import summary
+from pipeline.review.queue import BY, write_review
 from pipeline.run import Run, RunRefused
-from pipeline.run.reduction import reduce_run
+from pipeline.run.reduction import reduce_run, stored_reduction
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,13 +34,25 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--export", action="append", default=[], choices=list(FORMATS), help="also write this format; repeatable"
     )
+    parser.add_argument(
+        "--review", type=_positive, metavar="N", help="also write review/: N images worth correcting, as tasks"
+    )
+    parser.add_argument("--by", choices=BY, default="uncertain", help="what makes an image worth correcting")
+    parser.add_argument(
+        "--url-prefix", metavar="URL", help="--review: tasks refer to URL + image id, and no copies are written"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.review is None and (arguments.url_prefix or arguments.by != parser.get_default("by")):
+        parser.error("--by and --url-prefix need --review N")
     try:
         run = Run.open(arguments.run)
-        with connect(run.settings.fleet):
-            reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
+        reduction = stored_reduction(run) if arguments.export or arguments.review else None
+        if reduction is None:
+            with connect(run.settings.fleet):
+                reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
         exported = [export(run, name) for name in arguments.export]
         results = write_coco(run) if reduction.totals.with_coco_id else None
+        queue = write_review(run, arguments.review, arguments.by, arguments.url_prefix) if arguments.review else None
     except RunRefused as error:
         print(f"reduce: {error}", file=sys.stderr)
         return 2
@@ -49,7 +64,20 @@ def main(argv: Sequence[str]) -> int:
         print(f"results:   {results}")
     for uri in exported:
         print(f"exported:  {uri}")
+    if queue is not None:
+        print(f"review:    {queue.num_images} images, listed in {queue.listed}")
+        if queue.images is not None:
+            print(f"  copies        {queue.images}")
+        print(f"  CVAT          {queue.cvat}")
+        print(f"  Label Studio  {queue.label_studio}, labelling interface {queue.interface}")
     return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 if __name__ == "__main__":

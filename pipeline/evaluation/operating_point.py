@@ -60,6 +60,12 @@ class OperatingPoint:
     def false_positives_per_image(self) -> Estimate:
         return _rate(self.false_positives, np.ones(len(self.annotated), int))
 
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; NaN if there are neither people nor detections."""
+        found = int(self.found.sum())
+        return _ratio(2 * found, int(self.annotated.sum()) + found + int(self.false_positives.sum()))
+
     def line(self) -> str:
         """As a line of text for a terminal."""
         annotated, found, wrong = (int(c.sum()) for c in (self.annotated, self.found, self.false_positives))

@@ -1,6 +1,7 @@
 """Formats of other tools: one file each. `FORMATS` names them.
 
-Every function writes one file of a reduced run and returns its URI; it streams, one table at a time in memory.
+Every function writes one file (FiftyOne: a folder) of a reduced run and returns its URI; it streams, one table at a
+time in memory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.formats.alphapose import write_alphapose
 from pipeline.formats.coco import write_coco
 from pipeline.formats.cvat import write_cvat
+from pipeline.formats.fiftyone import write_fiftyone
 from pipeline.formats.label_studio import write_label_studio
 from pipeline.formats.openpose import write_cmu, write_openpose
 from pipeline.formats.yolo import write_yolo
@@ -26,6 +28,7 @@ FORMATS: dict[str, Callable[[Run], str]] = {
     "yolo": write_yolo,
     "label_studio": write_label_studio,
     "cvat": write_cvat,
+    "fiftyone": write_fiftyone,
 }
 
 

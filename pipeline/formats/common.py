@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,13 +17,16 @@ from pipeline.run.tables import read_table
 
 VISIBLE_SCORE = 0.2  # joints with a lower score are not visible, in formats that have visibility
 _LABELLED_AND_VISIBLE = 2  # COCO's v
-_COLUMNS = ["image_id", "coco_id", "status", "width", "height", "num_people"]
+_COLUMNS = ["image_id", "uri", "coco_id", "status", "width", "height", "num_people"]
 
 
-def images_with_people(run: Run) -> Iterator[tuple[dict[str, Any], People]]:
+def images_with_people(run: Run, names: Mapping[str, str] | None = None) -> Iterator[tuple[dict[str, Any], People]]:
     """Each image with status `ok`, in the order of the tables, with its people.
 
     tables/people has the order of tables/images, so both are read side by side.
+
+    Args:
+        names: image id to exported name of the images that are wanted; by default all, under their ids.
     """
     tables = (people_from_arrow(table) for table in read_table(run.uri, "people"))
     current, position = People.empty(0), 0
@@ -38,7 +41,9 @@ def images_with_people(run: Run) -> Iterator[tuple[dict[str, Any], People]]:
                 parts.append(current[position : position + taken])
                 position += taken
                 missing -= taken
-            if row["status"] == "ok":
+            if row["status"] == "ok" and (names is None or row["image_id"] in names):
+                if names is not None:
+                    row["image_id"] = names[row["image_id"]]
                 yield row, People.concatenate(parts) if parts else current[:0]
 
 

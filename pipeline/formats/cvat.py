@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import storage
@@ -20,8 +20,13 @@ from pipeline.run import Run
 from pipeline.run.tables import table_skeleton
 
 
-def write_cvat(run: Run) -> str:
-    """COCO keypoint annotations as CVAT imports them (`COCO Keypoints 1.0`)."""
+def write_cvat(run: Run, uri: str | None = None, names: Mapping[str, str] | None = None) -> str:
+    """COCO keypoint annotations as CVAT imports them (`COCO Keypoints 1.0`).
+
+    Args:
+        uri: of the file; by default in `exports/`.
+        names: see `images_with_people`.
+    """
     skeleton = table_skeleton(run.uri)
     category = {
         "id": USUAL_PERSON_ID,
@@ -32,13 +37,13 @@ def write_cvat(run: Run) -> str:
     }
 
     def images() -> Iterator[dict[str, Any]]:
-        for number, (image, _) in enumerate(images_with_people(run), 1):
+        for number, (image, _) in enumerate(images_with_people(run, names), 1):
             size = {"width": image["width"], "height": image["height"]}
             yield {"id": number, "file_name": image["image_id"], **size}
 
     def annotations() -> Iterator[dict[str, Any]]:
         count = 0
-        for number, (image, people) in enumerate(images_with_people(run), 1):
+        for number, (image, people) in enumerate(images_with_people(run, names), 1):
             for i in range(len(people)):
                 count += 1
                 size = (image["width"], image["height"])
@@ -56,7 +61,7 @@ def write_cvat(run: Run) -> str:
                     "score": float(people.pose_scores[i]),
                 }
 
-    uri = export_path(run, "cvat-person_keypoints.json")
+    uri = uri or export_path(run, "cvat-person_keypoints.json")
     with storage.open_write(uri) as stream:
         stream.write(b'{"info": {}, "licenses": [],\n')
         for start, entries in ((b'"images": ', images()), (b',\n"annotations": ', annotations())):

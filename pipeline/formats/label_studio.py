@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -22,23 +23,43 @@ from pipeline.run import Run
 from pipeline.run.tables import table_skeleton
 
 
-def write_label_studio(run: Run) -> str:
+def write_label_studio(run: Run, uri: str | None = None, names: Mapping[str, str] | None = None) -> str:
     """Tasks with pre-annotations: a rectangle per person and a point per visible joint, in percent of the image.
 
-    The labelling interface needs an `Image` named `image`, `RectangleLabels` named `person` and `KeyPointLabels` named
-    `joint`. The image is the id in the collection; replace it with a URL of your own server.
+    They fit the labelling interface of `labelling_configuration`. The image is the id in the collection; replace it
+    with a URL of your own server.
+
+    Args:
+        uri: of the file; by default in `exports/`.
+        names: see `images_with_people`; what tasks have as image.
     """
     skeleton = table_skeleton(run.uri)
 
     def tasks() -> Iterator[dict[str, Any]]:
-        for image, people in images_with_people(run):
+        for image, people in images_with_people(run, names):
             result = [entry for i in range(len(people)) for entry in _regions(image, people, i, skeleton.joints)]
             yield {"data": {"image": image["image_id"]}, "predictions": [{"result": result}]}
 
-    uri = export_path(run, "label-studio.json")
+    uri = uri or export_path(run, "label-studio.json")
     with storage.open_write(uri) as stream:
         write_json_list(stream, tasks())
     return uri
+
+
+def labelling_configuration(joints: Sequence[str]) -> str:
+    """The XML of Label Studio's labelling interface for the tasks: rectangles for people, and a point for each joint.
+
+    `model_index` connects the joints of a person for Label Studio's YOLO backends and exports.
+    """
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "RectangleLabels", name="person", toName="image")
+    ElementTree.SubElement(view[0], "Label", value="person", model_index="0")
+    ElementTree.SubElement(view, "KeyPointLabels", name="joint", toName="image")
+    for index, joint in enumerate(joints):
+        ElementTree.SubElement(view[1], "Label", value=joint, model_index=str(index))
+    ElementTree.SubElement(view, "Image", name="image", value="$image")
+    ElementTree.indent(view)
+    return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
 def _regions(image: dict[str, Any], people: People, i: int, joints: tuple[str, ...]) -> Iterator[dict[str, Any]]:

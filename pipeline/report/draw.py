@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from pipeline import storage
-from pipeline.images import ImageRefused
 from pipeline.jpeg import encode_jpeg
 from pipeline.people import People
 from pipeline.run import Run
-from pipeline.run.columns import people_from_arrow
+from pipeline.run.images import people_of, pixels_of
 from pipeline.run.tables import read_table, table_skeleton
 from pipeline.skeletons import Skeleton
-from pipeline.sources import read_items
 
 # RGB, the usual colours of COCO pictures: left green, right orange, the middle and the face blue.
 _LEFT, _RIGHT, _MIDDLE, _BOX = (0, 230, 80), (255, 140, 0), (60, 150, 255), (255, 255, 255)
@@ -128,34 +125,3 @@ def _choose(run: Run, count: int) -> dict[str, str]:
     ids = list(with_people) if len(with_people) >= count else [*with_people, *without_people][:count]
     picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))] if ids else []
     return {image_id: with_people.get(image_id) or without_people[image_id] for image_id in picked}
-
-
-def people_of(run: Run, image_ids: set[str]) -> dict[str, People]:
-    """The people of some images of a reduced run, by image id."""
-    people_by_id = {image_id: People.empty(len(table_skeleton(run.uri))) for image_id in image_ids}
-    for table in read_table(run.uri, "people"):
-        ids = np.array(table["image_id"].to_pylist(), dtype=object)
-        present = image_ids.intersection(ids)
-        people = people_from_arrow(table) if present else People.empty(0)
-        for image_id in present:
-            people_by_id[image_id] = people[ids == image_id]
-    return people_by_id
-
-
-def pixels_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Read images of a run again: image id and (H, W, 3) uint8 RGB pixels of each that is still there.
-
-    Args:
-        chosen: image id to shard.
-
-    Raises:
-        OSError, UserError: the storage failed, or a container has changed since it was annotated.
-    """
-    limits = run.settings.images.limits
-    wanted = frozenset(chosen)
-    done = set(run.manifest().counts) - set(chosen.values())
-    for shard in run.manifest().shards(without=done):
-        for item in read_items(shard, wanted, limits):
-            if item.status == "ok":
-                with contextlib.suppress(ImageRefused):  # the file was replaced
-                    yield item.key, item.decode(limits).pixels

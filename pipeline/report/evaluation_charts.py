@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,12 +12,23 @@ from pipeline.evaluation.errors import ERRORS, JOINT_ERRORS, SCORE_STEPS, ErrorA
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.groups import CROSSED, LABELLED, OVERLAPPED, GroupResult
 from pipeline.evaluation.matching import THRESHOLDS
+from pipeline.evaluation.operating_point import OperatingPoint
 from pipeline.report import charts
 from pipeline.report.charts import Drawn
 from pipeline.skeletons import Skeleton
 
 _CURVES = (0.5, 0.75, 0.9)
 _MAX_BARS = 40  # joints that fit into one chart
+
+
+def threshold_chart(points: Mapping[float, OperatingPoint], caption: str) -> Drawn:
+    """Recall and precision by threshold of the box score."""
+    thresholds = list(points)
+    series = {
+        name: (thresholds, [getattr(point, name).value for point in points.values()])
+        for name in ("recall", "precision")
+    }
+    return Drawn(charts.lines(series, "threshold of the box score", "share"), caption)
 
 
 def error_charts(evaluation: Evaluation, skeleton: Skeleton) -> list[Drawn]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.image_errors import ImageErrors
+from pipeline.evaluation.image_errors import ImageErrors
 from pipeline.review.ranking import Suspicion, uncertainty
 from pipeline.run.statistics import Statistics
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
 from pipeline.boxes import xywh_to_xyxy
-from pipeline.coco.annotations import Annotations
 from pipeline.coco.columns import GroundTruth
 from pipeline.errors import UserError
-from pipeline.evaluation.errors import JOINT_ERRORS, Diagnosis, diagnose
-from pipeline.evaluation.eval_images import EvalImage
-from pipeline.evaluation.matching import KEYPOINT_RULES
+from pipeline.evaluation.errors import JOINT_ERRORS, Diagnosis
+from pipeline.evaluation.image_errors import TruthOfImages, diagnose_people
 from pipeline.jpeg import encode_jpeg
 from pipeline.people import People
-from pipeline.report.draw import people_of, pixels_of
 from pipeline.run import Run
-from pipeline.run.detections import pose_detections
+from pipeline.run.images import people_of, pixels_of
 from pipeline.skeletons import Skeleton
 
 LARGE, SMALL = 720, 400  # longer side, pixels
@@ -30,14 +26,6 @@ _QUALITY = 80
 _MIN_JOINT_SCORE = 0.2  # joints below it are not drawn
 # Classes of a predicted joint: `Diagnosis.errors` counts from -2.
 JOINT_CLASSES = ("unlabelled", "good", *JOINT_ERRORS)
-
-
-@dataclass(frozen=True)
-class TruthOfImages:
-    """Annotations, and the row of each image of the run in them."""
-
-    annotations: Annotations
-    rows: Mapping[str, int]
 
 
 def pictures(
@@ -59,7 +47,7 @@ def pictures(
                     "src": _data_uri(pixels, sides[image_id]),
                     "width": pixels.shape[1],
                     "height": pixels.shape[0],
-                    **overlay(people[image_id], _truth_of(image_id, truth), skeleton),
+                    **overlay(people[image_id], truth.of(image_id) if truth else None, skeleton),
                 },
             )
 
@@ -67,7 +55,7 @@ def pictures(
 def overlays(run: Run, image_ids: set[str], truth: TruthOfImages, skeleton: Skeleton) -> dict[str, dict[str, Any]]:
     """The people of images without the photographs, by image id."""
     people = people_of(run, image_ids)
-    return {image_id: overlay(people[image_id], _truth_of(image_id, truth), skeleton) for image_id in image_ids}
+    return {image_id: overlay(people[image_id], truth.of(image_id), skeleton) for image_id in image_ids}
 
 
 def overlay(people: People, truth: GroundTruth | None, skeleton: Skeleton) -> dict[str, Any]:
@@ -75,9 +63,9 @@ def overlay(people: People, truth: GroundTruth | None, skeleton: Skeleton) -> di
 
     A predicted joint is [x, y, class], null if its score is low; an annotated one is [x, y], null if it is unlabelled.
     """
-    order = np.argsort(-people.pose_scores.astype(np.float64), kind="stable")
-    people = people[order[: KEYPOINT_RULES.max_detections] if truth is not None else order]
-    diagnosis = None if truth is None else diagnose(EvalImage(truth, pose_detections([people])), skeleton)
+    diagnosis = None
+    if truth is not None:
+        people, diagnosis = diagnose_people(people, truth, skeleton)
     predicted = [_predicted(people, i, diagnosis) for i in range(len(people))]
     if truth is None or diagnosis is None:
         return {"people": predicted, "truth": []}
@@ -86,9 +74,8 @@ def overlay(people: People, truth: GroundTruth | None, skeleton: Skeleton) -> di
 
 
 def _predicted(people: People, i: int, diagnosis: Diagnosis | None) -> dict[str, Any]:
-    if diagnosis is None:
-        kind, classes = "unknown", np.zeros(people.keypoints.shape[1], int)
-    else:
+    kind, classes = "unknown" if diagnosis is None else "ignored", np.zeros(people.keypoints.shape[1], int)
+    if diagnosis is not None and i < len(diagnosis.person):
         unmatched = "false positive" if diagnosis.false_positive[i] else "ignored"
         kind, classes = "found" if diagnosis.person[i] >= 0 else unmatched, diagnosis.errors[i] + 2
     joints = [
@@ -110,13 +97,6 @@ def _annotated(truth: GroundTruth, i: int, found: bool) -> dict[str, Any]:
         "box": [round(float(v)) for v in xywh_to_xyxy(truth.boxes_xywh[i : i + 1])[0]],
         "joints": [[round(float(x)), round(float(y))] if v > 0 else None for x, y, v in truth.keypoints[i]],
     }
-
-
-def _truth_of(image_id: str, truth: TruthOfImages | None) -> GroundTruth | None:
-    if truth is None or image_id not in truth.rows:
-        return None
-    row = truth.rows[image_id]
-    return truth.annotations.slice(row, row + 1).people
 
 
 def _data_uri(pixels: np.ndarray, side: int) -> str:

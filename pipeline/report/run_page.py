@@ -7,19 +7,22 @@ from typing import Any
 from pipeline import storage
 from pipeline.evaluation import RunMetrics
 from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.image_errors import ImageErrors, TruthOfImages
+from pipeline.evaluation.thresholds import people_by_threshold
 from pipeline.report import verdict
+from pipeline.report.charts import Drawn
 from pipeline.report.collection_charts import collection_charts
 from pipeline.report.comparison import compare, label
-from pipeline.report.evaluation_charts import error_charts, group_charts
+from pipeline.report.evaluation_charts import error_charts, group_charts, threshold_chart
 from pipeline.report.galleries import galleries
-from pipeline.report.image_errors import ImageErrors
 from pipeline.report.image_table import failure_table, image_table, listed_rows
 from pipeline.report.page import render
-from pipeline.report.pictures import JOINT_CLASSES, LARGE, SMALL, TruthOfImages, overlays, pictures
+from pipeline.report.pictures import JOINT_CLASSES, LARGE, SMALL, overlays, pictures
 from pipeline.review.ranking import suspicion
 from pipeline.run import Run
 from pipeline.run.statistics import Statistics
 from pipeline.run.tables import table_skeleton
+from pipeline.skeletons import Skeleton
 
 _COMPARED_PICTURES = 12
 
@@ -81,7 +84,9 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
             "joints": skeleton.joints,
             "classes": JOINT_CLASSES,
         },
-        error_charts=error_charts(evaluation, skeleton) if evaluation else [],
+        error_charts=[*_threshold_chart(run, errors, skeleton), *error_charts(evaluation, skeleton)]
+        if evaluation and errors
+        else [],
         group_charts=group_charts(evaluation.analysis.groups) if evaluation and evaluation.analysis else [],
         groups=_group_table(evaluation),
         collection_charts=collection_charts(run, statistics),
@@ -93,6 +98,13 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
     uri = run.path("report.html")
     storage.write_bytes(uri, page)
     return uri
+
+
+def _threshold_chart(run: Run, errors: ImageErrors, skeleton: Skeleton) -> list[Drawn]:
+    if not run.settings.detector.has_confidence:
+        return []
+    points = people_by_threshold(run, errors.truth, errors.ids, skeleton)
+    return [threshold_chart(points, f"Higher thresholds (--detector.confidence); the run's own is {min(points):g}")]
 
 
 def _analysed(metrics: RunMetrics | None) -> Evaluation | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline import storage
 from pipeline.errors import UserError, parsing
 from pipeline.run.directory import Run
-from pipeline.run.tables import Fold, Totals, fold_parts, plan_folds
+from pipeline.run.tables import Fold, Totals, fold_parts, plan_folds, table_metadata
 
 _NAMED_SHARDS = 5  # missing shards that an error message names
 _LISTED_SHARDS = 1000  # missing shards that totals.json lists
@@ -74,13 +74,13 @@ def reduce_run(run: Run, allow_partial: bool = False, fold_all: FoldAll = fold_h
 
 
 def stored_reduction(run: Run) -> Reduction | None:
-    """The stored reduction of a run that is complete; None if the run is incomplete or not reduced."""
+    """The stored reduction of a run that is complete; None if the run is incomplete, not reduced, or has no tables."""
     path = run.path("totals.json")
     if not storage.exists(path):
         return None
     with parsing(path, "the totals of a run"):
         stored = json.loads(storage.read_bytes(path))
-    if not stored["complete"] or stored["fingerprint"] != run.fingerprint:
+    if not stored["complete"] or stored["fingerprint"] != run.fingerprint or not table_metadata(run.uri):
         return None
     fields = {name: stored[name] for name in ("shards", "images", "people", "with_coco_id")}
     return Reduction(Totals(**fields, statuses=Counter(stored["statuses"])), {})

@@ -14,6 +14,7 @@ from pipeline.evaluation.intervals import Estimate
 from pipeline.evaluation.operating_point import OperatingPoint
 from pipeline.report import charts
 from pipeline.report.charts import Drawn, Point
+from pipeline.report.evaluation_charts import threshold_chart
 from pipeline.report.page import render
 from pipeline.sweep.candidates import Outcome
 from pipeline.sweep.trials import Trial
@@ -210,13 +211,8 @@ def _charts(rows: Sequence[Row], front: Sequence[bool], curve: ThresholdCurve | 
         svg = charts.points(shown, "images/s", "F1")
         drawn.append(Drawn(svg, "F1 and speed, where it was measured; the Pareto front is orange"))
     if curve is not None and len(curve.points) > 1:
-        thresholds = list(curve.points)
-        series = {
-            name: (thresholds, [getattr(point, name).value for point in curve.points.values()])
-            for name in ("recall", "precision")
-        }
         caption = f"Rank 1 with other thresholds ({curve.setting}); its own is {curve.chosen:g}"
-        drawn.append(Drawn(charts.lines(series, "threshold of the box score", "share"), caption))
+        drawn.append(threshold_chart(curve.points, caption))
     for name in settings_tried(rows):
         values: dict[str, list[float]] = {}
         for row in rows:

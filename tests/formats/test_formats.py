@@ -157,12 +157,28 @@ def test_label_studio(run) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_fiftyone_samples_have_relative_positions_and_hidden_joints(run) -> None:
+    folder = Path(export(run[0], "fiftyone"))
+    samples = json.loads((folder / "samples.json").read_text())["samples"]
+    assert [sample["image_id"] for sample in samples] == list(run[1])
+    for sample, people in zip(samples, run[1].values(), strict=True):
+        width, height = sample["metadata"]["width"], sample["metadata"]["height"]
+        assert len(sample["predictions"]["detections"]) == len(sample["poses"]["keypoints"]) == len(people)
+        assert "truth" not in sample, "the run has no annotations"
+        for i, keypoint in enumerate(sample["poses"]["keypoints"]):
+            points = np.array(keypoint["points"]) * (width, height)
+            clear = people.keypoint_scores[i] >= 0.2
+            np.testing.assert_allclose(points[clear], people.keypoints[i][clear], atol=0.05)
+            assert np.isnan(points[~clear]).all()
+    assert json.loads((folder / "metadata.json").read_text())["info"]["default_skeleton"]["labels"][0] == "nose"
+
+
 def test_coco_results_and_unknown_names(run) -> None:
     entries = json.loads(storage.read_bytes(export(run[0], "coco")))
     assert len(entries) == sum(len(p) for p in run[1].values())
     with pytest.raises(ValueError, match="--export is 'vott'; known formats: coco, alphapose"):
         export(run[0], "vott")
-    assert set(FORMATS) == {"coco", "alphapose", "openpose", "cmu", "yolo", "label_studio", "cvat"}
+    assert set(FORMATS) == {"coco", "alphapose", "openpose", "cmu", "yolo", "label_studio", "cvat", "fiftyone"}
 
 
 @pytest.mark.parametrize(

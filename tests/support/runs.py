@@ -120,12 +120,17 @@ def make_run(folder: Path, truth: Path, photos: Path, off: float = 4.0, shard_si
 POSE = _BODY  # (17, 2), in a box of 40 x 90
 
 
-def judged_run(folder: Path, images: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]]) -> Run:
+def judged_run(
+    folder: Path,
+    images: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]],
+    box_scores: Sequence[float] = (),
+) -> Run:
     """A reduced run whose people are poses of the same shape at given places.
 
     Args:
         images: for each file name, the places (x, y) of the annotated people and of the predicted ones. The annotations
             are written to `truth.json` above the run; a run beside it may share them.
+        box_scores: of the predicted people of an image in their order; by default 0.8.
     """
     annotations = []
     for number, (annotated, _) in enumerate(images.values(), 1):
@@ -148,7 +153,8 @@ def judged_run(folder: Path, images: dict[str, tuple[list[tuple[float, float]], 
     truth.write_text(json.dumps({"images": listed, "annotations": annotations}))
     photos.mkdir(exist_ok=True)
     for name in images:
-        (photos / name).write_bytes(encode(gradient(240, 320)))
+        if not (photos / name).exists():
+            (photos / name).write_bytes(encode(gradient(240, 320)))
     settings = {
         "input": {"uri": str(photos)},
         "output": str(folder),
@@ -163,7 +169,8 @@ def judged_run(folder: Path, images: dict[str, tuple[list[tuple[float, float]], 
             rows.append(ImageRow(image.key, image.uri, list(images).index(image.key) + 1, image.sha256, 320, 240))
             boxes = np.array([[x, y, x + 40, y + 90] for x, y in images[image.key][1]]).reshape(-1, 4)
             scores = np.full((len(poses), 17), 0.9)
-            people.append(People(boxes, np.full(len(poses), 0.8), poses, scores, np.full(len(poses), 2.0)))
+            certain = np.array(box_scores[: len(poses)] or [0.8] * len(poses))
+            people.append(People(boxes, certain, poses, scores, np.full(len(poses), 2.0)))
         metadata = {"shard": shard.id, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
         storage.write_bytes(run.part_uri(shard.id), encode_part(rows, people, None, People.empty(17), metadata))
     reduce_run(run)

@@ -10,10 +10,33 @@ from typing import Any
 import numpy as np
 
 from pipeline.coco.annotations import Annotations, read_annotations
+from pipeline.coco.columns import GroundTruth
+from pipeline.coco.ids import CocoIds
 from pipeline.evaluation import RunMetrics
-from pipeline.evaluation.errors import JOINT_ERRORS, ErrorAnalysis
+from pipeline.evaluation.errors import JOINT_ERRORS, Diagnosis, ErrorAnalysis, diagnose
+from pipeline.evaluation.eval_images import EvalImage
+from pipeline.evaluation.matching import KEYPOINT_RULES
+from pipeline.people import People
+from pipeline.run.detections import pose_detections
 from pipeline.run.statistics import Statistics
 from pipeline.skeletons import Skeleton
+
+
+@dataclass(frozen=True)
+class TruthOfImages:
+    """Annotated images, and the row of each image of a run in them.
+
+    Attributes:
+        rows: by image id, of the images that are annotated.
+    """
+
+    annotations: Annotations
+    rows: Mapping[str, int]
+
+    def of(self, image_id: str) -> GroundTruth | None:
+        """The people annotated in an image; None if the image is not annotated."""
+        row = self.rows.get(image_id)
+        return None if row is None else self.annotations.slice(row, row + 1).people
 
 
 @dataclass(frozen=True)
@@ -24,11 +47,13 @@ class ImageErrors:
         errors: of all annotated images.
         rows: (I,) of each image of the tables, its row in `errors.images`; -1 without annotations.
         truth: the annotated images, in the order of `errors.images`.
+        ids: of the images of the tables.
     """
 
     errors: ErrorAnalysis
     rows: np.ndarray
     truth: Annotations
+    ids: CocoIds[int]
 
     @classmethod
     def of(cls, metrics: RunMetrics | None, statistics: Statistics, skeleton: Skeleton) -> ImageErrors | None:
@@ -41,7 +66,7 @@ class ImageErrors:
         truth = truth.select(errors.images["image_id"].tolist())  # some may have been left out
         row_of = {number: row for row, number in enumerate(truth.ids.tolist())}
         rows = np.array([row_of.get(ids.get(i), -1) for i in statistics.ids], int)
-        return cls(errors, rows, truth)
+        return cls(errors, rows, truth, ids)
 
     @property
     def costs(self) -> np.ndarray:
@@ -64,6 +89,13 @@ class ImageErrors:
         """The errors of an image of the tables as text."""
         image = self.image(row)
         return "not annotated" if image is None else describe(image)
+
+
+def diagnose_people(people: People, truth: GroundTruth, skeleton: Skeleton) -> tuple[People, Diagnosis]:
+    """The people of an image by descending pose score, and the diagnosis of those that COCO's rules count."""
+    ordered = people[np.argsort(-people.pose_scores.astype(np.float64), kind="stable")]
+    counted = ordered[: KEYPOINT_RULES.max_detections]
+    return ordered, diagnose(EvalImage(truth, pose_detections([counted])), skeleton)
 
 
 def describe(image: Mapping[str, Any]) -> str:
