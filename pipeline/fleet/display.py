@@ -25,7 +25,7 @@ class Display:
         self._total = self._before = self._shards = self._shards_done = 0
         self._done = Progress()
         self._flying = Progress()
-        self._deaths = 0
+        self._deaths = self._quarantined = 0
         self._images_at_start = 0
         self._started = time.monotonic()
         self._seconds: dict[str, float] = defaultdict(float)
@@ -51,6 +51,7 @@ class Display:
         self._shards, self._shards_done = shards, shards_done
         self._started = time.monotonic()
         self._metrics.left.set(shards - shards_done)
+        self._metrics.quarantined.set(0)
         if shards_done:
             self._people_before = None  # until `count_before`
             self.note(f"resuming: {shards_done} of {shards} shards ({images_done} images) are already done")
@@ -114,6 +115,12 @@ class Display:
             self._noted_replaced = True
             self.note("a worker reached its memory limit and was replaced (logged once)")
 
+    def shard_quarantined(self, shard_id: str, reason: str) -> None:
+        """Count a shard that is not tried again in this session."""
+        self._quarantined += 1
+        self._metrics.quarantined.set(self._quarantined)
+        self.note(f"shard {shard_id} quarantined: {reason}")
+
     def profile(self) -> Table:
         """The time of all workers by stage. The time of the networks' thread is the time of the worker."""
         whole = sum(self._seconds[stage] for stage in STAGES["networks"]) or 1.0
@@ -156,6 +163,8 @@ class Display:
         ]
         if self._deaths:
             parts.insert(1, f"{self._deaths} workers died")
+        if self._quarantined:
+            parts.insert(1, f"{self._quarantined} shards in quarantine")
         return parts
 
 
@@ -167,6 +176,7 @@ class _Metrics:
         self._people = Counter("posemill_people", "people in these images")
         self._shards = Counter("posemill_shards", "parts committed")
         self.left = Gauge("posemill_shards_left", "shards without a part")
+        self.quarantined = Gauge("posemill_shards_quarantined", "shards given up in this session")
         self._seconds = Counter("posemill_stage_seconds", "seconds that workers spent in each stage", ("stage",))
         self._retries = Counter("posemill_retries", "storage operations that were retried", ("kind",))
         self._memory = Gauge("posemill_worker_megabytes", "peak memory of a worker")

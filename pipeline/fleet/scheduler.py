@@ -329,7 +329,7 @@ class _Scheduler:
         reason = f"failed {attempt.failures} times: {reason}"
         record = {"shard": attempt.shard.id, "uris": attempt.shard.uris[:3], "reason": reason}
         storage.write_bytes(self._run.quarantine_uri(attempt.shard.id), json.dumps(record, indent=2).encode())
-        self._display.note(f"shard {attempt.shard.id} quarantined: {reason}")
+        self._display.shard_quarantined(attempt.shard.id, reason)
 
     def _note_once(self, kind: str, text: str) -> None:
         if kind not in self._noted:

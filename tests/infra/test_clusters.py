@@ -15,13 +15,17 @@ import pytest
 import ray
 import yaml
 from ray.autoscaler._private.util import fillout_defaults, validate_config
+from support.cluster import free_port, wait_for
 from support.paths import PROJECT
 
 from pipeline.settings.flags import parse_settings
 
 INFRA = PROJECT / "infra"
 # The fields of ray.io/v1 that these files use; names from KubeRay's API reference (v1.6).
-RAY_JOB = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
+RAY_JOB = {
+    "entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "submitterPodTemplate",
+    "rayClusterSpec",
+}  # fmt: skip
 RAY_CLUSTER = {
     "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs",
 }  # fmt: skip
@@ -62,6 +66,63 @@ def test_pods_match_the_kubernetes_schema(number: int) -> None:
         kubernetes_validate.validate(
             pod | {"spec": {"container": []}}, kubernetes_validate.latest_version(), strict=True
         )
+
+
+def pod_templates() -> list[dict]:
+    """Of the submitter, and of the head and the workers of both files."""
+    templates = [load("kubernetes/rayjob.yaml")["spec"]["submitterPodTemplate"]]
+    for spec in clusters():
+        templates += [group["template"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    return templates
+
+
+def test_the_submitter_matches_the_kubernetes_schema() -> None:
+    submitter = load("kubernetes/rayjob.yaml")["spec"]["submitterPodTemplate"]["spec"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": submitter}
+    kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+    assert submitter["restartPolicy"] == "Never"
+
+
+def test_all_containers_are_allowed_in_a_restricted_namespace() -> None:
+    """What the `restricted` pod security standard asks for, also of the autoscaler, which the operator adds."""
+    contexts = [container["securityContext"] for t in pod_templates() for container in t["spec"]["containers"]]
+    contexts += [spec["autoscalerOptions"]["securityContext"] for spec in clusters()]
+    assert len(contexts) == 7
+    for context in contexts:
+        assert context["runAsNonRoot"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["seccompProfile"]["type"] == "RuntimeDefault"
+    volumes = [volume for t in pod_templates() for volume in t["spec"].get("volumes", [])]
+    assert all(volume.keys() == {"name", "emptyDir"} for volume in volumes)
+
+
+def test_pods_are_not_moved_and_fit_their_nodes() -> None:
+    """12 GiB are left on a node of 16 GB beside the system's own pods; the object store fits into /dev/shm."""
+    units = {"Mi": 2**20, "Gi": 2**30}
+
+    def size(quantity: str) -> int:
+        return int(quantity[:-2]) * units[quantity[-2:]]
+
+    for template in pod_templates():
+        annotations = template["metadata"]["annotations"]
+        assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+        resources = template["spec"]["containers"][0]["resources"]
+        assert size(resources["requests"]["memory"]) == size(resources["limits"]["memory"]) <= 12 * 2**30
+        on_disk = sum(
+            size(v["emptyDir"]["sizeLimit"])
+            for v in template["spec"].get("volumes", [])
+            if v["emptyDir"].get("medium") != "Memory"
+        )
+        assert size(resources["requests"]["ephemeral-storage"]) > on_disk
+    for spec in clusters():
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            volumes = {v["name"]: v["emptyDir"] for v in group["template"]["spec"]["volumes"]}
+            mounts = {m["mountPath"]: m["name"] for m in group["template"]["spec"]["containers"][0]["volumeMounts"]}
+            memory = volumes[mounts["/dev/shm"]]
+            assert memory["medium"] == "Memory"
+            assert int(group["rayStartParams"]["object-store-memory"]) < size(memory["sizeLimit"])
 
 
 @pytest.mark.parametrize("name", ["rayjob", "raycluster"])
@@ -108,6 +169,8 @@ def test_the_aws_file_matches_rays_schema() -> None:
     gpu = config["available_node_types"]["gpu"]
     assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert gpu["min_workers"] == 0 < gpu["max_workers"] == config["max_workers"]
+    assert config["docker"]["head_image"].endswith(":cpu"), "the head has no GPU"
+    assert config["docker"]["worker_image"].endswith(":cuda")
     assert "AccessKey" not in (INFRA / "aws" / "cluster.yaml").read_text()
     with pytest.raises(Exception, match="head_node_type"):
         validate_config(config | {"head_node_type": "none"})
@@ -123,6 +186,49 @@ def test_compose_requires_a_token_and_publishes_local_ports_only() -> None:
     for service in services.values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
         assert not service["image"].endswith(":latest")
+
+
+def test_services_start_when_those_they_need_are_healthy() -> None:
+    services = load("compose/compose.yaml")["services"]
+    for service in services.values():
+        for name, condition in service.get("depends_on", {}).items():
+            assert condition == {"condition": "service_healthy"}
+            assert services[name]["healthcheck"]["test"]
+    assert "up -d --wait" in (INFRA / "compose" / "compose.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_can_be_submitted_when_the_head_is_healthy(tmp_path: Path) -> None:
+    """The head of compose.yaml, on other ports."""
+    head = load("compose/compose.yaml")["services"]["head"]
+    ports = {"8265": free_port(), "52365": free_port(), "8080": free_port(), "6379": free_port()}
+
+    def moved(text: str) -> str:
+        for port, other in ports.items():
+            text = text.replace(port, str(other))
+        return text
+
+    kind, check = head["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef" * 2,
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = moved(head["command"]).replace("0.0.0.0", "127.0.0.1")
+    command += f" --port={ports['6379']} --dashboard-port={ports['8265']} --node-ip-address=127.0.0.1"
+    log = (tmp_path / "head.log").open("w")
+    server = subprocess.Popen(shlex.split(command), env=environment, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: subprocess.run(["bash", "-c", moved(check)], stderr=subprocess.DEVNULL).returncode == 0, 120)
+        submit = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{ports['8265']}", "--", "true"]
+        done = subprocess.run(submit, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def commands() -> list[tuple[str, str]]:

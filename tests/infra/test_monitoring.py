@@ -48,7 +48,10 @@ def exposed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFac
                 exposed.setdefault("statuses", set()).update(re.findall(r'status="(\w+)"', labels))
             if name == "ray_posemill_stage_seconds_total":
                 exposed.setdefault("stages", set()).update(re.findall(r'stage="([\w ]+)"', labels))
-        gauges = {f"ray_posemill_{name}" for name in ("shards_left", "worker_megabytes", "gpu_megabytes")}
+        gauges = {
+            f"ray_posemill_{name}"
+            for name in ("shards_left", "shards_quarantined", "worker_megabytes", "gpu_megabytes")
+        }
         complete = gauges <= exposed.keys() and {"ok", "unreadable"} <= exposed.get("statuses", set())
         return complete or job.poll() is not None
 
@@ -65,6 +68,7 @@ def test_a_job_exposes_its_metrics(exposed: dict[str, set[str]]) -> None:
         ("people_total", None),
         ("shards_total", None),
         ("shards_left", None),
+        ("shards_quarantined", None),
         ("stage_seconds_total", "stage"),
         ("worker_megabytes", None),
         ("gpu_megabytes", None),
@@ -133,6 +137,11 @@ def test_alerts_fire_and_resolve_at_the_expected_times(tmp_path: Path) -> None:
                 firing(stalled, 20, 0), firing(stalled, 45, 1), firing(stalled, 58, 0), firing(gone, 62, 0), share,
                 firing("PosemillFailedImages", 40, 1), firing("PosemillWorkerDeaths", 20, 0),
             ],
+        ),
+        # Two shards are given up, and the job ends.
+        (
+            [{"series": "ray_posemill_shards_quarantined", "values": "0x10 2x10 _x40"}],
+            [firing("PosemillShardsQuarantined", at, count) for at, count in ((9, 0), (12, 1), (25, 1), (50, 0))],
         ),
         # No worker ever starts, so no stage is reported.
         (series("60x40"), [firing(stalled, 10, 0), firing(stalled, 20, 1), firing(gone, 20, 0)]),
