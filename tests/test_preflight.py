@@ -1,6 +1,7 @@
 """Networks are loaded once before a cluster is used; the errors are one line."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,16 @@ def settings(**changes: object) -> Settings:
     return Settings.model_validate({"input": "photos", **changes})
 
 
+slow = partial(pytest.param, marks=pytest.mark.slow)  # each case starts a process that imports torch
+
+
 @pytest.mark.parametrize(
     ("pose", "message"),
     [
         ({"weights": str(SHIPPED), "skeleton": "halpe26"}, "--pose.skeleton halpe26 has 26 joints, but the network is"),
-        ({"weights": "{two}"}, r"two\.onnx: expected one input \(B, 3, H, W\), not x0"),
-        ({"weights": "{other}"}, r"other\.pth"),
-        ({"weights": str(SHIPPED), "name": "fastpose_r50"}, "fastpose_r50"),
+        slow({"weights": "{two}"}, r"two\.onnx: expected one input \(B, 3, H, W\), not x0"),
+        slow({"weights": "{other}"}, r"other\.pth"),
+        slow({"weights": str(SHIPPED), "name": "fastpose_r50"}, "fastpose_r50"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_in_one_line(pose: dict, message: str, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from support.s3 import S3_ENVIRONMENT, S3Server
 
 from jobs import annotate, evaluate, reduce
 from pipeline import storage
+from pipeline.run import Run
+from pipeline.run.sessions import read_sessions
 
 STARTER = SHARED / "models" / "starter" / "fastpose_mobile_small_coco17.safetensors"
 STARTER_AP = 0.108  # what its authors measured with true boxes, no flip test, no pose NMS, in another implementation
@@ -86,6 +88,7 @@ def test_real_photographs_with_true_boxes_from_files_and_from_s3(
 
 
 @needs_people
+@pytest.mark.slow
 def test_the_shipped_weights_score_as_documented(cluster: Cluster, tmp_path: Path) -> None:
     cluster.behave()
     output = cluster.run(
@@ -305,6 +308,10 @@ def test_the_demo_on_a_cluster_that_the_job_starts(tmp_path: Path) -> None:
     totals = json.loads((run / "totals.json").read_text())
     assert totals["complete"]
     assert totals["images"] == 7
+    (session,) = read_sessions(Run.open(str(run)))
+    assert session.images == 7
+    assert 0 < session.seconds < 300
+    assert session.peak_megabytes > 100
 
 
 def test_a_worker_that_fits_nowhere_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ SECRETS = (S3_ENVIRONMENT["AWS_SECRET_ACCESS_KEY"], os.environ["RAY_AUTH_TOKEN"]
 IN_URI = "https://somebody:marked-secret@127.0.0.1:1/list.txt"
 
 
+@pytest.mark.slow
 def test_no_file_and_no_output_holds_a_secret(cluster: Cluster, s3_server: str, tmp_path: Path) -> None:
     cluster.behave()
     place = f"{s3_server}/secrets"
