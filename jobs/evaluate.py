@@ -113,13 +113,19 @@ def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
         )
     before = _open_reduced(arguments.compare) if arguments.compare else None
     excluded: frozenset[bytes] = frozenset()
+    notes = []
     if arguments.exclude_seen:
-        excluded = seen_images(run) | (seen_images(before) if before else frozenset())
+        for seen in [seen_images(r) for r in (run, before) if r is not None]:
+            excluded |= seen.digests
+            notes += [
+                f"note: {uri} does not state its training images; those among the evaluated images are not excluded"
+                for uri in seen.unknown
+            ]
     metrics = evaluate_run(run, annotations, arguments.errors or page, arguments.by, map_chunks, only, excluded)
     if (arguments.errors or arguments.compare) and metrics.keypoints is None:
         raise UserError(f"{annotations} has no keypoints; an error analysis needs them")
     uri = write_metrics(metrics, run.path(""), table_skeleton(run.uri))
-    lines = [*metrics.lines(), f"metrics:   {uri}"]
+    lines = [*metrics.lines(), *notes, f"metrics:   {uri}"]
     if page:
         other = None
         if before is not None:
@@ -131,10 +137,17 @@ def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
 def _evaluate_corrections(run: Run, arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     if arguments.annotations or arguments.report or arguments.compare or arguments.exclude_seen:
         raise RunRefused("--corrections cannot be combined with --annotations, --report, --compare or --exclude-seen")
-    corrected = write_corrections(run, arguments.corrections)
+    corrections = write_corrections(run, arguments.corrections)
+    corrected = corrections.annotations
     metrics = evaluate_run(run, corrected, True, arguments.by, map_chunks)
     uri = write_metrics(metrics, run.path("review", ""), table_skeleton(run.uri))
-    return [*metrics.lines(), *threshold_lines(run, corrected), f"corrected: {corrected}", f"metrics:   {uri}"]
+    lines = [*metrics.lines(), *threshold_lines(run, corrected)]
+    if corrections.num_unchanged:
+        lines.append(
+            f"note: the labels of {corrections.num_unchanged} of {corrections.num_images} images are as they were "
+            "uploaded; if nobody has looked at these images, the metrics are too high"
+        )
+    return [*lines, f"corrected: {corrected}", f"metrics:   {uri}"]
 
 
 def _open_reduced(uri: str) -> Run:

@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
     for row in result.rows[:_PRINTED]:
         varied = ", ".join(f"{name} {value}" for name, value in row.trial.varied.items())
         speed = f", {row.images_per_second:.1f} images/s" if row.images_per_second else ""
-        people = row.outcome.people
+        rates = row.outcome.people.rates
         print(
-            f"  F1 {row.outcome.f1:.3f}  AP {row.outcome.metrics.ap:.3f}  recall {people.recall.value:.3f}  "
-            f"precision {people.precision.value:.3f}{speed}  {varied}"
+            f"  F1 {row.outcome.f1:.3f}  AP {row.outcome.metrics.ap:.3f}  recall {rates.recall:.3f}  "
+            f"precision {rates.precision:.3f}{speed}  {varied}"
         )
     print(f"table:     {storage.join(sweep.output, 'leaderboard.parquet')}")
     print(f"page:      {storage.join(sweep.output, 'leaderboard.html')}")

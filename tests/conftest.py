@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
+from support.browser import chromium
 from support.cluster import NUM_IMAGES, Cluster, ended_well, flags, rows, start_cluster
 from support.faults import FAULTS
 from support.images import encode, gradient
@@ -106,3 +108,9 @@ def undisturbed(undisturbed_run: Path) -> tuple[list, list]:
     assert len(images) == NUM_IMAGES
     assert len(people) >= NUM_IMAGES / 2
     return images, people
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser

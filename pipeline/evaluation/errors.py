@@ -84,10 +84,11 @@ class ErrorAnalysis:
     @property
     def people(self) -> OperatingPoint:
         """The people found and the false positives of each image."""
-        annotated = self.images["annotated"].astype(int)
-        return OperatingPoint(
-            annotated, annotated - self.images["missed"].astype(int), self.images["background"].astype(int)
+        annotated, missed, wrong, detected = (
+            self.images[name].astype(int) for name in ("annotated", "missed", "background", "detected")
         )
+        found = annotated - missed
+        return OperatingPoint(annotated, found, wrong, detected - found - wrong)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -198,15 +199,26 @@ def count_errors(images: EvalImages, skeleton: Skeleton) -> ErrorCounts:
     )
 
 
-def count_people(images: EvalImages, skeleton: Skeleton) -> OperatingPoint:
-    """The people found and the false positives of each image, without the errors of joints."""
+def count_people(images: EvalImages, skeleton: Skeleton, kept: np.ndarray | None = None) -> list[OperatingPoint]:
+    """The people found and the false positives of each image, without the errors of joints.
+
+    Args:
+        kept: (T, D) bool, the detections to count for each of T wanted results, of each image at most as many as COCO
+            counts; by default all, for one result.
+    """
     sigmas = np.array(skeleton.oks_sigmas)
-    counts = []
-    for image in images:
-        person, _ = _match_people(image, sigmas)
+    masks = np.ones((1, len(images.detections.scores)), bool) if kept is None else kept
+    counts = np.zeros((len(masks), len(images), 4), int)
+    for i, image in enumerate(images):
+        similarity, inside = keypoint_similarity(*image, sigmas), _inside_ignored(image)
         annotated = int((~image.ground_truth.ignored).sum())
-        counts.append((annotated, int((person >= 0).sum()), int(_false_positives(image, person).sum())))
-    return OperatingPoint(*np.array(counts, int).reshape(-1, 3).T)
+        for t, mask in enumerate(masks[:, images.detection_starts[i] : images.detection_starts[i + 1]]):
+            chosen = np.flatnonzero(mask)[: KEYPOINT_RULES.max_detections]
+            person, _ = _match_people(similarity[chosen], image.ground_truth.ignored)
+            found = int((person >= 0).sum())
+            wrong = int(((person < 0) & ~inside[chosen]).sum())
+            counts[t, i] = annotated, found, wrong, len(chosen) - found - wrong
+    return [OperatingPoint(*columns.T) for columns in counts]
 
 
 def join_errors(parts: Sequence[ErrorCounts]) -> ErrorCounts:
@@ -301,19 +313,22 @@ def diagnose(image: EvalImage, skeleton: Skeleton) -> Diagnosis:
     """
     truth, detections = image
     sigmas = np.array(skeleton.oks_sigmas)
-    person, matched_similarity = _match_people(image, sigmas)
+    person, matched_similarity = _match_people(keypoint_similarity(*image, sigmas), truth.ignored)
     errors = np.full((len(person), len(skeleton)), _UNKNOWN)
     for row in np.flatnonzero(person >= 0):
         errors[row] = _joint_errors(detections.keypoints[row], truth, int(person[row]), sigmas, skeleton.mirror)
-    return Diagnosis(person, errors, matched_similarity, _false_positives(image, person))
+    return Diagnosis(person, errors, matched_similarity, (person < 0) & ~_inside_ignored(image))
 
 
-def _match_people(image: EvalImage, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`person` and `similarity` of `Diagnosis`."""
-    truth, detections = image
-    similarity = keypoint_similarity(truth, detections, sigmas)
+def _match_people(similarity: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`person` and `similarity` of `Diagnosis`.
+
+    Args:
+        similarity: (D, G) OKS.
+        ignored: (G,) of the ground truth.
+    """
     person, matched_similarity = np.full(len(similarity), -1), np.zeros(len(similarity))
-    free = ~truth.ignored
+    free = ~ignored
     for d, similar in enumerate(similarity):
         able = np.where(free, similar, 0.0)
         if able.size and able.max() >= MIN_SIMILARITY:
@@ -323,16 +338,12 @@ def _match_people(image: EvalImage, sigmas: np.ndarray) -> tuple[np.ndarray, np.
     return person, matched_similarity
 
 
-def _false_positives(image: EvalImage, person: np.ndarray) -> np.ndarray:
-    """(D,) bool, detections without a person that are not mostly inside the box of a crowd or another ignored person.
-
-    Args:
-        person: (D,) of `Diagnosis`.
-    """
+def _inside_ignored(image: EvalImage) -> np.ndarray:
+    """(D,) bool, detections mostly inside the box of a crowd or of another ignored person."""
     ignored = image.ground_truth.rows(np.flatnonzero(image.ground_truth.ignored))
     # As for crowds, the area that counts is the detection's: such people are often annotated loosely.
     shares = box_similarity(ignored._replace(crowd=np.ones(len(ignored.areas), bool)), image.detections)
-    return (person < 0) & ~(shares >= MIN_INSIDE).any(axis=1)
+    return np.asarray((shares >= MIN_INSIDE).any(axis=1))
 
 
 def _joint_errors(

@@ -7,6 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipeline import storage
 from pipeline.coco.annotations import Annotations, read_annotations
 from pipeline.coco.ids import CocoIds
@@ -18,9 +20,9 @@ from pipeline.evaluation.errors import ErrorAnalysis, analyse
 from pipeline.evaluation.eval_images import pair
 from pipeline.evaluation.groups import GroupResult, group_images, group_results
 from pipeline.evaluation.groups import lines as group_lines
-from pipeline.evaluation.intervals import Estimate, average_precision
+from pipeline.evaluation.intervals import Estimate, average_precisions, resamples
 from pipeline.evaluation.keypoints import Metrics
-from pipeline.evaluation.matching import BOX_RULES, KEYPOINT_RULES
+from pipeline.evaluation.matching import BOX_RULES, KEYPOINT_RULES, Matches
 from pipeline.evaluation.operating_point import OperatingPoint, estimate_to_json
 from pipeline.evaluation.partial import Map, measure
 from pipeline.run import Run
@@ -28,7 +30,7 @@ from pipeline.run.detections import run_boxes, run_poses
 from pipeline.run.tables import image_ids, read_table, table_skeleton
 from pipeline.settings.tree import GIVEN
 from pipeline.skeletons import SKELETONS, Skeleton
-from pipeline.weights.metadata import image_digest, training_images
+from pipeline.weights.metadata import TrainingImages, image_digest, training_images
 
 _SOURCE = "source"  # images are always grouped by this column of the annotations, if it exists
 
@@ -38,11 +40,27 @@ class Reliability(NamedTuple):
 
     Attributes:
         ap: average precision with its confidence interval.
-        people: people found and false positives.
+        resampled_ap: (R,) on resampled images; the same images have the same resamples.
+        people: people found and false positives: poses from an OKS of 0.1, boxes from an overlap of 0.5.
+        accurate: the same from a similarity of 0.5.
     """
 
     ap: Estimate
+    resampled_ap: np.ndarray
     people: OperatingPoint
+    accurate: OperatingPoint
+
+    @classmethod
+    def of(cls, metrics: Metrics, matches: Matches, people: OperatingPoint | None = None) -> Reliability:
+        """
+        Args:
+            matches: that the metrics are of.
+            people: by default those matched at a similarity of 0.5.
+        """
+        accurate = OperatingPoint.of(matches)
+        resampled = np.array(list(average_precisions(matches, resamples(len(matches.detections)))))
+        value = metrics.ap if metrics.ap >= 0 else float("nan")
+        return cls(Estimate.of(value, resampled), resampled, people or accurate, accurate)
 
 
 class Analysis(NamedTuple):
@@ -87,8 +105,7 @@ class Evaluation(NamedTuple):
         """Lines of text for a terminal, with what is evaluated; none without error analysis."""
         if self.reliability is None:
             return []
-        ap, people = self.reliability
-        return [f"{name}, 95 % intervals: AP {ap:.3f}; {people.line()}"]
+        return [f"{name}, 95 % intervals: AP {self.reliability.ap:.3f}; {self.reliability.people.line()}"]
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = dict(self.metrics.numbers)
@@ -236,7 +253,7 @@ def evaluate_run(
     ]
     if not evaluated:
         raise UserError(f"no image of {annotations} is left to evaluate; all were in the training of the run's weights")
-    seen_digests, kept = seen_images(run), set(evaluated)
+    seen_digests, kept = seen_images(run).digests, set(evaluated)
     seen = sum(id_ in kept and digest in seen_digests for id_, digest in zip(truth.ids.tolist(), digests, strict=True))
     if len(evaluated) < num_annotated:
         truth = truth.select(evaluated)
@@ -266,8 +283,8 @@ def evaluate_run(
     )
 
 
-def seen_images(run: Run) -> frozenset[bytes]:
-    """The digests of the images that the weights of a run were trained on; see `pipeline.weights.metadata`."""
+def seen_images(run: Run) -> TrainingImages:
+    """The images that the weights of a run were trained on."""
     settings = run.settings
     weights = [settings.detector.weights, *(network.weights for network in settings.pose.networks())]
     return training_images(uri for uri in weights if uri)
@@ -364,15 +381,15 @@ def _evaluate_poses(
     if measured.errors is None or measured.groups is None:
         return Evaluation(metrics, parts, None, None)
     errors = analyse(measured.errors)
-    reliability = Reliability(average_precision(measured.matches), errors.people)
+    reliability = Reliability.of(metrics, measured.matches, errors.people)
     return Evaluation(metrics, parts, reliability, Analysis(errors, group_results(measured.groups, groupings)))
 
 
 def _evaluate_boxes(truth: Annotations, results: Results, analysis: bool, map_chunks: Map) -> Evaluation:
     images = pair(truth, results.image_ids, results.detections, BOX_RULES.max_detections)
     matches = measure(images, None, map_chunks=map_chunks).matches
-    reliability = Reliability(average_precision(matches), OperatingPoint.of(matches)) if analysis else None
-    return Evaluation(Metrics.of(matches, BOX_RULES, results.warnings), {}, reliability, None)
+    metrics = Metrics.of(matches, BOX_RULES, results.warnings)
+    return Evaluation(metrics, {}, Reliability.of(metrics, matches) if analysis else None, None)
 
 
 def _columns(truth: Annotations, by: Sequence[str]) -> dict[str, Sequence[Any]]:

@@ -10,12 +10,14 @@ import numpy as np
 from pipeline.evaluation.curves import RECALLS
 from pipeline.evaluation.matching import THRESHOLDS, Matches, unpack
 
-RESAMPLES = 200
+MIN_IMAGES = 10  # fewer give no interval: resamples of so few images are too alike
+_MOST, _FEWEST = 200, 20  # resamples
+_WORK = 4_000_000  # images times resamples; the intervals of so many images are narrow anyway
 _PERCENTILES = (2.5, 97.5)
 
 
 class Estimate(NamedTuple):
-    """A value and its 95 % confidence interval; NaN if it is not defined."""
+    """A value and its 95 % confidence interval; NaN where they are not known."""
 
     value: float
     low: float
@@ -23,28 +25,41 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, value: float, resampled: Iterable[float]) -> Estimate:
-        """A value and its interval from values over resampled images; undefined ones (NaN) are left out."""
+        """A value and its interval from values over resampled images; undefined ones (NaN) are left out.
+
+        Resamples that are all the same give no interval: they show that there are too few images, not certainty.
+        """
         values = np.array(list(resampled), float)
         values = values[np.isfinite(values)]
-        low, high = np.percentile(values, _PERCENTILES) if len(values) else (np.nan, np.nan)
+        if not len(values) or values.min() == values.max():
+            return cls(value, float("nan"), float("nan"))
+        low, high = np.percentile(values, _PERCENTILES)
         return cls(value, float(low), float(high))
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the interval is known."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
     def __format__(self, spec: str) -> str:
         """
         >>> f"{Estimate(0.5, 0.4, 0.62):.2f}"
         '0.50 (0.40 to 0.62)'
         """
-        value, low, high = (format(number, spec) for number in self)
-        return f"{value} ({low} to {high})" if np.isfinite(self.low) else value
+        value, low, high = (format(number, spec) if np.isfinite(number) else "?" for number in self)
+        return f"{value} ({low} to {high})" if self.is_bounded else value
 
 
 def resamples(num_images: int) -> Iterator[np.ndarray]:
-    """(I,) how often each image is drawn, for each of `RESAMPLES` resamples with replacement.
+    """(I,) how often each image is drawn, for each of 200 resamples with replacement, 20 of very many images.
 
-    The same number of images gives the same resamples: differences between runs on the same images are paired.
+    The same number of images gives the same resamples: differences between runs on the same images are paired. None of
+    fewer than `MIN_IMAGES`.
     """
+    if num_images < MIN_IMAGES:
+        return
     r = np.random.default_rng(0)
-    for _ in range(RESAMPLES):
+    for _ in range(min(_MOST, max(_FEWEST, _WORK // num_images))):
         yield np.bincount(r.integers(num_images, size=num_images), minlength=num_images)
 
 
@@ -70,10 +85,3 @@ def average_precisions(matches: Matches, weights: Iterable[np.ndarray]) -> Itera
         best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)  # recalls that are never reached
         positions = [np.searchsorted(row / people, RECALLS, side="left") for row in found]
         yield float(np.mean([best[t, positions[t]].mean() for t in range(len(THRESHOLDS))]))
-
-
-def average_precision(matches: Matches) -> Estimate:
-    """COCO's average precision of the first subset, with its interval; NaN without people."""
-    num_images = len(matches.detections)
-    (value,) = average_precisions(matches, [np.ones(num_images, int)])
-    return Estimate.of(value, average_precisions(matches, resamples(num_images)))

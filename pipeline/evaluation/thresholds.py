@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.coco.annotations import Annotations, read_annotations
+from pipeline.coco.annotations import Annotations, group_by_image, read_annotations
 from pipeline.coco.ids import CocoIds
 from pipeline.evaluation.errors import count_people
 from pipeline.evaluation.eval_images import pair
-from pipeline.evaluation.matching import KEYPOINT_RULES
 from pipeline.evaluation.operating_point import OperatingPoint
 from pipeline.people import People
 from pipeline.run import Run
@@ -29,8 +28,8 @@ def threshold_lines(run: Run, annotations: str) -> list[str]:
     own, best = run.settings.detector.confidence, max(points, key=lambda t: (np.nan_to_num(points[t].f1), -t))
     shown = [t for t in points if points[t].found.any()]
     text = [
-        f"--detector.confidence {t:g}: recall {points[t].recall.value:.3f}, precision {points[t].precision.value:.3f}, "
-        f"F1 {points[t].f1:.3f}"
+        f"--detector.confidence {t:g}: recall {points[t].rates.recall:.3f}, "
+        f"precision {points[t].rates.precision:.3f}, F1 {points[t].f1:.3f}"
         for t in shown
     ]
     if best == own:
@@ -55,10 +54,11 @@ def people_by_threshold(
     detections = pose_detections([people])
     own = run.settings.detector.confidence
     grid = np.arange(np.floor(own / _STEP + 1e-6) + 1, 1 / _STEP) * _STEP
-    points = {}
-    for threshold in (own, *grid.round(2).tolist()):
-        # At its own threshold the run has everybody, also people that suppression has merged.
-        kept = np.flatnonzero(people.box_scores > threshold) if threshold > own else np.arange(len(people))
-        images = pair(truth, coco_ids[kept], detections.rows(kept), KEYPOINT_RULES.max_detections)
-        points[threshold] = count_people(images, skeleton)
-    return points
+    thresholds = [own, *grid.round(2).tolist()]
+    images = pair(truth, coco_ids, detections, len(people))
+    # `pair` orders detections by image and pose score; their box scores must follow.
+    rows, _ = group_by_image(truth.ids, coco_ids, -detections.scores)
+    box_scores = people.box_scores[rows]
+    # At its own threshold the run has everybody, also people that suppression has merged.
+    kept = np.array([box_scores > threshold if threshold > own else box_scores > -np.inf for threshold in thresholds])
+    return dict(zip(thresholds, count_people(images, skeleton, kept), strict=True))

@@ -26,6 +26,7 @@ _VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", GRID: "var(--line)", PAP
 
 _WIDE_FROM = 12  # a chart with more names on its axis is drawn wide
 _MAX_LABELS = 15  # labelled points
+_OFFSETS = ((5, 4), (5, -9), (-10, 4), (-10, -9))
 _MAX_LETTERS = 54  # letters that fit side by side on an axis, in any browser's font
 
 _STYLE: Any = {
@@ -214,8 +215,9 @@ def points(shown: Sequence[Point], x: str, y: str) -> str:
                 dots = axes.scatter([p.x for p in group], [p.y for p in group], color=colour, s=26)
                 dots.set_urls([p.link for p in group])
         axes.margins(0.12)
-        for point in shown[:_MAX_LABELS]:
-            text = axes.annotate(point.label, (point.x, point.y), (4, 4), textcoords="offset points", fontsize=8)
+        for number, point in enumerate(shown[:_MAX_LABELS]):
+            offset = _OFFSETS[number % len(_OFFSETS)]  # labels of points at the same place lie beside each other
+            text = axes.annotate(point.label, (point.x, point.y), offset, textcoords="offset points", fontsize=8)
             text.set_url(point.link)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
@@ -271,4 +273,5 @@ def _svg(draw: Callable[[Axes], None], alternative: str, wide: bool = False) -> 
     svg = svg[svg.index("<svg") :]  # HTML has no XML header
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
+    svg = svg.replace(' target="_blank"', "")  # links lead to places on the same page
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alternative)}" ', 1)

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.report import charts
 from pipeline.report.charts import Drawn
+from pipeline.review.ranking import DOUBTFUL_POSE
 from pipeline.run import Run
 from pipeline.run.statistics import SCORE_STEPS, Statistics
 
@@ -33,7 +34,7 @@ def collection_charts(run: Run, statistics: Statistics) -> list[Drawn]:
             Drawn(charts.steps(SCORE_STEPS, s.joint_scores, "joint score", "joints"), "Joint scores"),
             Drawn(
                 _scores(s.mean_joint_scores, "mean joint score of a person"),
-                "Certainty of people: a peak near 0 shows people who are probably not there",
+                f"Certainty of people: many of those under {DOUBTFUL_POSE:g} are probably not people",
             ),
         ]
     times = sorted((time, shard) for shard, time in run.part_times().items())

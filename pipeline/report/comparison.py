@@ -10,6 +10,7 @@ from pipeline.coco.annotations import Annotations
 from pipeline.coco.columns import Detections, GroundTruth
 from pipeline.evaluation import RunMetrics
 from pipeline.evaluation.errors import ErrorAnalysis
+from pipeline.evaluation.intervals import Estimate
 from pipeline.evaluation.matching import box_similarity
 from pipeline.run import Run
 from pipeline.settings.flags import leaves
@@ -44,6 +45,7 @@ def compare(
     settings = _differences(other_run, run)
     return {
         "other": other_run.uri,
+        "warnings": _warnings(other_metrics, metrics),
         "totals": list(zip(changes.sum(axis=0).tolist(), _COLUMNS, strict=True)),
         "images_with_lost_people": int((changes[:, 1] > 0).sum()),
         "unchanged": int((~changes.any(axis=1)).sum()),
@@ -55,6 +57,20 @@ def compare(
             "marked": [bool(changes[i, 1]) for i in shown],
         },
     }
+
+
+def _warnings(before: RunMetrics, now: RunMetrics) -> list[str]:
+    """What makes the two runs hard to compare, as lines of text."""
+    lines = [f"The other run: {warning}" for warning in before.warnings]
+    for name, metrics in (("The other run", before), ("This run", now)):
+        if not metrics.complete:
+            lines.append(f"{name} is incomplete.")
+        if metrics.images_in_run < metrics.annotated_images:
+            lines.append(
+                f"{name} has {metrics.images_in_run:,} of {metrics.annotated_images:,} annotated images; the people of "
+                "the others count as missed."
+            )
+    return lines
 
 
 def _changes(before: ErrorAnalysis, now: ErrorAnalysis, truth: Annotations) -> np.ndarray:
@@ -97,17 +113,23 @@ def _numbers(metrics: RunMetrics, other_metrics: RunMetrics) -> dict[str, Any]:
     ):
         if now is None or before is None or now.reliability is None or before.reliability is None:
             continue
+        old, new = before.reliability.people.rates._asdict(), now.reliability.people.rates._asdict()
         values = [
-            (label, getattr(before.reliability.people, key).value, getattr(now.reliability.people, key).value)
-            for label, key in (
-                ("recall", "recall"),
-                ("precision", "precision"),
-                ("false positives per image", "false_positives_per_image"),
-            )
+            (key.replace("_", " "), old[key], new[key]) for key in ("recall", "precision", "false_positives_per_image")
         ]
         values += [(label(key), before.metrics.numbers[key], value) for key, value in now.metrics.numbers.items()]
-        rows += [[f"{name}: {text}", _rounded(b), _rounded(n), _rounded(n - b)] for text, b, n in values]
-    return {"columns": ["", "before", "now", "change"], "rows": rows, "marked": [False] * len(rows)}
+        change = Estimate.of(
+            now.metrics.ap - before.metrics.ap, now.reliability.resampled_ap - before.reliability.resampled_ap
+        )
+        rows += [
+            [
+                *(f"{name}: {text}", _rounded(b), _rounded(n), _rounded(n - b)),
+                f"{change.low:+.3f} to {change.high:+.3f}" if text == "AP" and change.is_bounded else "",
+            ]
+            for text, b, n in values
+        ]
+    columns = ["metric", "before", "now", "change", "95 % interval of the change"]
+    return {"columns": columns, "rows": rows, "marked": [False] * len(rows)}
 
 
 def label(key: str) -> str:

@@ -25,7 +25,7 @@ def threshold_chart(points: Mapping[float, OperatingPoint], caption: str) -> Dra
     """Recall and precision by threshold of the box score."""
     thresholds = list(points)
     series = {
-        name: (thresholds, [getattr(point, name).value for point in points.values()])
+        name: (thresholds, [getattr(point.rates, name) for point in points.values()])
         for name in ("recall", "precision")
     }
     return Drawn(charts.lines(series, "threshold of the box score", "share"), caption)

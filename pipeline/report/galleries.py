@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.evaluation.image_errors import ImageErrors
-from pipeline.review.ranking import Suspicion, uncertainty
+from pipeline.review.ranking import DOUBTFUL_POSE, MANY_PEOPLE, TINY, Suspicion, uncertainty
 from pipeline.run.statistics import Statistics
 
 _PER_GALLERY = 12
@@ -21,8 +21,9 @@ class Gallery:
     Attributes:
         name: for links.
         note: what the images have in common.
-        rows: of the images in `Statistics`.
+        rows: of the shown images in `Statistics`.
         captions: of these images.
+        total: number of images that could be shown.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Gallery:
     note: str
     rows: list[int]
     captions: list[str]
+    total: int
 
 
 def galleries(statistics: Statistics, suspicion: Suspicion, errors: ImageErrors | None) -> list[Gallery]:
@@ -46,7 +48,7 @@ def galleries(statistics: Statistics, suspicion: Suspicion, errors: ImageErrors 
                 statistics,
                 "worst",
                 "Worst images",
-                "Highest cost first: missed people, false positives, and 1 - OKS of each person found.",
+                "Highest cost first: 1 for each missed person and each false positive, 1 - OKS for each person found.",
                 errors.costs,
                 errors.describe,
             ),
@@ -56,7 +58,8 @@ def galleries(statistics: Statistics, suspicion: Suspicion, errors: ImageErrors 
             statistics,
             "unusual",
             "Unusual images",
-            "Very many or tiny people, doubtful poses, files that occur twice; needs no annotations.",
+            f"More than {MANY_PEOPLE} people, people under {TINY:g} pixels, doubtful poses (mean joint score under "
+            f"{DOUBTFUL_POSE:g}), and files that occur twice.",
             suspicion.strength,
             lambda row: reasons.get(row, ""),
         )
@@ -66,7 +69,7 @@ def galleries(statistics: Statistics, suspicion: Suspicion, errors: ImageErrors 
             statistics,
             "uncertain",
             "Least certain poses",
-            "The person with the lowest mean joint score decides.",
+            "Images with the lowest mean joint score of any person first.",
             doubt,
             lambda row: f"lowest mean joint score {1 - doubt[row]:.2f}",
         )
@@ -74,11 +77,8 @@ def galleries(statistics: Statistics, suspicion: Suspicion, errors: ImageErrors 
     ok = np.flatnonzero(statistics.ok)
     sample = np.sort(np.random.default_rng(0).choice(ok, min(_PER_GALLERY, len(ok)), replace=False)).tolist()
     describe = errors.describe if errors is not None else lambda row: _people(int(statistics.num_people[row]))
-    chosen.append(
-        Gallery(
-            "sample", "Random sample", "Every annotated image has the same chance.", sample, list(map(describe, sample))
-        )
-    )
+    note = "Every image that could be read has the same chance."
+    chosen.append(Gallery("sample", "Random sample", note, sample, list(map(describe, sample)), len(ok)))
     return [gallery for gallery in chosen if gallery.rows]
 
 
@@ -87,7 +87,7 @@ def _worst(
 ) -> Gallery:
     values = np.where(statistics.ok, badness, 0.0)
     rows = [int(i) for i in np.argsort(-values, kind="stable")[:_PER_GALLERY] if values[i] > 0]
-    return Gallery(name, title, note, rows, list(map(describe, rows)))
+    return Gallery(name, title, note, rows, list(map(describe, rows)), int((values > 0).sum()))
 
 
 def _people(count: int) -> str:

@@ -34,7 +34,7 @@ def image_table(
     columns = ["image", "status", "people", "certainty"]
     if errors is not None:
         columns += ["annotated", "missed", "false positives", "OKS", "cost"]
-    columns += ["unusual", "errors"]
+    columns += ["unusual", "errors or reason"]
     cells = []
     for row in rows:
         ok = bool(statistics.ok[row])

@@ -18,6 +18,11 @@ def render(template: str, **context: Any) -> bytes:
         template: file name in `templates/`.
         context: every variable of the template; a missing one raises `jinja2.UndefinedError`.
     """
+    return render_text((_TEMPLATES / template).read_text(), **context)
+
+
+def render_text(template: str, **context: Any) -> bytes:
+    """The same for the text of a template."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -27,7 +32,7 @@ def render(template: str, **context: Any) -> bytes:
     )
     inlined = {name: Markup((_TEMPLATES / name).read_text()) for name in ("style.css", "table.js", "pictures.js")}
     return (
-        environment.get_template(template)
+        environment.from_string(template)
         .render(style=inlined["style.css"], script=inlined["table.js"] + inlined["pictures.js"], **context)
         .encode()
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from pipeline.boxes import xywh_to_xyxy
 from pipeline.coco.columns import GroundTruth
-from pipeline.errors import UserError
 from pipeline.evaluation.errors import JOINT_ERRORS, Diagnosis
 from pipeline.evaluation.image_errors import TruthOfImages, diagnose_people
 from pipeline.jpeg import encode_jpeg
@@ -39,23 +37,23 @@ def pictures(
         truth: for the annotated people, and the errors of the predicted ones.
     """
     people = people_of(run, set(chosen))
-    with contextlib.suppress(OSError, UserError):  # the metrics are valid without pictures
-        for image_id, pixels in pixels_of(run, dict(chosen)):
-            yield (
-                image_id,
-                {
-                    "src": _data_uri(pixels, sides[image_id]),
-                    "width": pixels.shape[1],
-                    "height": pixels.shape[0],
-                    **overlay(people[image_id], truth.of(image_id) if truth else None, skeleton),
-                },
-            )
+    for image_id, pixels in pixels_of(run, dict(chosen)):
+        picture = {
+            "src": _data_uri(pixels, sides[image_id]), "width": pixels.shape[1], "height": pixels.shape[0]
+        }  # fmt: skip
+        yield image_id, picture | overlay(people[image_id], truth.of(image_id) if truth else None, skeleton)
 
 
-def overlays(run: Run, image_ids: set[str], truth: TruthOfImages, skeleton: Skeleton) -> dict[str, dict[str, Any]]:
-    """The people of images without the photographs, by image id."""
-    people = people_of(run, image_ids)
-    return {image_id: overlay(people[image_id], truth.of(image_id), skeleton) for image_id in image_ids}
+def overlays(
+    run: Run, image_ids: Mapping[str, str], truth: TruthOfImages, skeleton: Skeleton
+) -> dict[str, dict[str, Any]]:
+    """The people that another run has in some images, without the photographs, by image id.
+
+    Args:
+        image_ids: id to the id that the image has in that run.
+    """
+    people = people_of(run, set(image_ids.values()))
+    return {id_: overlay(people[other], truth.of(id_), skeleton) for id_, other in image_ids.items()}
 
 
 def overlay(people: People, truth: GroundTruth | None, skeleton: Skeleton) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pipeline.report.pictures import JOINT_CLASSES, LARGE, SMALL, overlays, pict
 from pipeline.review.ranking import suspicion
 from pipeline.run import Run
 from pipeline.run.statistics import Statistics
-from pipeline.run.tables import table_skeleton
+from pipeline.run.tables import image_ids, table_skeleton
 from pipeline.skeletons import Skeleton
 
 _COMPARED_PICTURES = 12
@@ -42,7 +42,9 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
     comparison = compare(run, metrics, *other, errors.truth) if other and metrics and errors else None
     truth = None if errors is None else _truth(errors, statistics)
     id_of_name = {} if truth is None else {truth.annotations.images["file_name"][r]: i for i, r in truth.rows.items()}
-    compared = [id_of_name.get(row[0]) for row in comparison["images"]["rows"]] if comparison else []
+    readable = {image_id for image_id, ok in zip(statistics.ids, statistics.ok, strict=True) if ok}
+    named = [id_of_name.get(row[0]) for row in comparison["images"]["rows"]] if comparison else []
+    compared = [i if i in readable else None for i in named]  # others may end the process that decodes them
     large = [statistics.ids[row] for gallery in shown for row in gallery.rows]
     large += [i for i in compared[:_COMPARED_PICTURES] if i is not None]
     sides = {statistics.ids[row]: SMALL for row in rows if statistics.ok[row]}
@@ -50,10 +52,11 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
     shards = dict(zip(statistics.ids, statistics.shards, strict=True))
     drawn = dict(pictures(run, {i: shards[i] for i in sides}, sides, truth, skeleton))
     if comparison and truth and other:
-        ids = {i for i in compared if i in drawn}
-        comparison["before"] = overlays(other[0], ids, truth, skeleton)
-        comparison["pairs"] = [i for i in compared[:_COMPARED_PICTURES] if i in drawn]
-        comparison["images"]["pictures"] = [i if i in drawn else None for i in compared]
+        comparison["before"] = overlays(
+            other[0], _other_ids(other[0], truth, drawn.keys() & set(compared)), truth, skeleton
+        )
+        comparison["pairs"] = [i for i in compared[:_COMPARED_PICTURES] if i in comparison["before"]]
+        comparison["images"]["pictures"] = [i if i in comparison["before"] else None for i in compared]
     table = image_table(rows, statistics, unusual, errors)
     table["pictures"] = [statistics.ids[row] if statistics.ids[row] in drawn else None for row in rows]
     evaluation = _analysed(metrics)
@@ -62,7 +65,7 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
         title=storage.basename(run.uri.rstrip("/")) or run.uri,
         run=run,
         counts=verdict.counts(run, statistics),
-        sentences=verdict.sentences(metrics, len(unusual.reasons)),
+        sentences=verdict.sentences(metrics, statistics, len(unusual.reasons)),
         rates=verdict.rates(metrics),
         provenance=verdict.provenance(run),
         metrics=metrics,
@@ -72,6 +75,8 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
                 "name": g.name,
                 "title": g.title,
                 "note": g.note,
+                "total": g.total,
+                "shown": len(g.rows),
                 "items": _captioned(g.rows, g.captions, statistics, drawn),
             }
             for g in shown
@@ -127,6 +132,15 @@ def _evaluated(metrics: RunMetrics | None) -> list[tuple[str, dict[str, float]]]
 def _truth(errors: ImageErrors, statistics: Statistics) -> TruthOfImages:
     rows = {image_id: int(row) for image_id, row in zip(statistics.ids, errors.rows, strict=True) if row >= 0}
     return TruthOfImages(errors.truth, rows)
+
+
+def _other_ids(other: Run, truth: TruthOfImages, wanted: set[str]) -> dict[str, str]:
+    """The id that each wanted image has in another run, by its id in this one; those it lacks are left out."""
+    numbers = truth.annotations.ids
+    ids = truth.annotations.match_ids(image_ids(other.uri))
+    other_of = {number: key for key, number in ids.by_key.items()}
+    found = {i: other_of.get(int(numbers[truth.rows[i]])) for i in wanted}
+    return {i: key for i, key in found.items() if key is not None}
 
 
 def _captioned(

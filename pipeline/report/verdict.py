@@ -12,9 +12,11 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.evaluation import RunMetrics
-from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.evaluate import Reliability
 from pipeline.evaluation.intervals import Estimate
+from pipeline.evaluation.operating_point import OperatingPoint
 from pipeline.process.progress_line import duration
+from pipeline.review.ranking import DOUBTFUL_POSE
 from pipeline.run import Run
 from pipeline.run.sessions import read_sessions
 from pipeline.run.statistics import Statistics
@@ -50,34 +52,49 @@ def counts(run: Run, statistics: Statistics) -> list[Tile]:
     ]
 
 
-def sentences(metrics: RunMetrics | None, num_suspicious: int) -> list[str]:
+def sentences(metrics: RunMetrics | None, statistics: Statistics, num_unusual: int) -> list[str]:
     """The answer to "how many people were missed and invented?", in words."""
     if metrics is None:
-        return [
-            "The accuracy is unknown: the run was not compared with annotations. "
-            + (
-                f"{num_suspicious:,} images look unusual; start with these."
-                if num_suspicious
-                else "No image looks unusual; look at the random sample."
+        text = "The accuracy is unknown: the run was not compared with annotations."
+        people = len(statistics.image)
+        doubtful = int((statistics.mean_joint_scores < DOUBTFUL_POSE).sum())
+        if doubtful:
+            text += (
+                f" {doubtful:,} of {people:,} people ({doubtful / people:.0%}) have a mean joint score under "
+                f"{DOUBTFUL_POSE:g}; many of these are probably not people."
             )
-        ]
-    named = (
-        ("people with annotated joints", "predicted people", metrics.keypoints),
-        ("annotated people, by their boxes", "predicted boxes", metrics.boxes),
+        if num_unusual:
+            text += f" {num_unusual:,} images look unusual; start with these."
+        return [text + " To measure the accuracy, correct a random sample (jobs/reduce.py --review)."]
+    told = []
+    if (poses := metrics.keypoints) is not None and poses.reliability is not None:
+        told.append(_sentence("people with annotated joints", "predicted poses", poses.reliability.people))
+        told.append(_accuracy(poses.reliability))
+    if (boxes := metrics.boxes) is not None and boxes.reliability is not None:
+        told.append(_sentence("annotated people, also without joints", "predicted boxes", boxes.reliability.people))
+    return told
+
+
+def _sentence(annotated_name: str, predicted_name: str, people: OperatingPoint) -> str:
+    annotated, missed, wrong, others = (
+        int(c.sum()) for c in (people.annotated, people.missed, people.false_positives, people.not_judged)
     )
-    return [_sentence(annotated, predicted, e) for annotated, predicted, e in named if e is not None and e.reliability]
-
-
-def _sentence(annotated_name: str, predicted_name: str, evaluation: Evaluation) -> str:
-    assert evaluation.reliability is not None
-    people = evaluation.reliability.people
-    annotated, missed, wrong = (int(c.sum()) for c in (people.annotated, people.missed, people.false_positives))
-    predicted = int(people.found.sum()) + wrong
     was, matches = "was" if missed == 1 else "were", "matches" if wrong == 1 else "match"
-    return (
+    text = (
         f"Of {annotated:,} {annotated_name}, {missed:,} {was} missed{_complement(people.recall)}. "
-        f"Of {predicted:,} {predicted_name} that can be judged, {wrong:,} {matches} no annotated person"
+        f"Of {int(people.detected.sum()):,} {predicted_name}, {wrong:,} {matches} no annotated person"
         f"{_complement(people.precision)}."
+    )
+    return text + (f" {others:,} more cannot be judged." if others else "")
+
+
+def _accuracy(reliability: Reliability) -> str:
+    """How many of the poses that were found are accurate."""
+    found, accurate = int(reliability.people.found.sum()), int(reliability.accurate.found.sum())
+    if not found:
+        return "No pose was found."
+    return (
+        f"Of the {found:,} people found, {accurate:,} ({accurate / found:.0%}) have an accurate pose (OKS 0.5 or more)."
     )
 
 
@@ -85,8 +102,10 @@ def _complement(share: Estimate) -> str:
     """1 - a share, with its interval, in brackets; empty if the share is not defined."""
     if np.isnan(share.value):
         return ""
+    if not share.is_bounded:
+        return f" ({1 - share.value:.0%}; too few images for an interval)"
     value, high, low = (f"{1 - bound:.0%}" for bound in share)
-    return f" ({value}, probably {low} to {high})"
+    return f" ({value}; 95 % interval {low} to {high})"
 
 
 def rates(metrics: RunMetrics | None) -> list[tuple[str, list[Tile]]]:
@@ -97,16 +116,20 @@ def rates(metrics: RunMetrics | None) -> list[tuple[str, list[Tile]]]:
     for name, evaluation in (("Poses", metrics.keypoints), ("Person boxes", metrics.boxes)):
         if evaluation is None or evaluation.reliability is None:
             continue
-        ap, people = evaluation.reliability
+        people = evaluation.reliability.people
         shown = (
             ("recall", people.recall),
             ("precision", people.precision),
             ("false positives per image", people.false_positives_per_image),
-            ("AP", ap),
+            ("AP", evaluation.reliability.ap),
         )
-        tiles = [Tile(f"{e.value:.2f}", f"{label}, {e.low:.2f} to {e.high:.2f}") for label, e in shown]
-        tables.append((f"{name}: {int(people.annotated.sum()):,} people", tiles))
+        tables.append((f"{name}: {int(people.annotated.sum()):,} people", [_tile(*named) for named in shown]))
     return tables
+
+
+def _tile(name: str, estimate: Estimate) -> Tile:
+    value = "-" if np.isnan(estimate.value) else f"{estimate.value:.2f}"
+    return Tile(value, f"{name}, {estimate.low:.2f} to {estimate.high:.2f}" if estimate.is_bounded else name)
 
 
 def provenance(run: Run) -> list[tuple[str, str]]:
@@ -117,7 +140,7 @@ def provenance(run: Run) -> list[tuple[str, str]]:
     rows = [
         ("command", shlex.join(["uv", "run", "jobs/annotate.py", *as_flags(settings)])),
         ("collection", str(settings.input.uri)),
-        ("annotated", _when(run)),
+        ("date", _when(run)),
         ("speed", _speed(run)),
         ("detector", _with_digest(settings.detector.name, settings.detector.weights, digests, "detector.weights")),
     ]

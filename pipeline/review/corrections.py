@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import unquote
+
+import numpy as np
 
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations, load_json
@@ -17,12 +19,27 @@ from pipeline.run.tables import table_skeleton
 from pipeline.skeletons import Skeleton
 
 _VISIBLE = 2
+_ROUNDING_PX = 0.1  # Label Studio has percent with three decimals
 
 
-def write_corrections(run: Run, uri: str) -> str:
-    """Write `review/corrected.json`, COCO annotations of the corrected images under their ids; returns its URI.
+class Corrections(NamedTuple):
+    """Corrected labels.
 
-    Images that nobody has submitted are left out.
+    Attributes:
+        annotations: URI of `review/corrected.json`.
+        num_images, num_unchanged: corrected images, and those of them whose labels are as they were uploaded.
+    """
+
+    annotations: str
+    num_images: int
+    num_unchanged: int
+
+
+def write_corrections(run: Run, uri: str) -> Corrections:
+    """Write `review/corrected.json`, COCO annotations of the corrected images under their ids.
+
+    Tasks of Label Studio that nobody has submitted are left out. An export of CVAT does not say who has opened an
+    image: all its images count.
 
     Args:
         uri: COCO keypoints exported by CVAT, or the JSON exported by Label Studio.
@@ -36,77 +53,99 @@ def write_corrections(run: Run, uri: str) -> str:
     def image_id(name: str) -> str | None:
         """The id of an image by its name in the export, which may have folders, or a prefix of the upload."""
         plain = unquote(name)
-        for known, found in by_name.items():
-            if name == known or plain.endswith(("/" + known, "-" + known)) or plain == known:
-                return found
-        return None
+        exact = by_name.get(name) or by_name.get(plain) or by_name.get(storage.basename(plain))
+        if exact is not None:
+            return exact
+        return next((found for known, found in by_name.items() if plain.endswith(f"-{known}")), None)
 
     content = load_json(uri)
-    if isinstance(content, list):
-        corrected = _from_label_studio(content, image_id, skeleton, uri)
-    elif isinstance(content, dict) and "images" in content:
-        corrected = _from_coco(load_annotations(uri), image_id, skeleton, uri)
-    else:
-        raise UserError(f"{uri} is neither COCO keypoints of CVAT nor JSON of Label Studio; export one of these")
+    try:
+        if isinstance(content, list):
+            corrected = _from_label_studio(content, image_id, skeleton)
+        elif isinstance(content, dict) and "images" in content:
+            corrected = _from_coco(load_annotations(uri), image_id, skeleton)
+        else:
+            raise UserError("it is neither COCO keypoints of CVAT nor JSON of Label Studio")
+    except UserError as error:
+        raise UserError(f"{uri} cannot be read as corrections: {str(error).removeprefix(f'{uri}: ')}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{uri} is not an export of CVAT (COCO Keypoints 1.0) or of Label Studio (JSON): {error!r}"
+        ) from None
     if not corrected["images"]:
         raise UserError(f"{uri} has no corrected image of the review queue of {run.uri}")
     category = {"id": USUAL_PERSON_ID, "name": PERSON, "keypoints": list(skeleton.joints)}
     target = run.path("review", "corrected.json")
     storage.write_bytes(target, json.dumps({**corrected, "categories": [category]}).encode())
-    return target
+    uploaded = _poses(load_annotations(run.path("review", "cvat-person_keypoints.json")), by_name)
+    now = _poses(corrected, None)
+    unchanged = sum(_same(poses, uploaded.get(image_id, [])) for image_id, poses in now.items())
+    return Corrections(target, len(now), unchanged)
 
 
-def _from_coco(
-    content: dict[str, Any], image_id: Callable[[str], str | None], skeleton: Skeleton, uri: str
-) -> dict[str, Any]:
+def _poses(content: Mapping[str, Any], by_name: Mapping[str, str] | None) -> dict[str, list[np.ndarray]]:
+    """(K, 3) x y v of the people of each image, by image id.
+
+    Args:
+        by_name: image id by the name in the content; None if the names are the ids.
+    """
+    names = {i["id"]: by_name.get(i["file_name"]) if by_name is not None else i["file_name"] for i in content["images"]}
+    poses: dict[str, list[np.ndarray]] = {name: [] for name in names.values() if name is not None}
+    for entry in content["annotations"]:
+        name = names.get(entry["image_id"])
+        if name is not None:
+            poses[name].append(np.reshape(entry["keypoints"], (-1, 3)))
+    return poses
+
+
+def _same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    """Whether two lists of people, in any order, are the same up to rounding."""
+    ordered = [sorted(poses, key=lambda pose: tuple(pose[:, 0].round())) for poses in (a, b)]
+    return len(a) == len(b) and all(
+        x.shape == y.shape and bool(np.allclose(x, y, atol=_ROUNDING_PX)) for x, y in zip(*ordered, strict=True)
+    )
+
+
+def _from_coco(content: dict[str, Any], image_id: Callable[[str], str | None], skeleton: Skeleton) -> dict[str, Any]:
     names = {image["id"]: image_id(image["file_name"]) for image in content["images"]}
     images = [
         {**image, "file_name": names[image["id"]]} for image in content["images"] if names[image["id"]] is not None
     ]
-    orders = {c["id"]: _joint_order(c.get("keypoints"), skeleton, uri) for c in content.get("categories", [])}
+    orders = {c["id"]: _joint_order(c.get("keypoints"), skeleton) for c in content.get("categories", [])}
     annotations = []
     for entry in content.get("annotations", []):
         if names.get(entry["image_id"]) is None:
             continue
         joints, order = entry.get("keypoints", []), orders.get(entry["category_id"], range(len(skeleton)))
         if joints and len(joints) != 3 * len(order):
-            raise UserError(
-                f"{uri}: annotation {entry['id']} has {len(joints)} keypoint values, expected {3 * len(order)}"
-            )
+            raise UserError(f"annotation {entry['id']} has {len(joints)} keypoint values, not {3 * len(order)}")
         keypoints = [value for joint in order for value in joints[3 * joint : 3 * joint + 3]]
         annotations.append({**entry, "category_id": USUAL_PERSON_ID, "keypoints": keypoints})
     return {"images": images, "annotations": annotations}
 
 
-def _joint_order(names: list[str] | None, skeleton: Skeleton, uri: str) -> list[int]:
+def _joint_order(names: list[str] | None, skeleton: Skeleton) -> list[int]:
     """The position in the file of each joint of the skeleton; tools may sort the joints of their labels."""
     if not names:
         return list(range(len(skeleton)))
     if sorted(names) != sorted(skeleton.joints):
         other = sorted(set(names) ^ set(skeleton.joints))[:3]
-        raise UserError(f"{uri} has other joints than the run's skeleton {skeleton.name}: {', '.join(other)}")
+        raise UserError(f"it has other joints than the run's skeleton {skeleton.name}: {', '.join(other)}")
     return [names.index(joint) for joint in skeleton.joints]
 
 
-def _from_label_studio(
-    tasks: list[Any], image_id: Callable[[str], str | None], skeleton: Skeleton, uri: str
-) -> dict[str, Any]:
+def _from_label_studio(tasks: list[Any], image_id: Callable[[str], str | None], skeleton: Skeleton) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, task in enumerate(tasks):
-        try:
-            name = image_id(task["data"]["image"])
-            submitted = [a for a in task["annotations"] if not a.get("was_cancelled")]
-            if name is None or not submitted:
-                continue
-            images.append({"id": len(images) + 1, "file_name": name})
-            for person in _people(submitted[-1]["result"], skeleton):
-                entry = {"id": len(annotations) + 1, "image_id": len(images), "category_id": USUAL_PERSON_ID}
-                annotations.append({**entry, "iscrowd": 0, **person})
-        except (KeyError, TypeError, IndexError, ZeroDivisionError) as error:
-            raise UserError(
-                f"{uri}: task {number} is not a task of Label Studio with annotations ({error!r}); export as JSON"
-            ) from None
+    for task in tasks:
+        name = image_id(task["data"]["image"])
+        submitted = [a for a in task["annotations"] if not a.get("was_cancelled")]
+        if name is None or not submitted:
+            continue
+        images.append({"id": len(images) + 1, "file_name": name})
+        for person in _people(submitted[-1]["result"], skeleton):
+            entry = {"id": len(annotations) + 1, "image_id": len(images), "category_id": USUAL_PERSON_ID}
+            annotations.append({**entry, "iscrowd": 0, **person})
     return {"images": images, "annotations": annotations}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import quote
 
@@ -55,7 +55,8 @@ class Reviewed(NamedTuple):
 def write_review(run: Run, count: int, by: By, url_prefix: str | None = None) -> ReviewQueue:
     """Write `review/` of a reduced run: a list of images, copies of them, and tasks with their people.
 
-    Of images that look alike, such as the frames of one scene, one is chosen as long as there are others.
+    Of images that look alike, such as the frames of one scene, one is chosen as long as there are others; except at
+    random, where every image has the same chance.
 
     Args:
         count: number of images.
@@ -63,8 +64,12 @@ def write_review(run: Run, count: int, by: By, url_prefix: str | None = None) ->
         url_prefix: tasks refer to images by this prefix and their ids, and no copies are written.
 
     Raises:
-        UserError: `by` needs annotations that the run does not have, or there is nothing to review.
+        UserError: the run has a queue, `by` needs annotations that it does not have, or there is nothing to review.
     """
+    if storage.exists(run.path("review", "images.csv")):
+        raise UserError(
+            f"{run.path('review')} has a review queue, whose corrections may not have been read back; move or delete it"
+        )
     statistics = Statistics.read(run)
     value = _values(run, by, statistics)
     ranked = [int(i) for i in np.argsort(-value, kind="stable") if statistics.ok[i] and value[i] > 0]
@@ -73,7 +78,10 @@ def write_review(run: Run, count: int, by: By, url_prefix: str | None = None) ->
     ids = [statistics.ids[i] for i in ranked]
     shards = {statistics.ids[i]: statistics.shards[i] for i in ranked[: _CANDIDATES * count]}
     hashes = {image_id: _difference_hash(pixels) for image_id, pixels in pixels_of(run, shards)}
-    chosen = diverse([image_id for image_id in ids if image_id in hashes], hashes, count)
+    readable = [image_id for image_id in ids if image_id in hashes]
+    if not readable:
+        raise UserError(f"none of the images of {run.uri} that are worth a review can still be read")
+    chosen = readable[:count] if by == "random" else diverse(readable, hashes, count)
     by_id = dict(zip(statistics.ids, value.tolist(), strict=True))
     reviewed = [
         Reviewed(i, url_prefix + quote(i) if url_prefix else f"{n:04d}-{_plain(i)}.jpg", by_id[i])
@@ -131,8 +139,6 @@ def _write(run: Run, reviewed: list[Reviewed], by: By, copied: dict[str, str]) -
     Args:
         copied: image id to shard of the images to copy.
     """
-    for entry in _old_copies(run):
-        storage.delete(entry)
     names = {r.image_id: r.name for r in reviewed}
     for image_id, pixels in pixels_of(run, copied):
         # Upright, as the tables have them: tools disagree about the orientation stored in a file.
@@ -152,13 +158,6 @@ def _write(run: Run, reviewed: list[Reviewed], by: By, copied: dict[str, str]) -
         interface,
         len(reviewed),
     )
-
-
-def _old_copies(run: Run) -> Iterator[str]:
-    try:
-        yield from [entry.uri for entry in storage.list_files(run.path("review", "images"))]
-    except storage.MissingObject:
-        return
 
 
 def _difference_hash(pixels: np.ndarray) -> np.ndarray:

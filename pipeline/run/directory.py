@@ -172,11 +172,11 @@ class Run:
 
     def parts(self) -> dict[str, int]:
         """Size in bytes of each existing part, by shard id. Costs one listing."""
-        return {id_: entry.size for id_, entry in self._listed("parts", ".parquet")}
+        return {id_: entry.size for id_, entry in self.listed("parts", ".parquet")}
 
     def part_times(self) -> dict[str, float]:
         """Modification time of each part, seconds since 1970, by shard id; empty if the storage has none."""
-        return {id_: e.modified for id_, e in self._listed("parts", ".parquet") if e.modified is not None}
+        return {id_: e.modified for id_, e in self.listed("parts", ".parquet") if e.modified is not None}
 
     def quarantine_uri(self, shard_id: str) -> str:
         return self.path("quarantine", f"{shard_id}.json")
@@ -186,11 +186,12 @@ class Run:
         done = self.parts()
         return {
             id_: json.loads(storage.read_bytes(entry.uri))["reason"]
-            for id_, entry in self._listed("quarantine", ".json")
+            for id_, entry in self.listed("quarantine", ".json")
             if id_ not in done
         }
 
-    def _listed(self, folder: str, suffix: str) -> list[tuple[str, storage.Entry]]:
+    def listed(self, folder: str, suffix: str) -> list[tuple[str, storage.Entry]]:
+        """Name without suffix, and entry, of the finished files in a folder of the run."""
         try:
             entries = list(storage.list_files(self.path(folder)))
         except storage.MissingObject:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.images import ImageRefused
 from pipeline.people import People
 from pipeline.run.columns import people_from_arrow
@@ -17,7 +18,8 @@ from pipeline.sources import read_items
 
 def people_of(run: Run, image_ids: set[str]) -> dict[str, People]:
     """The people of some images of a reduced run, by image id."""
-    people_by_id = {image_id: People.empty(len(table_skeleton(run.uri))) for image_id in image_ids}
+    nobody = People.empty(len(table_skeleton(run.uri)))
+    people_by_id = dict.fromkeys(image_ids, nobody)
     for table in read_table(run.uri, "people"):
         ids = np.array(table["image_id"].to_pylist(), dtype=object)
         present = image_ids.intersection(ids)
@@ -28,19 +30,19 @@ def people_of(run: Run, image_ids: set[str]) -> dict[str, People]:
 
 
 def pixels_of(run: Run, chosen: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Read images of a run again: image id and (H, W, 3) uint8 RGB pixels of each that is still there.
+    """Read images of a run again: image id and (H, W, 3) uint8 RGB pixels of each that can still be read.
+
+    Left out are images that were deleted or replaced, and those of containers that have changed or cannot be read.
 
     Args:
         chosen: image id to shard.
-
-    Raises:
-        OSError, UserError: the storage failed, or a container has changed since it was annotated.
     """
     limits = run.settings.images.limits
     wanted = frozenset(chosen)
     done = set(run.manifest().counts) - set(chosen.values())
     for shard in run.manifest().shards(without=done):
-        for item in read_items(shard, wanted, limits):
-            if item.status == "ok":
-                with contextlib.suppress(ImageRefused):  # the file was replaced
-                    yield item.key, item.decode(limits).pixels
+        with contextlib.suppress(OSError, UserError):
+            for item in read_items(shard, wanted, limits):
+                if item.status == "ok":
+                    with contextlib.suppress(ImageRefused):
+                        yield item.key, item.decode(limits).pixels

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 
 from pipeline import storage
-from pipeline.errors import parsing
 from pipeline.run.directory import Run
 
 
@@ -36,13 +36,9 @@ def write_session(run: Run, session: Session) -> None:
 
 
 def read_sessions(run: Run) -> list[Session]:
-    """The sessions of a run, in the order of their start; sessions that were killed are missing."""
-    try:
-        uris = sorted(entry.uri for entry in storage.list_files(run.path("sessions")))
-    except storage.MissingObject:
-        return []
+    """The sessions of a run, in the order of their start; those that were killed, or cannot be read, are missing."""
     sessions = []
-    for uri in uris:
-        with parsing(uri, "a session of a run"):
-            sessions.append(Session(**json.loads(storage.read_bytes(uri))))
+    for _, entry in sorted(run.listed("sessions", ".json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            sessions.append(Session(**json.loads(storage.read_bytes(entry.uri))))
     return sessions

@@ -82,4 +82,9 @@ def read_items(shard: Shard, keys: Collection[str], limits: DecodeLimits = Decod
         OSError: the storage failed.
         UserError: a container has changed since the shard was planned.
     """
-    return KINDS[shard.kind].read(shard, limits, keys)
+    missing = set(keys)
+    for item in KINDS[shard.kind].read(shard, limits, keys):
+        yield item
+        missing.discard(item.key)
+        if not missing:
+            return

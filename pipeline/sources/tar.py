@@ -72,7 +72,9 @@ def tar_keys(shard: Shard) -> Iterator[str]:
 def read_tar(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
     """The images of an archive in order; with `wanted` keys, those alone."""
     (listed,) = shard.entries
-    with storage.open_read(listed.uri, listed=listed) as stream, _Targets(listed) as targets:
+    # Of an archive that is not compressed, the members that are not wanted need not be read.
+    sequential = wanted is None or _compression(listed.uri) is not None
+    with storage.open_read(listed.uri, sequential, listed) as stream, _Targets(listed) as targets:
         yield from member_items(shard, _walk(stream, listed.uri, targets), limits, wanted)
 
 

@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
         f1: mean F1 over the similarities of AP, at the threshold of the trial.
         people: found, missed and false positives of each annotated image.
         num_people: number of detected people in the annotated images.
-        resampled_ap: (R,) AP on resampled images, the same resamples for all trials.
+        resampled_ap, resampled_f1: (R,) on resampled images, the same resamples for all trials.
     """
 
     metrics: Metrics
@@ -54,6 +54,7 @@ class Outcome(NamedTuple):
     people: OperatingPoint
     num_people: int
     resampled_ap: np.ndarray
+    resampled_f1: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -112,24 +113,49 @@ def score_trials(
     Args:
         map_chunks: where chunks of images are computed.
     """
+    yield from map_chunks(_outcome, _rescored(candidates, trials, skeleton, map_chunks))
+
+
+def people_of_trials(
+    candidates: Candidates, trials: Sequence[Rescoring], skeleton: Skeleton, map_chunks: Map = map
+) -> Iterator[OperatingPoint]:
+    """The people found and the false positives of each trial alone; arguments as of `score_trials`."""
+    return (rescored.people for rescored in _rescored(candidates, trials, skeleton, map_chunks))
+
+
+def _rescored(
+    candidates: Candidates, trials: Sequence[Rescoring], skeleton: Skeleton, map_chunks: Map
+) -> Iterator[_Rescored]:
+    """Each trial on all images, in their order."""
     batches = [trials[i : i + _TRIALS_PER_TASK] for i in range(0, len(trials), _TRIALS_PER_TASK)]
     num_chunks = -(-len(candidates.truth.ids) // _CHUNK_SIZE)
     work = ((batch, chunk) for batch in batches for chunk in candidates.chunks(_CHUNK_SIZE))
     results = iter(map_chunks(partial(_score, skeleton=skeleton), work))
     for _ in batches:
         for parts in zip(*islice(results, num_chunks), strict=True):
-            matches = join([part.matches for part in parts])
-            yield Outcome(
-                Metrics.of(matches, KEYPOINT_RULES),
-                mean_f1(matches),
+            yield _Rescored(
+                join([part.matches for part in parts]),
                 join_points([part.people for part in parts]),
                 sum(part.num_people for part in parts),
-                np.array(list(average_precisions(matches, resamples(len(candidates.truth.ids))))),
             )
 
 
+def _outcome(rescored: _Rescored) -> Outcome:
+    return outcome_of(*rescored)
+
+
+def outcome_of(matches: Matches, people: OperatingPoint, num_people: int) -> Outcome:
+    """The outcome of a trial with these matches in all images."""
+    num_images = len(matches.detections)
+    (f1,) = mean_f1(matches)
+    resampled = (values(matches, resamples(num_images)) for values in (average_precisions, mean_f1))
+    return Outcome(
+        Metrics.of(matches, KEYPOINT_RULES), f1, people, num_people, *(np.array(list(values)) for values in resampled)
+    )
+
+
 class _Rescored(NamedTuple):
-    """A trial on a chunk of images."""
+    """A trial on some images."""
 
     matches: Matches
     people: OperatingPoint
@@ -153,4 +179,5 @@ def _rescore(candidates: Candidates, trial: Rescoring, skeleton: Skeleton) -> _R
         counts.append(len(detected))
     truth = candidates.truth
     eval_images = pair(truth, np.repeat(truth.ids, counts), pose_detections(people), KEYPOINT_RULES.max_detections)
-    return _Rescored(match_keypoints(eval_images, skeleton), count_people(eval_images, skeleton), sum(counts))
+    (people_found,) = count_people(eval_images, skeleton)
+    return _Rescored(match_keypoints(eval_images, skeleton), people_found, sum(counts))

@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         is_first: whether it is the first trial of the sweep.
-        ap_change: AP minus that of the first trial, on the same images.
+        f1_change, ap_change: F1 and AP minus those of the first trial, on the same images.
         images_per_second, peak_megabytes: measured with exactly these settings; None if they were not run.
         run: URI of the run whose candidates were used.
         command: annotates with these settings.
@@ -35,6 +35,7 @@ class Row:
     trial: Trial
     outcome: Outcome
     is_first: bool
+    f1_change: Estimate
     ap_change: Estimate
     images_per_second: float | None
     peak_megabytes: float | None
@@ -57,9 +58,12 @@ class ThresholdCurve:
     points: dict[float, OperatingPoint]
 
 
-def change(outcome: Outcome, baseline: Outcome) -> Estimate:
-    """AP minus that of a baseline, with the interval of the paired differences over resampled images."""
-    return Estimate.of(outcome.metrics.ap - baseline.metrics.ap, outcome.resampled_ap - baseline.resampled_ap)
+def changes(outcome: Outcome, first: Outcome) -> tuple[Estimate, Estimate]:
+    """F1 and AP minus those of the first trial, with intervals of the paired differences over resampled images."""
+    return (
+        Estimate.of(outcome.f1 - first.f1, outcome.resampled_f1 - first.resampled_f1),
+        Estimate.of(outcome.metrics.ap - first.metrics.ap, outcome.resampled_ap - first.resampled_ap),
+    )
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
@@ -107,10 +111,12 @@ def leaderboard_table(rows: Sequence[Row]) -> pa.Table:
     columns["f1"] = [row.outcome.f1 for row in rows]
     for name in rows[0].outcome.metrics.numbers:
         columns[name] = [row.outcome.metrics.numbers[name] for row in rows]
-    for name in ("value", "low", "high"):
-        columns["ap_change" + f"_{name}" * (name != "value")] = [getattr(row.ap_change, name) for row in rows]
+    for metric in ("f1_change", "ap_change"):
+        for bound in ("value", "low", "high"):
+            name = metric if bound == "value" else f"{metric}_{bound}"
+            columns[name] = [getattr(getattr(row, metric), bound) for row in rows]
     for name in ("recall", "precision", "false_positives_per_image"):
-        columns[name] = [getattr(row.outcome.people, name).value for row in rows]
+        columns[name] = [getattr(row.outcome.people.rates, name) for row in rows]
     columns |= {
         "people": [row.outcome.num_people for row in rows],
         "images_per_second": [row.images_per_second for row in rows],
@@ -133,18 +139,18 @@ def leaderboard_page(rows: Sequence[Row], annotations: str, curve: ThresholdCurv
     names = settings_tried(rows)
     front = pareto(rows)
     measured = any(row.images_per_second is not None for row in rows)
-    columns = ["rank", *names, "F1", "AP", "AP change", "95 % interval", "AP50", "AR", "recall", "precision"]
-    columns += ["false positives per image", "people", *(["images/s", "peak MB"] if measured else []), "command"]
+    columns = ["rank", *names, "F1", "F1 change", "AP", "AP change", "recall", "precision", "false positives per image"]
+    columns += ["AP50", "AR", "people", *(["images/s", "peak MB"] if measured else []), "command"]
     cells = []
     for rank, row in enumerate(rows, 1):
-        metrics, people, (value, low, high) = row.outcome.metrics, row.outcome.people, row.ap_change
+        metrics, people = row.outcome.metrics, row.outcome.people
         cells.append(
             [
                 rank,
                 *(_shown(value_of(row, name)) for name in names),
-                *(row.outcome.f1, metrics.ap, *((None, "") if row.is_first else (value, f"{low:+.3f} to {high:+.3f}"))),
-                *(metrics.ap50, metrics.ar, people.recall.value, people.precision.value),
-                *(people.false_positives_per_image.value, row.outcome.num_people),
+                *(row.outcome.f1, _change(row, row.f1_change), metrics.ap, _change(row, row.ap_change)),
+                *(people.rates.recall, people.rates.precision, people.rates.false_positives_per_image),
+                *(metrics.ap50, metrics.ar, row.outcome.num_people),
                 *((row.images_per_second, row.peak_megabytes) if measured else ()),
                 row.command,
             ]
@@ -161,28 +167,32 @@ def leaderboard_page(rows: Sequence[Row], annotations: str, curve: ThresholdCurv
         annotations=annotations,
         boxes=", ".join(sorted({row.trial.settings.detector.name for row in rows})),
         best=rows[0],
-        certain=_certain(rows[0]),
+        certain=_certain(rows[0], len(rows)),
         first=next(
             ", ".join(f"{name} {_shown(value)}" for name, value in row.trial.varied.items())
             for row in rows
             if row.is_first
         ),
         measured=measured,
-        data={"columns": columns, "rows": cells, "marked": front, "ids": ids},
+        data={"columns": columns, "rows": cells, "marked": [False] * len(rows), "ids": ids},
         charts=_charts(rows, front, curve),
     )
 
 
-def _certain(best: Row) -> str:
+def _change(row: Row, change: Estimate) -> str:
+    return "first trial" if row.is_first else f"{change:+.3f}"
+
+
+def _certain(best: Row, trials: int) -> str:
     """Whether the best trial is better than the first one, in words."""
-    low, high = best.ap_change.low, best.ap_change.high
     if best.is_first:
         return "The first trial of the sweep ranks first."
-    if low > 0:
-        return "Its AP is higher than that of the first trial, beyond what the choice of images explains."
-    if high < 0:
-        return "Its AP is lower than that of the first trial: it ranks first because it has fewer false positives."
-    return "Its AP does not differ from that of the first trial by more than the choice of images explains."
+    if best.f1_change.low > 0:
+        return (
+            "Its F1 is higher than that of the first trial: the interval of the difference does not include 0. The "
+            f"best of {trials} trials looks better than it is; check it on other images."
+        )
+    return "Its F1 may be higher than that of the first trial by chance: the interval of the difference includes 0."
 
 
 def _charts(rows: Sequence[Row], front: Sequence[bool], curve: ThresholdCurve | None) -> list[Drawn]:
@@ -197,10 +207,10 @@ def _charts(rows: Sequence[Row], front: Sequence[bool], curve: ThresholdCurve | 
     best = [rank == 0 for rank in range(len(rows))]
     drawn = []
     if len(rows) > 1:
-        shown = dots(lambda r: r.outcome.people.recall.value, lambda r: r.outcome.people.precision.value, rows, best)
+        shown = dots(lambda r: r.outcome.people.rates.recall, lambda r: r.outcome.people.rates.precision, rows, best)
         drawn.append(Drawn(charts.points(shown, "recall", "precision"), "Recall and precision; numbers are ranks"))
         shown = dots(
-            lambda r: r.outcome.people.false_positives_per_image.value, lambda r: r.outcome.metrics.ap, rows, best
+            lambda r: r.outcome.people.rates.false_positives_per_image, lambda r: r.outcome.metrics.ap, rows, best
         )
         svg = charts.points(shown, "false positives per image", "AP")
         drawn.append(Drawn(svg, "AP and false positives; numbers are ranks"))

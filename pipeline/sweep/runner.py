@@ -22,8 +22,8 @@ from pipeline.run.tables import table_skeleton
 from pipeline.settings.flags import as_flags
 from pipeline.settings.tree import Settings
 from pipeline.sources import collection_keys
-from pipeline.sweep.candidates import Outcome, Rescoring, score_trials, stored_candidates
-from pipeline.sweep.leaderboard import Row, ThresholdCurve, change, ranked
+from pipeline.sweep.candidates import Outcome, Rescoring, people_of_trials, score_trials, stored_candidates
+from pipeline.sweep.leaderboard import Row, ThresholdCurve, changes, ranked
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import CONFIDENCE, Trial, by_networks, needs_networks
 
@@ -70,8 +70,8 @@ def run_sweep(sweep: SweepSettings, trials: list[Trial], stop: Stop) -> SweepRes
     for number, trial in enumerate(trials):
         outcome, run = outcomes[id(trial)]
         cost = _cost(run) if _was_run(trial, run) else Cost(None, None)
-        command = _command(sweep, trial)
-        rows.append(Row(trial, outcome, number == 0, change(outcome, first), *cost, run.uri, command))
+        command = _command(sweep, trial, truth)
+        rows.append(Row(trial, outcome, number == 0, *changes(outcome, first), *cost, run.uri, command))
     rows = ranked(rows)
     _, run = outcomes[id(rows[0].trial)]
     return SweepResult(rows, _threshold_curve(rows[0].trial, run, truth))
@@ -84,11 +84,11 @@ def _was_run(trial: Trial, run: Run) -> bool:
     return has_threshold and trial.settings.suppression == run.settings.suppression
 
 
-def _command(sweep: SweepSettings, trial: Trial) -> str:
+def _command(sweep: SweepSettings, trial: Trial, annotations: str) -> str:
     """The shell command that annotates the images of the sweep with the settings of a trial, and evaluates them."""
-    settings = trial.settings.model_copy(update={"annotations": annotations_of(sweep)})
+    settings = trial.settings.model_copy(update={"annotations": annotations})
     if sweep.run is None:
-        settings = _on_annotated_images(sweep, settings)
+        settings = _on_annotated_images(sweep, settings, annotations)
     flags = [flag for flag in as_flags(settings) if not flag.startswith("--output.")]
     folder = storage.join(sweep.output, "trials", storage.sha256("\n".join(flags).encode())[:8])
     return shlex.join(["uv", "run", "jobs/annotate.py", *flags, f"--output={folder}"])
@@ -105,9 +105,8 @@ def _threshold_curve(trial: Trial, run: Run, truth: str) -> ThresholdCurve | Non
     grid = np.arange(np.floor(lowest / _THRESHOLD_STEP) + 1, 1 / _THRESHOLD_STEP) * _THRESHOLD_STEP
     thresholds = sorted({lowest, chosen, *grid.round(2).tolist()})
     rescorings = [Rescoring(threshold, trial.settings.suppression) for threshold in thresholds]
-    outcomes = score_trials(candidates, rescorings, skeleton, map_on_ray)
-    points = {threshold: outcome.people for threshold, outcome in zip(thresholds, outcomes, strict=True)}
-    return ThresholdCurve(CONFIDENCE, chosen, points)
+    points = people_of_trials(candidates, rescorings, skeleton, map_on_ray)
+    return ThresholdCurve(CONFIDENCE, chosen, dict(zip(thresholds, points, strict=True)))
 
 
 def annotations_of(sweep: SweepSettings) -> str:
@@ -147,7 +146,7 @@ def _stored(uri: str, trials: list[Trial]) -> Run:
 
 def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> Run:
     """The run with these networks, reused if it exists."""
-    settings = _on_annotated_images(sweep, settings)
+    settings = _on_annotated_images(sweep, settings, annotations_of(sweep))
     # Settings that give the same rows have the same fingerprint, thus the same directory.
     uri = storage.join(sweep.output, "runs", Run.fingerprint_of(settings))
     run = Run.create(settings.model_copy(update={"output": settings.output.model_copy(update={"uri": uri})}))
@@ -161,9 +160,9 @@ def _annotated(sweep: SweepSettings, settings: Settings, stop: Stop) -> Run:
     return run
 
 
-def _on_annotated_images(sweep: SweepSettings, settings: Settings) -> Settings:
+def _on_annotated_images(sweep: SweepSettings, settings: Settings, annotations: str) -> Settings:
     """The settings with the annotations of the sweep; if the sweep is limited, also with only their images as input."""
-    changed: dict[str, Any] = {"annotations": annotations_of(sweep)}
+    changed: dict[str, Any] = {"annotations": annotations}
     source = settings.input
     if sweep.limit is not None and source.uri is not None:
         if storage.suffix(source.uri) not in _LIMITED_INPUTS:

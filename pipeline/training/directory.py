@@ -215,7 +215,7 @@ def _training_images(settings: TrainSettings) -> str:
         if annotated.source in (None, image.get("source"))
     )
     initial = settings.pose.weights if settings.task == "pose" else settings.detector.weights
-    return encode_training_images({*map(image_digest, names), *training_images([initial] if initial else [])})
+    return encode_training_images({*map(image_digest, names), *training_images([initial] if initial else []).digests})
 
 
 def _provenance(settings: TrainSettings, trainer: Trainer) -> dict[str, str]:

@@ -63,7 +63,7 @@ def _check(file: str) -> int:
         return 1
     print(f"sha256 {storage.file_sha256(path)}")
     print(f"catalogue: {entry.name}, {entry.licence}" if entry else "not in the catalogue")
-    seen = len(training_images([file]))
+    seen = len(training_images([file]).digests)
     print(f"trained on {seen} images, whose names evaluation compares" if seen else "training images: not stated")
     return 0
 

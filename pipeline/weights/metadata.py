@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import safe_open
 
@@ -41,21 +43,33 @@ def encode_training_images(digests: Iterable[bytes]) -> str:
     return base64.b64encode(b"".join(sorted(set(digests)))).decode()
 
 
-def training_images(weights: Iterable[str]) -> frozenset[bytes]:
-    """The digests of the images that any of some weights files were trained on, as far as the files state them.
+class TrainingImages(NamedTuple):
+    """The digests of the images that some weights files were trained on, and the files that do not state theirs."""
 
-    Files that state none, such as those of other tools, or that this machine does not have, count as having seen none.
+    digests: frozenset[bytes]
+    unknown: tuple[str, ...]
 
+
+def training_images(weights: Iterable[str]) -> TrainingImages:
+    """
     Args:
-        weights: local paths, URIs, or names in the catalogue.
+        weights: local paths, URIs, or names in the catalogue. Files of other tools do not state their training images,
+            nor do files that this machine cannot read.
     """
     digests: set[bytes] = set()
+    unknown = []
     for uri in weights:
-        try:
+        stated = ""
+        with contextlib.suppress(OSError, UserError):
             path = local_file(uri)
-            stated = read_safetensors_metadata(path).get(TRAINING_IMAGES, "") if path.suffix == ".safetensors" else ""
-        except (OSError, UserError):
-            continue
-        content = base64.b64decode(stated)
-        digests |= {content[i : i + _DIGEST_BYTES] for i in range(0, len(content), _DIGEST_BYTES)}
-    return frozenset(digests)
+            if path.suffix == ".safetensors":
+                stated = read_safetensors_metadata(path).get(TRAINING_IMAGES, "")
+        try:
+            content = base64.b64decode(stated, validate=True)
+        except ValueError:  # another program uses the same key
+            content = b""
+        if not content or len(content) % _DIGEST_BYTES:
+            unknown.append(uri)
+        else:
+            digests |= {content[i : i + _DIGEST_BYTES] for i in range(0, len(content), _DIGEST_BYTES)}
+    return TrainingImages(frozenset(digests), tuple(unknown))

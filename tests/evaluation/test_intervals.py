@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.coco import SKELETON, eval_images_of, made_up, pycocotools_stats
 
-from pipeline.evaluation.intervals import Estimate, average_precision, average_precisions, resamples
+from pipeline.evaluation.intervals import Estimate, average_precisions, resamples
 from pipeline.evaluation.keypoints import match_keypoints
 
 
@@ -32,9 +32,8 @@ def test_ap_of_drawn_images_is_that_of_pycocotools_on_repeated_images(seed: int)
     times = np.random.default_rng(seed).integers(0, 4, len(truth["images"]))
     (ours,) = average_precisions(matches, [times])
     assert ours == pytest.approx(pycocotools_stats(*repeated(truth, poses, times), "keypoints")[0], abs=1e-12)
-    whole = average_precision(matches)
-    assert whole.value == pytest.approx(pycocotools_stats(truth, poses, "keypoints")[0], abs=1e-12)
-    assert whole.low <= whole.value <= whole.high
+    (whole,) = average_precisions(matches, [np.ones(len(times), int)])
+    assert whole == pytest.approx(pycocotools_stats(truth, poses, "keypoints")[0], abs=1e-12)
 
 
 def test_resamples_draw_every_image_once_on_average_and_are_reproducible() -> None:
@@ -52,6 +51,18 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
     assert estimate.high == pytest.approx(values.mean() + half, abs=0.04)
 
 
+def test_few_or_equal_images_give_no_interval() -> None:
+    """A range of width 0 would look like certainty."""
+    assert not list(resamples(9))
+    assert len(list(resamples(10))) == 200
+    assert not Estimate.of(1.0, [1.0] * 200).is_bounded
+    assert f"{Estimate.of(1.0, [1.0] * 200):.2f}" == "1.00"
+
+
+def test_very_many_images_are_resampled_less_often() -> None:
+    assert sum(1 for _ in resamples(100_000)) == 40
+
+
 def test_undefined_values_are_left_out() -> None:
     assert Estimate.of(0.5, [np.nan, 0.4, 0.6, np.nan]) == pytest.approx((0.5, 0.405, 0.595))
-    assert f"{Estimate.of(np.nan, []):.2f}" == "nan"
+    assert f"{Estimate.of(np.nan, []):.2f}" == "?"

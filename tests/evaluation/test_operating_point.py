@@ -11,7 +11,7 @@ from pipeline.evaluation.operating_point import OperatingPoint, join_points, mea
 
 
 def point(annotated: list[int], found: list[int], false_positives: list[int]) -> OperatingPoint:
-    return OperatingPoint(*(np.array(v) for v in (annotated, found, false_positives)))
+    return OperatingPoint(*(np.array(v) for v in (annotated, found, false_positives, [0] * len(found))))
 
 
 def test_rates_are_ratios_of_sums_over_images() -> None:
@@ -19,13 +19,15 @@ def test_rates_are_ratios_of_sums_over_images() -> None:
     assert counted.recall.value == 5 / 8
     assert counted.precision.value == 5 / 8
     assert counted.false_positives_per_image.value == 3 / 4
+    assert counted.rates == (5 / 8, 5 / 8, 3 / 4)
+    assert not counted.recall.is_bounded, "four images are too few"
     assert counted.missed.tolist() == [1, 0, 0, 2]
     assert counted.to_json()["found"] == 5
 
 
 def test_the_interval_of_recall_is_that_of_a_binomial_share() -> None:
     found = np.random.default_rng(0).random(300) < 0.7
-    recall = OperatingPoint(np.ones(300, int), found.astype(int), np.zeros(300, int)).recall
+    recall = point([1] * 300, found.astype(int).tolist(), [0] * 300).recall
     exact = binomtest(int(found.sum()), 300).proportion_ci()
     assert (recall.low, recall.high) == (pytest.approx(exact.low, abs=0.02), pytest.approx(exact.high, abs=0.02))
 
@@ -49,12 +51,25 @@ def test_the_error_analysis_and_the_count_of_people_agree(seed: int) -> None:
     truth, poses, _ = made_up(seed)
     images = eval_images_of(truth, poses)
     counts = count_errors(images, SKELETON).images
-    people = count_people(images, SKELETON)
+    (people,) = count_people(images, SKELETON)
     assert people.annotated.tolist() == counts["annotated"].tolist()
     assert people.missed.tolist() == counts["missed"].tolist()
     assert people.false_positives.tolist() == counts["background"].tolist()
-    halves = join_points([count_people(chunk, SKELETON) for chunk in images.chunks(5)])
+    assert (people.found + people.false_positives + people.not_judged).tolist() == counts["detected"].tolist()
+    halves = join_points([count_people(chunk, SKELETON)[0] for chunk in images.chunks(5)])
     assert halves.found.tolist() == people.found.tolist()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_people_above_several_thresholds_are_counted_at_once(seed: int) -> None:
+    truth, poses, _ = made_up(seed)
+    everything = eval_images_of(truth, poses)
+    kept = np.array([everything.detections.scores >= threshold for threshold in (0, 0.3, 0.7)])
+    for threshold, counted in zip((0, 0.3, 0.7), count_people(everything, SKELETON, kept), strict=True):
+        images = eval_images_of(truth, [entry for entry in poses if entry["score"] >= threshold])
+        (alone,) = count_people(images, SKELETON)
+        for name in ("annotated", "found", "false_positives", "not_judged"):
+            assert getattr(counted, name).tolist() == getattr(alone, name).tolist()
 
 
 def annotation(image: int, bbox: list[float], joints: np.ndarray | None = None, crowd: int = 0) -> dict:
@@ -81,7 +96,8 @@ def test_poses_on_crowds_and_on_people_without_joints_are_not_false_positives() 
         "categories": [{"id": 1, "name": "person"}],
     }
     poses = [pose(1, body + 150), pose(1, body + 390), pose(2, body + 103), pose(2, body + 230), pose(3, body + 102)]
-    people = count_people(eval_images_of(truth, [*poses, pose(4, body)]), SKELETON)
+    (people,) = count_people(eval_images_of(truth, [*poses, pose(4, body)]), SKELETON)
+    assert people.not_judged.tolist() == [1, 1, 0, 0]
     assert people.annotated.tolist() == [0, 0, 1, 0]
     assert people.found.tolist() == [0, 0, 1, 0]
     assert people.false_positives.tolist() == [1, 1, 0, 1]
@@ -109,6 +125,12 @@ def test_f1_is_one_for_perfect_poses_and_falls_with_every_false_positive() -> No
         "categories": [{"id": 1, "name": "person"}],
     }
     far = [{**pose(1, body + 500 * n), "score": 0.1} for n in range(1, 4)]
-    scores = [mean_f1(match_keypoints(eval_images_of(truth, [pose(1, body), *far[:n]]), SKELETON)) for n in range(4)]
+    scores = [
+        *(
+            v
+            for n in range(4)
+            for v in mean_f1(match_keypoints(eval_images_of(truth, [pose(1, body), *far[:n]]), SKELETON))
+        )
+    ]
     assert scores == [pytest.approx(v) for v in (1, 2 / 3, 2 / 4, 2 / 5)]
-    assert mean_f1(match_keypoints(eval_images_of(truth, []), SKELETON)) == 0
+    assert list(mean_f1(match_keypoints(eval_images_of(truth, []), SKELETON))) == [0]

@@ -70,7 +70,7 @@ def test_label_studio_corrections_show_how_far_off_the_labels_were(run: Run, tmp
     assert not (Path(run.uri) / "metrics.json").exists(), "the metrics of the run are others"
 
 
-def test_cvat_corrections_are_read_with_its_order_of_joints(run: Run, tmp_path: Path) -> None:
+def test_cvat_corrections_are_read_with_its_order_of_joints(run: Run, tmp_path: Path, capsys) -> None:
     """CVAT sorts joints as its label does, and exports all images of the task."""
     content = json.loads((Path(run.uri) / "review" / "cvat-person_keypoints.json").read_text())
     order = np.random.default_rng(0).permutation(17)
@@ -88,6 +88,9 @@ def test_cvat_corrections_are_read_with_its_order_of_joints(run: Run, tmp_path: 
     first = np.reshape(corrected["annotations"][0]["keypoints"], (17, 3))[:, :2]
     assert min(np.abs(first - (POSE + place)).max() for place in PLACES["a.jpg"][1]) < 0.01
     assert deleted["image_id"] in {image["id"] for image in content["images"]}
+    assert (
+        "note: the labels of 3 of 4 images are as they were uploaded; if nobody has looked" in capsys.readouterr().out
+    )
 
 
 def test_the_best_threshold_is_named(tmp_path: Path, capsys) -> None:
@@ -108,12 +111,17 @@ def test_the_best_threshold_is_named(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"people": []}, "is neither COCO keypoints of CVAT nor JSON of Label Studio"),
-        ([{"data": {}}], "task 0 is not a task of Label Studio with annotations (KeyError('image'))"),
+        ({"people": []}, "it is neither COCO keypoints of CVAT nor JSON of Label Studio"),
+        ([{"data": {}}], "is not an export of CVAT (COCO Keypoints 1.0) or of Label Studio (JSON): KeyError('image')"),
+        ([{"data": {"image": "x"}, "annotations": ["x"]}], "is not an export of CVAT"),
+        (
+            {"images": [{"id": 1, "file_name": "x.jpg"}], "annotations": [{"id": 1}]},
+            "is not an export of CVAT (COCO Keypoints 1.0) or of Label Studio (JSON): KeyError('image_id')",
+        ),
         ({"images": [{"id": 1, "file_name": "x.jpg"}]}, "has no corrected image of the review queue"),
         (
             {"images": [], "categories": [{"id": 1, "keypoints": ["nose", "tail"]}]},
-            "has other joints than the run's skeleton coco17: left_ankle, left_ear, left_elbow",
+            "it has other joints than the run's skeleton coco17: left_ankle, left_ear, left_elbow",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -36,11 +37,14 @@ def test_images_are_chosen_by_their_errors(run: Run, capsys: pytest.CaptureFixtu
     assert reduce([run.uri, "--review", "2", "--by", "false_positive"]) == 0
     assert queue(run) == ["two invented.jpg", "invented.jpg"]
     assert "2 images, listed in" in capsys.readouterr().out
+    assert reduce([run.uri, "--review", "3", "--by", "worst"]) == 1
+    assert "has a review queue, whose corrections may not have been read back" in capsys.readouterr().err
+    shutil.rmtree(Path(run.uri) / "review")
     assert reduce([run.uri, "--review", "3", "--by", "worst"]) == 0
     assert queue(run)[:2] == ["missed.jpg", "two invented.jpg"]
+    shutil.rmtree(Path(run.uri) / "review")
     assert reduce([run.uri, "--review", "9", "--by", "random"]) == 0
     assert sorted(queue(run)) == sorted(PLACES), "no more than there are"
-    assert len(list((Path(run.uri) / "review" / "images").iterdir())) == 4, "old copies are deleted"
 
 
 def test_the_files_name_the_copies(run: Run) -> None:
@@ -84,6 +88,26 @@ def test_pictures_of_one_scene_are_chosen_once(tmp_path: Path) -> None:
     run = judged_run(tmp_path / "run", places | {"annotated.jpg": ([TRUE], [TRUE])})
     assert reduce([run.uri, "--review", "4", "--by", "false_positive"]) == 0
     assert sorted(name[0] for name in queue(run)) == ["0", "0", "1", "2"]
+
+
+def test_a_random_sample_gives_every_image_the_same_chance(tmp_path: Path) -> None:
+    """30 equal frames and 10 other photographs: three of four chosen ones are frames, more or less."""
+    r = np.random.default_rng(1)
+    (tmp_path / "photos").mkdir()
+    names = [f"{'frame' if n < 30 else 'other'}{n}.jpg" for n in range(40)]
+    for name in names[30:]:
+        noise = cv2.resize(r.integers(0, 255, (8, 9, 3), np.uint8), (320, 240))
+        (tmp_path / "photos" / name).write_bytes(encode(noise))
+    run = judged_run(tmp_path / "run", {name: ([], []) for name in names})
+    assert reduce([run.uri, "--review", "20", "--by", "random"]) == 0
+    assert 12 <= sum(name.startswith("frame") for name in queue(run)) <= 18
+
+
+def test_a_queue_of_images_that_are_gone_is_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.rmtree(tmp_path / "photos")
+    assert reduce([run.uri, "--review", "2", "--by", "worst"]) == 1
+    assert "that are worth a review can still be read" in capsys.readouterr().err
+    assert not (Path(run.uri) / "review").exists()
 
 
 def test_diversity_gives_way_when_there_are_no_other_images() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,6 +125,8 @@ def judged_run(
     folder: Path,
     images: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]],
     box_scores: Sequence[float] = (),
+    poison: Sequence[str] = (),
+    archives: int = 0,
 ) -> Run:
     """A reduced run whose people are poses of the same shape at given places.
 
@@ -131,6 +134,8 @@ def judged_run(
         images: for each file name, the places (x, y) of the annotated people and of the predicted ones. The annotations
             are written to `truth.json` above the run; a run beside it may share them.
         box_scores: of the predicted people of an image in their order; by default 0.8.
+        poison: images that have this status, and no people.
+        archives: number of zip archives that the photographs are spread over; by default they are loose files.
     """
     annotations = []
     for number, (annotated, _) in enumerate(images.values(), 1):
@@ -149,11 +154,15 @@ def judged_run(
                 }
             )
     photos, truth = folder.parent / "photos", folder.parent / "truth.json"
+    photos.mkdir(parents=True, exist_ok=True)
     listed = [{"id": number, "file_name": name} for number, name in enumerate(images, 1)]
     truth.write_text(json.dumps({"images": listed, "annotations": annotations}))
-    photos.mkdir(exist_ok=True)
-    for name in images:
-        if not (photos / name).exists():
+    for number, name in enumerate(images):
+        if archives:
+            with zipfile.ZipFile(photos / f"{number % archives}.zip", "a") as archive:
+                archive.writestr(name, encode(gradient(240, 320)))
+        elif not (photos / name).exists():
+            (photos / name).parent.mkdir(exist_ok=True)
             (photos / name).write_bytes(encode(gradient(240, 320)))
     settings = {
         "input": {"uri": str(photos)},
@@ -165,9 +174,13 @@ def judged_run(
     for shard in run.plan().shards():
         rows, people = [], []
         for image in read_shard(shard, LIMITS):
-            poses = np.array([POSE + place for place in images[image.key][1]]).reshape(-1, 17, 2)
-            rows.append(ImageRow(image.key, image.uri, list(images).index(image.key) + 1, image.sha256, 320, 240))
-            boxes = np.array([[x, y, x + 40, y + 90] for x, y in images[image.key][1]]).reshape(-1, 4)
+            name = image.key.partition(".zip/")[2] or image.key
+            places = [] if name in poison else images[name][1]
+            poses = np.array([POSE + place for place in places]).reshape(-1, 17, 2)
+            row = ImageRow(image.key, image.uri, list(images).index(name) + 1, image.sha256, 320, 240)
+            row.status = "poison" if name in poison else "ok"
+            rows.append(row)
+            boxes = np.array([[x, y, x + 40, y + 90] for x, y in places]).reshape(-1, 4)
             scores = np.full((len(poses), 17), 0.9)
             certain = np.array(box_scores[: len(poses)] or [0.8] * len(poses))
             people.append(People(boxes, certain, poses, scores, np.full(len(poses), 2.0)))

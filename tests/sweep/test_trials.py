@@ -7,7 +7,7 @@ import pytest
 from pipeline.evaluation.intervals import Estimate
 from pipeline.settings.flags import SettingsError
 from pipeline.settings.tree import Settings
-from pipeline.sweep.leaderboard import Row, _shown, change, pareto, ranked, value_of
+from pipeline.sweep.leaderboard import Row, _shown, changes, pareto, ranked, value_of
 from pipeline.sweep.settings import SweepSettings
 from pipeline.sweep.trials import Trial, by_networks, trials_of
 
@@ -79,7 +79,8 @@ def test_trials_with_the_same_networks_share_a_run() -> None:
 
 def row(f1: float, speed: float | None, ap: float = 0.5) -> Row:
     outcome = SimpleNamespace(f1=f1, metrics=SimpleNamespace(ap=ap))
-    return Row(Trial({}, Settings()), outcome, False, Estimate(0, 0, 0), speed, None, "", "")  # type: ignore[arg-type]
+    no = Estimate(0, 0, 0)
+    return Row(Trial({}, Settings()), outcome, False, no, no, speed, None, "", "")  # type: ignore[arg-type]
 
 
 def test_the_pareto_front_of_f1_and_speed() -> None:
@@ -93,13 +94,15 @@ def test_false_positives_rank_before_ap() -> None:
     assert ranked([many_false, undefined, few_false]) == [few_false, many_false, undefined]
 
 
-def test_a_change_of_ap_is_paired_over_the_same_resamples() -> None:
-    """Two trials whose AP varies with the images, but differs by 0.01 on all of them."""
-    resampled = np.linspace(0.2, 0.4, 200)
-    before, now = (
-        SimpleNamespace(metrics=SimpleNamespace(ap=0.3 + off), resampled_ap=resampled + off) for off in (0, 0.01)
+def test_changes_are_paired_over_the_same_resamples() -> None:
+    """Two trials whose metrics vary with the images by 0.2, and whose difference varies by 0.01."""
+    images, difference = np.linspace(0.2, 0.4, 201), np.linspace(0.01, 0.02, 201)[::-1]
+    before = SimpleNamespace(f1=0.3, metrics=SimpleNamespace(ap=0.3), resampled_ap=images, resampled_f1=images)
+    now = SimpleNamespace(
+        f1=0.315, metrics=SimpleNamespace(ap=0.315), resampled_ap=images + difference, resampled_f1=images + difference
     )
-    assert change(now, before) == pytest.approx((0.01, 0.01, 0.01))  # type: ignore[arg-type]
+    for changed in changes(now, before):  # type: ignore[arg-type]
+        assert changed == pytest.approx((0.015, 0.01025, 0.01975))
 
 
 def test_settings_are_shown_as_people_write_them() -> None:

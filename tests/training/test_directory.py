@@ -169,7 +169,7 @@ def test_weights_contain_their_decoding_and_input_size(collection, tmp_path: Pat
     weights = str(tmp_path / "run" / "last.safetensors")
     poses = PoseEstimator.from_settings(PoseSettings(weights=weights), Compute.resolve("cpu", "float32"))
     assert poses.describe() == ["fastpose_mobile_small with 17 joints at 64x64, integral (softmax)"]
-    assert training_images([weights]) == {image_digest(image["file_name"]) for image in collection["images"]}
+    assert training_images([weights]).digests == {image_digest(image["file_name"]) for image in collection["images"]}
     overridden = PoseSettings(weights=weights, decode="argmax", input_size=(96, 64))
     assert (
         "at 96x64, argmax" in PoseEstimator.from_settings(overridden, Compute.resolve("cpu", "float32")).describe()[0]

@@ -26,19 +26,23 @@ def test_images_of_several_files_are_joined_and_unknown_files_have_none(tmp_path
         paths.append(str(tmp_path / f"{name}.safetensors"))
     save_file({"weight": np.zeros(2)}, tmp_path / "without.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"x")
-    others = [str(tmp_path / name) for name in ("without.safetensors", "broken.safetensors", "missing.safetensors")]
-    assert training_images([*paths, *others]) == {image_digest(f"{i}.jpg") for i in (1, 2, 3)}
+    save_file({"weight": np.zeros(2)}, tmp_path / "foreign.safetensors", {TRAINING_IMAGES: "5 images"})
+    names = ("without.safetensors", "broken.safetensors", "missing.safetensors", "foreign.safetensors")
+    others = [str(tmp_path / name) for name in names]
+    found = training_images([*paths, *others])
+    assert found.digests == {image_digest(f"{i}.jpg") for i in (1, 2, 3)}
+    assert found.unknown == tuple(others)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_state_their_training_images(name: str) -> None:
-    assert len(training_images([name])) == 5729, "as in weights/README.md"
+    assert len(training_images([name]).digests) == 5729, "as in weights/README.md"
 
 
 @needs_people
 def test_the_photographs_of_the_measurements_were_not_in_training() -> None:
     names = [image["file_name"] for image in load_annotations(str(PEOPLE / "val.json"))["images"]]
     trained = [image["file_name"] for image in load_annotations(str(PEOPLE / "train.json"))["images"]]
-    seen = training_images(SHIPPED)
+    seen = training_images(SHIPPED).digests
     assert not {image_digest(name) for name in names} & seen
     assert {image_digest(name) for name in trained} == seen

@@ -9,7 +9,7 @@ function element(name, attributes) {
   return made;
 }
 
-function drawPerson(group, person, kind, side, label) {
+function drawPerson(group, person, kind, side, label, number) {
   const [x1, y1, x2, y2] = person.box;
   group.append(element("rect", { x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1), class: kind }));
   for (const [a, b] of drawing.limbs) {
@@ -23,16 +23,17 @@ function drawPerson(group, person, kind, side, label) {
       group.append(element("circle", { cx: joint[0], cy: joint[1], r: radius, class: `joint ${drawing.classes[joint[2]]}` }));
     }
   }
-  if (label) {
-    const text = element("text", { x: Math.max(2, x1 + 3), y: Math.max(side / 28, y1 - 4), "font-size": side / 30 });
-    text.textContent = label;
+  const words = [number ? `#${number}` : "", label].filter(Boolean).join(" ");
+  if (words) {
+    const text = element("text", { x: Math.max(2, x1 + 3), y: Math.max(side / 34, y1 - 4), "font-size": side / 36 });
+    text.textContent = words;
     group.append(text);
   }
 }
 
 const CLASSES = { "false positive": "invented" };
 
-function makeFrame(id, people) {
+function makeFrame(id, people, numbered) {
   const picture = drawing.pictures[id];
   const shown = people || picture;
   const frame = document.createElement("button");
@@ -47,10 +48,11 @@ function makeFrame(id, people) {
   const truth = element("g", { class: "truth" }), prediction = element("g", { class: "prediction" });
   const side = Math.max(picture.width, picture.height);
   for (const person of shown.truth) drawPerson(truth, person, person.kind, side, person.kind === "missed" ? "missed" : "");
-  for (const person of shown.people) {
+  shown.people.forEach((person, i) => {
     const kind = CLASSES[person.kind] || (person.kind === "unknown" ? "found" : person.kind);
-    drawPerson(prediction, person, kind, side, person.kind === "false positive" ? String(person.score) : "");
-  }
+    const label = person.kind === "false positive" ? String(person.score) : "";
+    drawPerson(prediction, person, kind, side, label, numbered ? i + 1 : 0);
+  });
   svg.append(truth, prediction);
   frame.append(image, svg);
   return frame;
@@ -70,19 +72,19 @@ function makeFigure(id, text) {
   return figure;
 }
 
-function pairOf(id) {
+function pairOf(id, numbered) {
   const pair = document.createElement("div");
   pair.className = "pair";
   for (const [name, people] of [["before", drawing.before[id]], ["now", null]]) {
     const figure = document.createElement("figure");
-    figure.append(makeFrame(id, people), caption(name));
+    figure.append(makeFrame(id, people, numbered), caption(name));
     pair.append(figure);
   }
   return pair;
 }
 
 function describePeople(id) {
-  const list = document.createElement("ul");
+  const list = document.createElement("ol");
   list.className = "people";
   for (const person of drawing.pictures[id].people) {
     const item = document.createElement("li");
@@ -96,17 +98,23 @@ function describePeople(id) {
     item.textContent = [`${kind}, box score ${person.score}`, ...errors].join("; ");
     list.append(item);
   }
+  const missed = drawing.pictures[id].truth.filter((person) => person.kind === "missed").length;
+  if (missed) {
+    const item = document.createElement("p");
+    item.textContent = `missed: ${missed}`;
+    list.append(item);
+  }
   return list;
 }
 
-function enlarge(id, text) {
+function enlarge(id, text, compared) {
   const dialog = document.getElementById("enlarged");
   const place = dialog.querySelector("div");
   let shown;
-  if (id in drawing.before) {
-    shown = pairOf(id);
+  if (compared) {
+    shown = pairOf(id, true);
   } else {
-    shown = makeFrame(id);
+    shown = makeFrame(id, null, true);
     shown.classList.add("single");
   }
   place.replaceChildren(shown, caption(text ? `${id}: ${text}` : id), describePeople(id));
@@ -121,7 +129,7 @@ if (drawing) {
     for (const id of JSON.parse(gallery.dataset.pairs)) {
       const pair = pairOf(id);
       pair.firstChild.querySelector("figcaption").textContent = `${id}: before`;
-      for (const frame of pair.querySelectorAll(".frame")) frame.addEventListener("click", () => enlarge(id, ""));
+      for (const frame of pair.querySelectorAll(".frame")) frame.addEventListener("click", () => enlarge(id, "", true));
       gallery.append(pair);
     }
   }

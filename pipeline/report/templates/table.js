@@ -8,7 +8,8 @@ const ROWS_AT_FIRST = 50;
 function format(value) {
   if (value === null || value === undefined) return "";
   const text = String(value);
-  if (typeof value !== "number" || text.length < 5) return text;
+  if (typeof value !== "number" || Number.isInteger(value) || text.length < 5) return text;
+  if (value !== 0 && Math.abs(value) < 0.01) return String(Number(value.toPrecision(3)));
   return value.toFixed(Math.abs(value) < 10 ? 3 : 1);
 }
 
@@ -62,7 +63,7 @@ function makeTable(container) {
   if (filters) filters.className = "filters";
   const body = table.createTBody();
   const scroll = document.createElement("div");
-  scroll.className = "scroll";
+  scroll.className = rows.length > 30 ? "scroll tall" : "scroll";
   scroll.append(table);
   container.append(tools, scroll);
 
@@ -87,7 +88,7 @@ function makeTable(container) {
     if (!filters) return null;
     const input = document.createElement("input");
     input.type = "text";
-    input.placeholder = numeric[c] ? "e.g. >0 or 1..3" : "contains";
+    input.placeholder = numeric[c] ? ">0, 1..3" : "contains";
     input.setAttribute("aria-label", `filter ${name}`);
     input.addEventListener("input", draw);
     const place = document.createElement("th");
@@ -116,10 +117,11 @@ function makeTable(container) {
         if (row.id) line.id = row.id;
         if (row.picture) {
           line.tabIndex = 0;
-          const open = () => enlarge(row.picture, row.cells.map((v, c) => `${columns[c]} ${format(v)}`).slice(1).join("; "));
+          const named = row.cells.map((v, c) => (format(v) === "" ? "" : `${columns[c]} ${format(v)}`));
+          const open = () => enlarge(row.picture, named.slice(1).filter(Boolean).join("; "), container.dataset.compared !== undefined);
           line.addEventListener("click", open);
           line.addEventListener("keydown", (event) => {
-            if (event.key !== "Enter") return;
+            if (event.key !== "Enter" && event.key !== " ") return;
             event.preventDefault(); // else the key also presses the button that the dialog focuses
             open();
           });
@@ -136,7 +138,10 @@ function makeTable(container) {
         return line;
       }),
     );
-    count.textContent = `${Math.min(shown, matches.length)} of ${matches.length} rows`;
+    const wrong = inputs.some((input) => input && input.getAttribute("aria-invalid") === "true");
+    count.textContent = `${Math.min(shown, matches.length)} of ${rows.length} rows`;
+    if (matches.length < rows.length) count.textContent += `, ${matches.length} match`;
+    if (wrong) count.textContent += "; filters of numbers are 3, >2, <=0.5 or 1..4";
     more.hidden = matches.length <= shown;
   }
 
