@@ -6,7 +6,7 @@ AP hardly changes with the number of false positives of low scores; precision, r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -99,9 +99,8 @@ class OperatingPoint:
         counts = (self.annotated, self.found, self.false_positives, self.not_judged)
         annotated, found, wrong, others = (int(c.sum()) for c in counts)
         return (
-            f"{found} of {annotated} people found, {annotated - found} missed, {wrong} false positives, {others} "
-            "detections not judged; "
-            f"recall {self.recall:.3f}, precision {self.precision:.3f}, "
+            f"{found} of {annotated} people found, {annotated - found} missed, {wrong} false positives, "
+            f"{others} detections not judged; recall {self.recall:.3f}, precision {self.precision:.3f}, "
             f"false positives per image {self.false_positives_per_image:.2f}"
         )
 
@@ -135,12 +134,10 @@ def mean_f1(matches: Matches, weights: Iterable[np.ndarray] | None = None) -> It
 
 def join_points(parts: Sequence[OperatingPoint]) -> OperatingPoint:
     """The counts of several groups of images, in their order."""
-    return OperatingPoint(
-        *(
-            np.concatenate(c)
-            for c in zip(*((p.annotated, p.found, p.false_positives, p.not_judged) for p in parts), strict=True)
-        )
+    columns = (
+        [getattr(part, name) for part in parts] for name in ("annotated", "found", "false_positives", "not_judged")
     )
+    return OperatingPoint(*map(np.concatenate, columns))
 
 
 def estimate_to_json(estimate: Estimate) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline import storage
@@ -14,7 +15,7 @@ from pipeline.report.charts import Drawn
 from pipeline.report.collection_charts import collection_charts
 from pipeline.report.comparison import compare, label
 from pipeline.report.evaluation_charts import error_charts, group_charts, threshold_chart
-from pipeline.report.galleries import galleries
+from pipeline.report.galleries import Gallery, galleries
 from pipeline.report.image_table import failure_table, image_table, listed_rows
 from pipeline.report.page import render
 from pipeline.report.pictures import JOINT_CLASSES, LARGE, SMALL, overlays, pictures
@@ -36,27 +37,20 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
     """
     statistics, skeleton = Statistics.read(run), table_skeleton(run.uri)
     errors = ImageErrors.of(metrics, statistics, skeleton)
+    truth = None if errors is None else _truth(errors, statistics)
     unusual = suspicion(statistics)
     shown = galleries(statistics, unusual, errors)
     rows = listed_rows(statistics, unusual, errors)
     comparison = compare(run, metrics, *other, errors.truth) if other and metrics and errors else None
-    truth = None if errors is None else _truth(errors, statistics)
-    id_of_name = {} if truth is None else {truth.annotations.images["file_name"][r]: i for i, r in truth.rows.items()}
-    readable = {image_id for image_id, ok in zip(statistics.ids, statistics.ok, strict=True) if ok}
-    named = [id_of_name.get(row[0]) for row in comparison["images"]["rows"]] if comparison else []
-    compared = [i if i in readable else None for i in named]  # others may end the process that decodes them
-    large = [statistics.ids[row] for gallery in shown for row in gallery.rows]
-    large += [i for i in compared[:_COMPARED_PICTURES] if i is not None]
-    sides = {statistics.ids[row]: SMALL for row in rows if statistics.ok[row]}
-    sides |= {i: SMALL for i in compared if i is not None} | dict.fromkeys(large, LARGE)
+    compared = _compared_ids(comparison, truth, statistics) if comparison and truth else []
+    sides = _sides(statistics, shown, rows, compared)
     shards = dict(zip(statistics.ids, statistics.shards, strict=True))
     drawn = dict(pictures(run, {i: shards[i] for i in sides}, sides, truth, skeleton))
+    before = {}
     if comparison and truth and other:
-        comparison["before"] = overlays(
-            other[0], _other_ids(other[0], truth, drawn.keys() & set(compared)), truth, skeleton
-        )
-        comparison["pairs"] = [i for i in compared[:_COMPARED_PICTURES] if i in comparison["before"]]
-        comparison["images"]["pictures"] = [i if i in comparison["before"] else None for i in compared]
+        before = overlays(other[0], _other_ids(other[0], truth, drawn.keys() & set(compared)), truth, skeleton)
+        comparison["pairs"] = [i for i in compared[:_COMPARED_PICTURES] if i in before]
+        comparison["images"]["pictures"] = [i if i in before else None for i in compared]
     table = image_table(rows, statistics, unusual, errors)
     table["pictures"] = [statistics.ids[row] if statistics.ids[row] in drawn else None for row in rows]
     evaluation = _analysed(metrics)
@@ -84,7 +78,7 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
         lost_pictures=len(sides) - len(drawn),
         drawing={
             "pictures": drawn,
-            "before": comparison["before"] if comparison else {},
+            "before": before,
             "limbs": skeleton.limbs,
             "joints": skeleton.joints,
             "classes": JOINT_CLASSES,
@@ -103,6 +97,25 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
     uri = run.path("report.html")
     storage.write_bytes(uri, page)
     return uri
+
+
+def _compared_ids(comparison: dict[str, Any], truth: TruthOfImages, statistics: Statistics) -> list[str | None]:
+    """The image of each row of a comparison; None if it was not read: it might end the process that decodes it."""
+    id_of_name = {truth.annotations.images["file_name"][row]: image_id for image_id, row in truth.rows.items()}
+    readable = {image_id for image_id, ok in zip(statistics.ids, statistics.ok, strict=True) if ok}
+    named = [id_of_name.get(line[0]) for line in comparison["images"]["rows"]]
+    return [image_id if image_id in readable else None for image_id in named]
+
+
+def _sides(
+    statistics: Statistics, shown: Sequence[Gallery], rows: Sequence[int], compared: Sequence[str | None]
+) -> dict[str, int]:
+    """The longer side in pixels of every picture of the page, by image id: large in galleries, small behind rows."""
+    large = [statistics.ids[row] for gallery in shown for row in gallery.rows]
+    large += [image_id for image_id in compared[:_COMPARED_PICTURES] if image_id is not None]
+    small = [statistics.ids[row] for row in rows if statistics.ok[row]]
+    small += [image_id for image_id in compared if image_id is not None]
+    return dict.fromkeys(small, SMALL) | dict.fromkeys(large, LARGE)
 
 
 def _threshold_chart(run: Run, errors: ImageErrors, skeleton: Skeleton) -> list[Drawn]:
