@@ -134,10 +134,8 @@ def mean_f1(matches: Matches, weights: Iterable[np.ndarray] | None = None) -> It
 
 def join_points(parts: Sequence[OperatingPoint]) -> OperatingPoint:
     """The counts of several groups of images, in their order."""
-    columns = (
-        [getattr(part, name) for part in parts] for name in ("annotated", "found", "false_positives", "not_judged")
-    )
-    return OperatingPoint(*map(np.concatenate, columns))
+    names = [field.name for field in fields(OperatingPoint)]
+    return OperatingPoint(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def estimate_to_json(estimate: Estimate) -> dict[str, float | None]:
