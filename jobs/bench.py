@@ -103,7 +103,7 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
     )
     compute = Compute.resolve(settings.compute.device, settings.compute.precision)
     torch.manual_seed(0)
-    detector = DarknetDetector(Darknet(yolov3_spp.describe()), settings.detector, compute)
+    detector = DarknetDetector.of(Darknet(yolov3_spp.describe()), settings.detector, compute)
     poses = PoseEstimator.from_settings(settings.pose, compute)
     annotator = Annotator(_GivenAfterDetecting(detector, arguments.people), poses, settings.suppression, compute)
     run = Run.create(settings)
@@ -132,7 +132,9 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
         with ThreadPoolExecutor(2) as pool:  # a worker holds two shards
             list(pool.map(lambda shard: list(writer.annotate(shard)), shards))
 
-    single = DarknetDetector(Darknet(yolov3_spp.describe()), settings.detector.model_copy(update={"batch": 1}), compute)
+    single = DarknetDetector.of(
+        Darknet(yolov3_spp.describe()), settings.detector.model_copy(update={"batch": 1}), compute
+    )
     few = PoseEstimator.from_settings(settings.pose.model_copy(update={"batch": arguments.people}), compute)
     one_by_one = Annotator(_GivenAfterDetecting(single, arguments.people), few, settings.suppression, compute)
 

@@ -51,7 +51,7 @@ def _small(batch: int, compute: Compute) -> Detector:
 
 def _large(batch: int, compute: Compute) -> Detector:
     settings = DetectorSettings(input_size=608, confidence=0.9999, batch=batch)
-    return DarknetDetector(Darknet(yolov3_spp.describe()), settings, compute)
+    return DarknetDetector.of(Darknet(yolov3_spp.describe()), settings, compute)
 
 
 def _seconds(detector: Detector, images: list[np.ndarray]) -> float:

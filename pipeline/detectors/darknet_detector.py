@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from pipeline.detectors.selection import COCO_CLASSES, likely_rows, select_peopl
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
+from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported
 from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import DetectorSettings, detector_batch
 from pipeline.weights.catalogue import confirm, local_file
@@ -70,6 +73,48 @@ def _person_class(classes: int, setting: int | None) -> int:
     return setting or 0
 
 
+class DarknetFacts(NamedTuple):
+    """What the use of a Darknet network depends on.
+
+    Attributes:
+        size: height and width of the input, pixels.
+        classes: number of classes.
+        letterbox: whether images keep their aspect ratio in the input.
+    """
+
+    size: tuple[int, int]
+    classes: int
+    letterbox: bool
+
+    @classmethod
+    def of(cls, network: Darknet, side: int | None) -> DarknetFacts:
+        """Of a network with a square input of this side; by default with the size of its description.
+
+        Raises:
+            DarknetError: the network cannot have an input of this size.
+        """
+        size = network.size if side is None else (side, side)
+        network.check_size(*size)
+        return cls(size, network.classes, network.letterbox is not False)
+
+    @classmethod
+    def stated(cls, metadata: Mapping[str, str]) -> DarknetFacts | None:
+        """From the metadata of an exported file, as `metadata` writes it; None if it does not state them."""
+        sides = re.fullmatch(r"(\d+)x(\d+)", metadata.get("input_size", ""))
+        if metadata.get("network") != "darknet" or not sides or not metadata.get("classes", "").isdecimal():
+            return None
+        return cls((int(sides[1]), int(sides[2])), int(metadata["classes"]), metadata.get("letterbox") != "false")
+
+    def metadata(self) -> dict[str, str]:
+        """For an exported file."""
+        return {
+            "network": "darknet",
+            "input_size": "x".join(map(str, self.size)),
+            "classes": str(self.classes),
+            "letterbox": str(self.letterbox).lower(),
+        }
+
+
 class DarknetDetector:
     """Person boxes from a Darknet network, in batches of one fixed shape.
 
@@ -78,22 +123,24 @@ class DarknetDetector:
         network: (batch, 3, H, W) RGB in 0..1 to predictions, see `Darknet`.
     """
 
-    def __init__(self, network: Darknet, settings: DetectorSettings, compute: Compute) -> None:
+    def __init__(self, network: Network, facts: DarknetFacts, settings: DetectorSettings, compute: Compute) -> None:
         self.batch = detector_batch(settings, compute.device.type)
         self._settings = settings
-        self._person = _person_class(network.classes, settings.person_class)
-        wanted = network.letterbox if settings.letterbox is None else settings.letterbox
+        self._person = _person_class(facts.classes, settings.person_class)
+        wanted = facts.letterbox if settings.letterbox is None else settings.letterbox
         self._style = STRETCHED if wanted is False else DARKNET
         self._compute = compute
-        side = settings.input_size
-        size = network.size if side is None else (side, side)
-        network.check_size(*size)
-        self.network = TorchNetwork(network, compute)
-        self._inputs = np.zeros((self.batch, *size, 3), np.uint8)
+        self.network = network
+        self._inputs = np.zeros((self.batch, *facts.size, 3), np.uint8)
+
+    @classmethod
+    def of(cls, network: Darknet, settings: DetectorSettings, compute: Compute) -> DarknetDetector:
+        """The detector of a network in PyTorch."""
+        return cls(TorchNetwork(network, compute), DarknetFacts.of(network, settings.input_size), settings, compute)
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings, compute: Compute) -> DarknetDetector:
-        """Load the network that the settings name.
+        """Load the network that the settings name: weights, or a file that jobs/export.py wrote.
 
         Raises:
             DarknetError: no weights are named, or the files do not belong together.
@@ -101,9 +148,27 @@ class DarknetDetector:
         if settings.weights is None:
             raise DarknetError("--detector.name darknet needs --detector.weights")
         weights = local_file(settings.weights)
+        if weights.suffix.lower() in EXPORTED_SUFFIXES:
+            return cls._exported(settings, weights, compute)
         network = load_darknet(settings.cfg, weights)
         confirm(settings.weights, weights, "darknet")
-        return cls(network, settings, compute)
+        return cls.of(network, settings, compute)
+
+    @classmethod
+    def _exported(cls, settings: DetectorSettings, path: Path, compute: Compute) -> DarknetDetector:
+        network = load_exported(path, compute)
+        facts = DarknetFacts.stated(network.metadata)
+        if facts is None:
+            raise DarknetError(
+                f"{settings.weights} is not a Darknet network that jobs/export.py wrote; for the export of another "
+                "program set --detector.name yolo or yolox"
+            )
+        if settings.cfg is not None or settings.input_size not in (None, max(facts.size)):
+            raise DarknetError(
+                f"{settings.weights} was exported for {facts.size[0]}x{facts.size[1]} with its description; leave out "
+                "--detector.cfg and --detector.input_size"
+            )
+        return cls(network, facts, settings, compute)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         # The batch always has its full shape, so that results do not depend on which images share it.

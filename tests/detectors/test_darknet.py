@@ -396,7 +396,7 @@ def test_images_are_stretched_if_the_description_or_the_setting_says_so(
     line = "" if in_cfg is None else f"letter_box={in_cfg}\n"
     cfg = NET + line + CONVOLUTION.format(filters=6, size=1) + END
     settings = DetectorSettings(letterbox=setting, batch=1)
-    detector = DarknetDetector(Darknet(cfg), settings, Compute.resolve("cpu", "float32"))
+    detector = DarknetDetector.of(Darknet(cfg), settings, Compute.resolve("cpu", "float32"))
     detector.detect([np.full((32, 64, 3), 255, np.uint8)])
     grey_rows = (detector._inputs[0] == 128).all(axis=(1, 2))
     assert int(grey_rows.sum()) == (0 if stretched else 16)
@@ -406,7 +406,7 @@ def test_images_are_stretched_if_the_description_or_the_setting_says_so(
 def test_the_person_class_of_a_network(classes: int, setting: int | None, person: int) -> None:
     cfg = NET + CONVOLUTION.format(filters=5 + classes, size=1) + END.replace("classes=1", f"classes={classes}")
     settings = DetectorSettings(person_class=setting, batch=1)
-    detector = DarknetDetector(Darknet(cfg), settings, Compute.resolve("cpu", "float32"))
+    detector = DarknetDetector.of(Darknet(cfg), settings, Compute.resolve("cpu", "float32"))
     assert detector._person == person
 
 
@@ -420,7 +420,7 @@ def test_the_person_class_of_a_network(classes: int, setting: int | None, person
 def test_an_unknown_person_class_is_refused(classes: int, setting: int | None, message: str) -> None:
     cfg = NET + CONVOLUTION.format(filters=5 + classes, size=1) + END.replace("classes=1", f"classes={classes}")
     with pytest.raises(DarknetError, match=message):
-        DarknetDetector(Darknet(cfg), DetectorSettings(person_class=setting), Compute.resolve("cpu", "float32"))
+        DarknetDetector.of(Darknet(cfg), DetectorSettings(person_class=setting), Compute.resolve("cpu", "float32"))
 
 
 def test_groups_are_taken_from_each_map_of_a_route() -> None:
@@ -452,6 +452,6 @@ def test_an_input_size_that_does_not_fit_is_refused_at_load() -> None:
     )
     cfg = cfg.replace("from=-8", "from=-7").replace("stride=64", "stride=32")
     compute = Compute.resolve("cpu", "float32")
-    DarknetDetector(Darknet(cfg), DetectorSettings(batch=1, input_size=64), compute)
+    DarknetDetector.of(Darknet(cfg), DetectorSettings(batch=1, input_size=64), compute)
     with pytest.raises(DarknetError, match=r"section 7 \[shortcut\]: maps of .* do not fit"):
-        DarknetDetector(Darknet(cfg), DetectorSettings(batch=1, input_size=96), compute)
+        DarknetDetector.of(Darknet(cfg), DetectorSettings(batch=1, input_size=96), compute)

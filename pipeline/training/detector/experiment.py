@@ -159,7 +159,7 @@ def _detections(
         max_boxes=_MAX_BOXES,
     )
     compute = Compute.resolve(settings.compute.device, settings.compute.precision)
-    detector = DarknetDetector(network, detector_settings, compute)
+    detector = DarknetDetector.of(network, detector_settings, compute)
     for start in range(0, len(images), detector.batch):
         group = images[start : start + detector.batch]
         pixels = [read_pixels(annotated.annotations, annotated.images, image) for image in group]

@@ -1,0 +1,63 @@
+"""Export a pose network or a Darknet detector to ONNX, with everything that its use depends on as metadata.
+
+examples:
+  uv run --extra export jobs/export.py --pose.weights weights/fastpose_lite0_coco17.safetensors
+  uv run --extra export jobs/export.py --detector.weights person_small --input my/photos --output out/export
+
+The exported file is compared with the network on real images, and not written if it differs. annotate runs it:
+--pose.weights FILE.onnx, or --detector.weights FILE.onnx.
+exit code: 0 exported, 1 the exported file differs from the network, 2 wrong settings
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.export.settings import ExportSettings
+from pipeline.settings.flags import parse_settings
+
+DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo" / "photos"
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = parse_settings(argv, __doc__ or "", kind=ExportSettings).with_absolute_paths()
+    # Imported here: a wrong flag is reported before torch, which takes seconds, is loaded.
+    from pipeline.export.detector import export_detector, people_in
+    from pipeline.export.images import read_images
+    from pipeline.export.parity import ExportDiffers
+    from pipeline.export.pose import export_pose
+
+    try:
+        images = read_images(settings.input or str(DEMO), settings.images)
+        exported = {}
+        if settings.pose.weights is not None:
+            exported["pose"] = export_pose(settings.pose, images, people_in(images))
+        if settings.detector.weights is not None:
+            exported["detector"] = export_detector(settings.detector, images)
+        for network in exported.values():
+            storage.write_bytes(storage.join(settings.output, network.name), network.data)
+        report = {network.name: network.to_json() for network in exported.values()}
+        storage.write_bytes(storage.join(settings.output, "export.json"), json.dumps(report, indent=2).encode())
+    except ExportDiffers as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except (UserError, OSError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    for kind, network in exported.items():
+        uri, parity = storage.join(settings.output, network.name), network.parity
+        print(f"{network.metadata['network']}: --{kind}.weights {uri}")
+        print(
+            f"  largest difference on {parity.inputs} inputs: {parity.pixels:.2g} pixels, scores {parity.score:.2g}, "
+            f"output {parity.output:.2g}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,178 @@
+"""Networks exported to ONNX compute what they compute in PyTorch, and annotate with the same settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.descriptions import TINY_DETECTOR
+from support.images import encode, gradient
+from torch import nn
+
+from jobs.export import main as export
+from pipeline.detectors import Darknet, build_detector
+from pipeline.errors import UserError
+from pipeline.export import pose as pose_module
+from pipeline.pose.estimator import PoseEstimator
+from pipeline.pose.networks import POSE_NETWORKS, build_pose_model
+from pipeline.runtime.device import Compute
+from pipeline.settings.tree import DetectorSettings, PoseSettings
+from pipeline.skeletons import SKELETONS
+
+CPU = Compute.resolve("cpu", "float32")
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """A network with random weights whose outputs vary."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.8, 1.2)
+    return model.eval()
+
+
+def pose_weights(folder: Path, name: str, **metadata: str) -> str:
+    torch.manual_seed(0)
+    save_file(lively(build_pose_model(name, 17)).state_dict(), folder / f"{name}.safetensors", metadata)
+    return str(folder / f"{name}.safetensors")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        image = np.roll(gradient(96, 130), 17 * number, axis=1)
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode(image))
+    (tmp_path / "photos" / "damaged.jpg").write_bytes(b"no image")
+    return str(tmp_path / "photos")
+
+
+def run(folder: Path, *flags: str, code: int = 0) -> dict:
+    """The report of an export."""
+    assert export([*flags, f"--output={folder / 'exported'}"]) == code
+    report = folder / "exported" / "export.json"
+    return json.loads(report.read_text()) if report.exists() else {}
+
+
+def test_an_exported_pose_network_gives_the_same_joints(photos: str, tmp_path: Path, capsys) -> None:
+    stated = {"skeleton": "coco17", "decode": "integral", "norm": "softmax", "input_size": "96x64"}
+    weights = pose_weights(tmp_path, "fastpose_mobile_small", **stated)
+    report = run(tmp_path, f"--pose.weights={weights}", f"--input={photos}")
+    path = tmp_path / "exported" / "fastpose_mobile_small.onnx"
+    assert f"--pose.weights {path}" in capsys.readouterr().out
+    entry = report[path.name]
+    assert entry["differences"]["inputs"] == 3
+    assert entry["differences"]["pixels"] < 0.01
+    metadata = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
+    assert metadata == entry["metadata"]
+    assert {key: metadata[key] for key in stated} == stated
+    assert json.loads(metadata["joints"]) == list(SKELETONS["coco17"].joints)
+    assert metadata["mean"] == "[0.406, 0.457, 0.48]"
+    assert metadata["source"] == "fastpose_mobile_small.safetensors"
+    torch_poses, onnx_poses = (
+        PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=5), CPU) for w in (weights, path)
+    )
+    assert onnx_poses.describe() == torch_poses.describe()
+    crops = np.random.default_rng(0).integers(0, 255, (5, 96, 64, 3), np.uint8)
+    boxes = np.tile(np.array([0, 0, 64, 96], np.float32), (5, 1))
+    expected, actual = (poses.estimate([crops], [boxes]) for poses in (torch_poses, onnx_poses))
+    np.testing.assert_allclose(actual[0], expected[0], atol=0.01)
+    np.testing.assert_allclose(actual[1], expected[1], atol=1e-4)
+
+
+def test_an_exported_detector_gives_the_same_boxes(photos: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = lively(Darknet(TINY_DETECTOR))
+    save_file(network.state_dict(), tmp_path / "tiny.safetensors", {"cfg": TINY_DETECTOR})
+    report = run(tmp_path, f"--detector.weights={tmp_path / 'tiny.safetensors'}", f"--input={photos}")
+    metadata = report["tiny.onnx"]["metadata"]
+    height, width = network.size
+    assert metadata["input_size"] == f"{height}x{width}"
+    assert (metadata["classes"], metadata["letterbox"]) == ("1", "true")
+    images = [np.random.default_rng(n).integers(0, 255, (90, 120, 3), np.uint8) for n in range(3)]
+    found = []
+    for name in ("tiny.safetensors", "exported/tiny.onnx"):
+        settings = DetectorSettings(weights=str(tmp_path / name), confidence=0.0, batch=2, nms_iou=1.0, max_boxes=9999)
+        detector = build_detector(settings, CPU)
+        assert detector is not None
+        found.append([*detector.detect(images[:2]), *detector.detect(images[2:])])
+    for expected, actual in zip(*found, strict=True):
+        assert len(expected.xyxy) == len(actual.xyxy) > 0
+        np.testing.assert_allclose(actual.xyxy, expected.xyxy, atol=0.01)
+        np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-5)
+
+
+def test_a_file_that_differs_is_not_written(photos: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    weights = pose_weights(tmp_path, "fastpose_mobile_small", input_size="64x64")
+    correct = pose_module.to_onnx
+
+    def wrong(module: nn.Module, *arguments) -> bytes:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(1.2)
+        return correct(module, *arguments)
+
+    monkeypatch.setattr(pose_module, "to_onnx", wrong)
+    run(tmp_path, f"--pose.weights={weights}", f"--input={photos}", code=1)
+    error = capsys.readouterr().err
+    assert error.startswith("export: the exported file differs from the network by ")
+    assert error.rstrip().endswith("it is not written")
+    assert not (tmp_path / "exported").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--pose.weights={folder}/none.pth"], "none.pth"),
+        (["--pose.weights={folder}/x.onnx"], "x.onnx is an exported file already"),
+        (["--detector.weights={folder}/x.onnx"], "x.onnx is an exported file already"),
+        (["--detector.weights=person_small", "--input={folder}/text"], "has no readable image"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_one_line(flags: list[str], message: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"x")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.jpg").write_bytes(b"x")
+    run(tmp_path, *(flag.format(folder=tmp_path) for flag in flags), code=2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_nothing_to_export_is_a_wrong_setting(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        export([])
+    assert "--pose.weights and --detector.weights are both none" in capsys.readouterr().err
+
+
+def test_the_export_of_another_program_is_no_darknet_network(tmp_path: Path) -> None:
+    weights = pose_weights(tmp_path, "fastpose_mobile_small", input_size="64x64")
+    run(tmp_path, f"--pose.weights={weights}")
+    path = str(tmp_path / "exported" / "fastpose_mobile_small.onnx")
+    with pytest.raises(
+        UserError, match=r"not a Darknet network that jobs/export\.py wrote.*--detector\.name yolo or yolox"
+    ):
+        build_detector(DetectorSettings(weights=path), CPU)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(POSE_NETWORKS))
+def test_every_pose_network_is_exported(name: str, photos: str, tmp_path: Path) -> None:
+    """Also those with deformable convolutions, as the standard operator DeformConv."""
+    decode = POSE_NETWORKS[name].decodings[0]
+    skeleton = "wholebody133" if decode == "combined" else "coco17"
+    torch.manual_seed(0)
+    joints = len(SKELETONS[skeleton])
+    save_file(lively(build_pose_model(name, joints)).state_dict(), tmp_path / "net.safetensors", {"skeleton": skeleton})
+    flags = [f"--pose.weights={tmp_path / 'net.safetensors'}", f"--pose.name={name}", "--pose.input_size=64x64"]
+    report = run(tmp_path, *flags, f"--pose.decode={decode}", f"--input={photos}", "--images=2")
+    assert report["net.onnx"]["differences"]["pixels"] < 0.1
+    nodes = {node.op_type for node in onnx.load(str(tmp_path / "exported" / "net.onnx")).graph.node}
+    assert ("DeformConv" in nodes) == ("dcn" in name or "duc" in name), nodes
+    assert "BatchNormalization" not in nodes
