@@ -255,7 +255,9 @@ class _Scheduler:
 
     def _on_start(self, worker: _WorkerState) -> None:
         try:
-            ray.get(worker.starting)
+            warning = ray.get(worker.starting)
+            if warning is not None:
+                self._note_once(warning, warning)
             worker.starting = None
             self._starts.on_success()
         except RayError as error:

@@ -37,8 +37,8 @@ class Worker:
     _writer: PartWriter
     _limit: int
 
-    def start(self, run: Run, threads: int, precomputed: Precomputed) -> None:
-        """Load the networks.
+    def start(self, run: Run, threads: int, precomputed: Precomputed) -> str | None:
+        """Load the networks; returns a warning for the user, if there is one.
 
         Args:
             run: where parts go.
@@ -77,6 +77,7 @@ class Worker:
                 f"{held_bytes() / 1e9:.1f} GB; set it higher"
             )
         guard(self._limit)
+        return annotator.compute.warning
 
     def annotate(self, shard: Shard, poison: Collection[int], isolated: bool) -> Iterator[Progress]:
         """Stream the progress of `PartWriter.annotate`."""

@@ -44,6 +44,15 @@ class Compute:
             precision = "bf16" if computes_in_bf16(chosen) else "float32"
         return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
 
+    @property
+    def warning(self) -> str | None:
+        """What makes this choice slow, for the user; None if nothing does."""
+        if self.dtype == torch.bfloat16 and not computes_in_bf16(self.device):
+            return (
+                "this processor emulates bf16, which is many times slower than float32; leave out --compute.precision"
+            )
+        return None
+
     def describe(self) -> dict[str, str]:
         """Device, processor and precision, for the metadata of tables."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"

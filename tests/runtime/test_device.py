@@ -17,6 +17,16 @@ def test_the_last_layer_stays_float32_with_its_exact_weights() -> None:
         assert prepared(torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16)).dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("precision", "native", "warned"), [("bf16", False, True), ("bf16", True, False), ("auto", False, False)]
+)
+def test_emulated_bf16_is_warned_of(precision: str, native: bool, warned: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": native})
+    warning = Compute.resolve("cpu", precision).warning  # type: ignore[arg-type]
+    assert (warning is not None) == warned
+    assert warning is None or "many times slower than float32; leave out --compute.precision" in warning
+
+
 def test_cuda_without_a_gpu_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
