@@ -31,7 +31,7 @@ def file_keys(shard: Shard) -> Iterator[str]:
     return iter(shard.keys)
 
 
-def read_files(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+def read_files(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None = None) -> Iterator[EncodedImage]:
     """The images of a shard in order, fetched concurrently; with `wanted` keys, those alone.
 
     Raises:

@@ -6,7 +6,7 @@ To add a kind of collection, write a module with a plan and a read function, and
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings
@@ -18,20 +18,27 @@ from pipeline.sources.zip import ZIP_SUFFIXES, plan_zip, read_zip, zip_keys
 from pipeline.storage import Entry
 
 
+class Read(Protocol):
+    """Yields the items of a shard; with keys, those alone, without reading the others where the format allows it."""
+
+    def __call__(
+        self, shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None = None, /
+    ) -> Iterator[Item]: ...
+
+
 class Kind(NamedTuple):
     """One kind of shard.
 
     Attributes:
         suffixes: file name suffixes of the containers of this kind, lower case; empty for loose files.
         plan: makes the shards of a container, or of a group of loose files, from (key, entry) pairs.
-        read: yields the items of a shard; with keys, those items alone, without reading the others where the format
-            allows it.
+        read: yields the items of a shard, or some of them.
         keys: yields the keys of these items, without their content.
     """
 
     suffixes: tuple[str, ...]
     plan: Callable[[Iterable[tuple[str, Entry]], InputSettings], Iterator[PlannedShard]]
-    read: Callable[[Shard, DecodeLimits, Collection[str] | None], Iterator[Item]]
+    read: Read
     keys: Callable[[Shard], Iterator[str]]
 
 

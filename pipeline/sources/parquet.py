@@ -154,7 +154,7 @@ def parquet_keys(shard: Shard) -> Iterator[str]:
             yield from (_key(container, row, None) for row in range(first, first + shard.num_images))
 
 
-def read_parquet(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+def read_parquet(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None = None) -> Iterator[EncodedImage]:
     """The images of a row group in order; their keys are `file/row number` or `file/row number/path of the image`.
 
     With `wanted` keys, those alone; the whole row group is read.

@@ -60,7 +60,7 @@ def read_shard(shard: Shard, limits: DecodeLimits = DecodeLimits()) -> Iterator[
         UserError: the number of items has changed since the shard was planned.
     """
     count = 0
-    for item in KINDS[shard.kind].read(shard, limits, None):
+    for item in KINDS[shard.kind].read(shard, limits):
         count += 1
         yield item
     if count != shard.num_images:

@@ -69,7 +69,7 @@ def tar_keys(shard: Shard) -> Iterator[str]:
         yield from member_keys(shard, _walk(stream, listed.uri))
 
 
-def read_tar(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+def read_tar(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None = None) -> Iterator[EncodedImage]:
     """The images of an archive in order; with `wanted` keys, those alone."""
     (listed,) = shard.entries
     # Of an archive that is not compressed, the members that are not wanted need not be read.

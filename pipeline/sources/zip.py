@@ -62,7 +62,7 @@ def zip_keys(shard: Shard) -> Iterator[str]:
         yield from member_keys(shard, _walk(stream))
 
 
-def read_zip(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None) -> Iterator[EncodedImage]:
+def read_zip(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None = None) -> Iterator[EncodedImage]:
     """The images of an archive, in the order of its directory; with `wanted` keys, those alone."""
     (listed,) = shard.entries
     with storage.open_read(listed.uri, listed=listed) as stream:
