@@ -25,7 +25,7 @@ function drawPerson(group, person, kind, side, label, number) {
   }
   const words = [number ? `#${number}` : "", label].filter(Boolean).join(" ");
   if (words) {
-    const text = element("text", { x: Math.max(2, x1 + 3), y: Math.max(side / 34, y1 - 4), "font-size": side / 36 });
+    const text = element("text", { x: Math.max(2, x1 + 3), y: Math.max(side / 34, y1 - 4), "font-size": side / (number ? 52 : 36) });
     text.textContent = words;
     group.append(text);
   }
