@@ -15,7 +15,8 @@ _TRACED_BATCH = 2  # a batch of 1 would be taken as a constant
 
 
 def to_onnx(module: nn.Module, size: tuple[int, int], output: str, metadata: Mapping[str, str]) -> bytes:
-    """The file of a network with one input `images`, (batch, 3, H, W) float32, for any batch; BatchNorm is folded.
+    """The file of a network with one input `images`, (batch, 3, H, W) float32, for any batch. BatchNorm is
+    folded into the convolutions before it, except deformable ones.
 
     Args:
         module: with its weights; called with one tensor.
