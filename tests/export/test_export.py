@@ -162,9 +162,9 @@ def test_the_export_of_another_program_is_no_darknet_network(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(POSE_NETWORKS))
+@pytest.mark.parametrize("name", [name for name in POSE_NETWORKS if not name.endswith(("r101", "r152"))])
 def test_every_pose_network_is_exported(name: str, photos: str, tmp_path: Path) -> None:
-    """Also those with deformable convolutions, as the standard operator DeformConv."""
+    """Also those with deformable convolutions, as the standard operator DeformConv. Deeper ResNets are left out."""
     decode = POSE_NETWORKS[name].decodings[0]
     skeleton = "wholebody133" if decode == "combined" else "coco17"
     torch.manual_seed(0)
