@@ -66,13 +66,15 @@ def sentences(metrics: RunMetrics | None, statistics: Statistics, num_unusual: i
         if num_unusual:
             text += f" {num_unusual:,} images look unusual; start with these."
         return [text + " To measure the accuracy, correct a random sample (jobs/reduce.py --review)."]
-    told = []
+    text_lines = []
     if (poses := metrics.keypoints) is not None and poses.reliability is not None:
-        told.append(_sentence("people with annotated joints", "predicted poses", poses.reliability.people))
-        told.append(_accuracy(poses.reliability))
+        text_lines.append(_sentence("people with annotated joints", "predicted poses", poses.reliability.people))
+        text_lines.append(_accuracy(poses.reliability))
     if (boxes := metrics.boxes) is not None and boxes.reliability is not None:
-        told.append(_sentence("annotated people, also without joints", "predicted boxes", boxes.reliability.people))
-    return told
+        text_lines.append(
+            _sentence("annotated people, also without joints", "predicted boxes", boxes.reliability.people)
+        )
+    return text_lines
 
 
 def _sentence(annotated_name: str, predicted_name: str, people: OperatingPoint) -> str:
