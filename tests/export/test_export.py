@@ -174,6 +174,7 @@ def test_every_pose_network_is_exported(name: str, photos: str, tmp_path: Path) 
     report = run(tmp_path, *flags, f"--pose.decode={decode}", f"--input={photos}", "--images=2")
     assert report["net.onnx"]["differences"]["pixels"] < 0.1
     nodes = {node.op_type for node in onnx.load(str(tmp_path / "exported" / "net.onnx")).graph.node}
-    assert ("DeformConv" in nodes) == (name == "fastpose_r50_dcn")
+    deformable = name in ("fastpose_r50_dcn", "fastpose_duc_dense")
+    assert ("DeformConv" in nodes) == deformable
     # The exporter folds BatchNorm behind plain convolutions; the hourglass has it before them.
-    assert ("BatchNormalization" in nodes) == (name in ("hourglass", "fastpose_r50_dcn"))
+    assert ("BatchNormalization" in nodes) == (deformable or name == "hourglass")
