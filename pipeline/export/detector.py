@@ -10,17 +10,14 @@ from torch import Tensor
 
 from pipeline.detectors.darknet_detector import DarknetDetector, DarknetFacts, load_darknet
 from pipeline.detectors.letterbox import DARKNET, STRETCHED, letterbox
-from pipeline.errors import UserError
-from pipeline.export.exported import Exported, provenance
+from pipeline.export.exported import Exported, provenance, weights_to_export
 from pipeline.export.onnx import to_onnx
 from pipeline.export.parity import compare
 from pipeline.export.settings import DetectorToExport
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
-from pipeline.runtime.network import EXPORTED_SUFFIXES
 from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import DetectorSettings
-from pipeline.weights.catalogue import local_file
 
 _LIKELY = 0.1  # objectness from which boxes are compared
 _OUTPUT = "(batch, N, 5 + classes): centre x, centre y, width, height in pixels of the input; objectness; class scores"
@@ -37,9 +34,7 @@ def export_detector(detector: DetectorToExport, images: Sequence[np.ndarray]) ->
         ExportDiffers: the file computes something else.
     """
     assert detector.weights is not None
-    path = local_file(detector.weights)
-    if path.suffix.lower() in EXPORTED_SUFFIXES:
-        raise UserError(f"--detector.weights {detector.weights} is an exported file already")
+    path = weights_to_export("detector.weights", detector.weights)
     compute = Compute.resolve("cpu", "float32")
     network = load_darknet(detector.cfg, path)
     facts = DarknetFacts.of(network, detector.input_size)

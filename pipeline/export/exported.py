@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import storage
+from pipeline.errors import UserError
 from pipeline.export.parity import Parity
+from pipeline.runtime.network import EXPORTED_SUFFIXES
+from pipeline.weights.catalogue import local_file
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,18 @@ class Exported:
         digest = hashlib.sha256(self.data).hexdigest()
         shared = {"sha256": digest, "bytes": len(self.data), "metadata": dict(self.metadata)}
         return shared | {"differences": asdict(self.parity)}
+
+
+def weights_to_export(setting: str, uri: str) -> Path:
+    """Local path of the weights that a setting names.
+
+    Raises:
+        UserError: they are an exported file, or there is no such file.
+    """
+    path = local_file(uri)
+    if path.suffix.lower() in EXPORTED_SUFFIXES:
+        raise UserError(f"--{setting} {uri} is an exported file already")
+    return path
 
 
 def provenance(weights: Path) -> dict[str, str]:

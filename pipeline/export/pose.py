@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.export.exported import Exported, provenance
+from pipeline.export.exported import Exported, provenance, weights_to_export
 from pipeline.export.onnx import to_onnx
 from pipeline.export.parity import compare
 from pipeline.export.settings import PoseToExport
@@ -21,9 +21,7 @@ from pipeline.pose.estimator import make_head
 from pipeline.pose.heads import View
 from pipeline.pose.networks.recognition import load_pose_network
 from pipeline.runtime.device import Compute
-from pipeline.runtime.network import EXPORTED_SUFFIXES
 from pipeline.settings.tree import NetworkSettings
-from pipeline.weights.catalogue import local_file
 from pipeline.weights.checkpoints import read_state_dict
 
 _MAX_CROPS = 64
@@ -41,9 +39,7 @@ def export_pose(pose: PoseToExport, images: Sequence[np.ndarray], boxes: Sequenc
         ExportDiffers: the file computes something else.
     """
     assert pose.weights is not None
-    path = local_file(pose.weights)
-    if path.suffix.lower() in EXPORTED_SUFFIXES:
-        raise UserError(f"--pose.weights {pose.weights} is an exported file already")
+    path = weights_to_export("pose.weights", pose.weights)
     compute = Compute.resolve("cpu", "float32")
     settings = NetworkSettings(weights=pose.weights, name=pose.name, input_size=pose.input_size)
     checkpoint = load_checkpoint(settings, compute, pose.decode)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.run.statistics import Statistics
 
 MANY_PEOPLE = 20  # COCO's evaluation counts no more per image
-TINY = 20.0  # square root of the box's area in pixels; the joints of smaller people cannot be told apart
+TINY = 20.0  # square root of the box's area in pixels; the joints of smaller people cannot be separated
 SURE_BOX, DOUBTFUL_POSE = 0.8, 0.3  # box score, and mean joint score, that contradict each other
 
 

@@ -35,3 +35,14 @@ def test_people_of_earlier_sessions_count_once_their_parts_are_read() -> None:
     assert "3 people since the restart" in display._parts()
     display.count_before(40)
     assert "43 people" in display._parts()
+
+
+def test_quarantined_shards_are_counted_for_people_and_dashboards(monkeypatch) -> None:
+    values: list[float] = []
+    display = Display()
+    monkeypatch.setattr(display._metrics.quarantined, "set", values.append)
+    display.begin(100, 0, 10, 0)
+    for number in (1, 2):
+        display.shard_quarantined(f"{number:08d}", "failed 6 times")
+    assert values == [0, 1, 2]
+    assert "2 shards in quarantine" in display._parts()

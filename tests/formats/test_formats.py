@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import yaml
 from pycocotools.coco import COCO
+from support.runs import judged_run
 
+from jobs.reduce import main as reduce
 from pipeline import storage
 from pipeline.formats import FORMATS, export
 from pipeline.formats.common import MemberNames, images_with_people
@@ -264,3 +266,15 @@ def test_regions_of_label_studio_and_cvat_are_never_outside_the_image(tmp_path: 
     assert entry["bbox"] == [0, 0, 640, 480]
     assert entry["num_keypoints"] == 13
     assert entry["segmentation"] == []
+
+
+def test_exports_reuse_the_tables_of_a_complete_run(tmp_path: Path) -> None:
+    run = judged_run(tmp_path / "run", {"a.jpg": ([], [(20.0, 30.0)])})
+    (table,) = (tmp_path / "run" / "tables" / "people").iterdir()
+    written = table.stat().st_mtime_ns
+    assert reduce([run.uri, "--export", "cvat", "--export", "fiftyone"]) == 0
+    assert table.stat().st_mtime_ns == written
+    assert {path.name for path in (tmp_path / "run" / "exports").iterdir()} == {
+        "cvat-person_keypoints.json",
+        "fiftyone",
+    }
