@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class ImageErrors:
         rows = np.array([row_of.get(ids.get(i), -1) for i in statistics.ids], int)
         return cls(errors, rows, truth, ids)
 
-    @property
+    @cached_property
     def costs(self) -> np.ndarray:
         """(I,) cost in people: missed people + false positives + (1 - OKS) of each person found; 0 if unknown."""
         columns = self.errors.images
