@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline.decodings import Norm, TrainedDecode
 from pipeline.settings.paths import absolute_path
 from pipeline.settings.tree import ComputeSettings, PoseName, Section, SkeletonName
+from pipeline.skeletons import SKELETONS
 from pipeline.training.options import BoxAugmentation, Optimisation, PoseAugmentation
 
 
@@ -30,6 +31,11 @@ class AnnotatedSet(Section):
     )
     weight: float = Field(1.0, gt=0, description="how often its people or images are drawn, relative to other sets")
     pseudo_labels: PseudoLabels | None = Field(None, description="pose: label people who have a box only")
+
+    @property
+    def file_joints(self) -> tuple[str, ...] | None:
+        """Joint names of the keypoints, if the settings name a skeleton."""
+        return SKELETONS[self.skeleton].joints if self.skeleton else None
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +11,8 @@ from torch import Tensor, nn
 
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations
-from pipeline.coco.errors import AnnotationError
-from pipeline.coco.subset import subset
 from pipeline.detectors.darknet import Darknet, DarknetError
 from pipeline.detectors.darknet_detector import DarknetDetector
-from pipeline.evaluation import evaluate_boxes
-from pipeline.people import Boxes
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import DetectorSettings
@@ -26,6 +21,7 @@ from pipeline.training.cache import cached
 from pipeline.training.detector.data import BoxLabels, ImageSet, labels_by_image, shrink_images
 from pipeline.training.detector.task import DetectorTask
 from pipeline.training.detector.teacher import YoloxTeacher
+from pipeline.training.detector.validation import CONFIDENCE, MAX_BOXES, NMS_IOU, BoxValidation
 from pipeline.training.experiment import ValidationResult
 from pipeline.training.settings import AnnotatedSet, TrainSettings
 from pipeline.weights.checkpoints import load_weights
@@ -33,9 +29,6 @@ from pipeline.weights.checkpoints import load_weights
 _PICTURES = 12  # on the sheet of predictions
 _DRAWN_SCORE = 0.3
 _INITIAL_OBJECTNESS = 0.01  # most of an image is background
-# COCO's precision-recall curve includes boxes with low scores, and the evaluation itself takes the best hundred of an
-# image: a lower limit here would only tighten NMS.
-_CONFIDENCE, _NMS_IOU, _MAX_BOXES = 0.01, 0.65, 10_000
 
 
 class DetectorExperiment:
@@ -57,7 +50,7 @@ class DetectorExperiment:
             UserError: a description, weights or a teacher that cannot be used.
         """
         if settings.validation is not None:
-            _read_validation(settings.validation)
+            BoxValidation.read(settings.validation)
         cfg = storage.read_bytes(settings.detector.cfg).decode(errors="replace")
         torch.manual_seed(settings.optimisation.seed)
         try:
@@ -87,16 +80,22 @@ class DetectorExperiment:
         assert annotated is not None
         network = Darknet(self._cfg)
         network.load_state_dict(weights)
-        truth = _read_validation(annotated)
-        results: list[dict[str, Any]] = []
+        settings = DetectorSettings(
+            name="darknet",
+            input_size=self._settings.detector.input_size,
+            confidence=CONFIDENCE,
+            nms_iou=NMS_IOU,
+            max_boxes=MAX_BOXES,
+        )
+        compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision)
+        validation = BoxValidation.read(annotated)
         pictures: list[np.ndarray] = []
-        for image, pixels, boxes in _detections(network, truth["images"], annotated, self._settings):
-            for (x1, y1, x2, y2), score in zip(boxes.xyxy.tolist(), boxes.scores.tolist(), strict=True):
-                box = [x1, y1, x2 - x1, y2 - y1]
-                results.append({"image_id": image["id"], "bbox": box, "score": score})
+        found = []
+        for pixels, boxes in validation.boxes(DarknetDetector.of(network, settings, compute)):
             if len(pictures) < _PICTURES:
                 pictures.append(draw_boxes(pixels, boxes.xyxy[boxes.scores >= _DRAWN_SCORE]))
-        metrics = evaluate_boxes(results, truth)
+            found.append(boxes)
+        metrics = validation.accuracy(found)
         numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap_m": metrics.ap_m, "ap_l": metrics.ap_l, "ar": metrics.ar}
         return ValidationResult(numbers, contact_sheet(pictures))
 
@@ -124,43 +123,9 @@ def _images(annotated: AnnotatedSet, incomplete: bool) -> Iterator[tuple[np.ndar
             yield pixels, people[image["id"]], annotated.weight
 
 
-def _read_validation(annotated: AnnotatedSet) -> dict[str, Any]:
-    """The content of the validation file, reduced to the images of the set that have complete boxes.
-
-    Raises:
-        AnnotationError: it cannot be used, or no such image exists.
-    """
-    content = load_annotations(annotated.annotations)
-    complete = labels_by_image(content, annotated.annotations)
-    selected = [image for image in content["images"] if annotated.source in (None, image.get("source"))]
-    images = [image for image in selected if image["id"] in complete]
-    if not images:
-        raise AnnotationError(f"--validation {annotated.annotations} has no image with complete boxes")
-    read_pixels(annotated.annotations, annotated.images, images[0])
-    return subset(content, images)
-
-
 def init_objectness_bias(network: Darknet) -> None:
     """Give a random network a low objectness, so that the loss of the background does not dominate the first steps."""
     for before, layer in network.outputs():
         assert before.bias is not None
         bias = before.bias.detach().view(len(layer.anchors), -1)
         nn.init.constant_(bias[:, 4], math.log(_INITIAL_OBJECTNESS / (1 - _INITIAL_OBJECTNESS)))
-
-
-def _detections(
-    network: Darknet, images: list[dict[str, Any]], annotated: AnnotatedSet, settings: TrainSettings
-) -> Iterator[tuple[dict[str, Any], np.ndarray, Boxes]]:
-    detector_settings = DetectorSettings(
-        name="darknet",
-        input_size=settings.detector.input_size,
-        confidence=_CONFIDENCE,
-        nms_iou=_NMS_IOU,
-        max_boxes=_MAX_BOXES,
-    )
-    compute = Compute.resolve(settings.compute.device, settings.compute.precision)
-    detector = DarknetDetector.of(network, detector_settings, compute)
-    for start in range(0, len(images), detector.batch):
-        group = images[start : start + detector.batch]
-        pixels = [read_pixels(annotated.annotations, annotated.images, image) for image in group]
-        yield from zip(group, pixels, detector.detect(pixels), strict=True)

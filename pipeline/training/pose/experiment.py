@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.annotator import Annotator
-from pipeline.boxes import long_sides
 from pipeline.coco.annotations import load_annotations
-from pipeline.coco.errors import AnnotationError
-from pipeline.coco.subset import subset
 from pipeline.errors import UserError
-from pipeline.evaluation import evaluate_keypoints
-from pipeline.evaluation.pck import pck
-from pipeline.people import Boxes, People
+from pipeline.people import Boxes
 from pipeline.pose import build_pose_model
 from pipeline.pose.crop import CropRule
 from pipeline.pose.estimator import PoseEstimator, PoseNetwork, make_head
@@ -34,9 +27,10 @@ from pipeline.suppression import PoseNMS
 from pipeline.training.annotated_images import read_pixels
 from pipeline.training.cache import cached
 from pipeline.training.experiment import ValidationResult
-from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, entries_with_joints, people_by_image
+from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people, people_by_image
 from pipeline.training.pose.losses import PoseLoss
 from pipeline.training.pose.task import PoseTask
+from pipeline.training.pose.validation import PoseValidation
 from pipeline.training.settings import AnnotatedSet, PoseToTrain, PseudoLabels, TrainSettings
 from pipeline.weights.catalogue import local_file
 from pipeline.weights.checkpoints import read_state_dict
@@ -73,7 +67,7 @@ class PoseExperiment:
         _check_decode(architecture, s)
         teachers = [_teacher(weights, SKELETONS[s.skeleton], device) for weights in s.teachers]
         if settings.validation is not None:
-            _read_validation(settings.validation, SKELETONS[s.skeleton])
+            PoseValidation.read(settings.validation, SKELETONS[s.skeleton])
         people = read_people(settings)
         loss = PoseLoss(s.input_size, s.decode, s.norm, s.teacher_share, s.foreground)
         outputs = pose_spec(architecture.name).training_outputs
@@ -85,9 +79,25 @@ class PoseExperiment:
 
     def validate(self, weights: dict[str, Tensor]) -> ValidationResult:
         """AP and PCK with ground-truth boxes."""
+        annotated, s = self._settings.validation, self._settings.pose
+        assert annotated is not None
         network = self._architecture.build()
         network.load_state_dict(weights)
-        return _validate(network, self._architecture, self._settings)
+        compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision)
+        pose_network = PoseNetwork(TorchNetwork(network, compute), str(self._architecture), (CropRule(s.input_size),))
+        skeleton = SKELETONS[s.skeleton]
+        estimator = PoseEstimator([pose_network], make_head(s.decode, s.norm), skeleton, compute)
+        validation = PoseValidation.read(annotated, skeleton)
+        pictures: list[np.ndarray] = []
+        found = []
+        for pixels, poses in validation.poses(estimator, compute):
+            if len(pictures) < _PICTURES:
+                pictures.append(draw_people(pixels, poses, skeleton))
+            found.append(poses)
+        accuracy = validation.accuracy(found)
+        numbers = {name: getattr(accuracy, name) for name in ("ap", "ap50", "ar", "pck_body")}
+        by_joint = {f"pck/{joint}": share for joint, share in accuracy.pck.items()}
+        return ValidationResult(numbers | by_joint, contact_sheet(pictures))
 
 
 def read_people(settings: TrainSettings) -> PeopleSet:
@@ -111,7 +121,7 @@ def _images(
     pseudo = annotated.pseudo_labels
     labeller = _PseudoLabeller(pseudo, skeleton, settings) if pseudo else None
     min_joints = 0 if labeller else 1
-    people = people_by_image(content, skeleton.joints, annotated.annotations, min_joints, _file_joints(annotated))
+    people = people_by_image(content, skeleton.joints, annotated.annotations, min_joints, annotated.file_joints)
     for image in content["images"]:
         if image["id"] in people and annotated.source in (None, image.get("source")):
             pixels = read_pixels(annotated.annotations, annotated.images, image)
@@ -184,11 +194,6 @@ def _check_decode(architecture: Architecture, settings: PoseToTrain) -> None:
         )
 
 
-def _file_joints(annotated: AnnotatedSet) -> Sequence[str] | None:
-    """Joint names of a set's keypoints, if its settings name a skeleton."""
-    return SKELETONS[annotated.skeleton].joints if annotated.skeleton else None
-
-
 def _teacher(weights: str, skeleton: Skeleton, device: torch.device) -> Callable[[Tensor], Tensor]:
     """A function from a batch of inputs (B, 3, H, W) to the teacher's heatmaps (B, K, H/4, W/4) of the skeleton."""
     network, architecture = load_pose_network(read_state_dict(local_file(weights)), weights)
@@ -201,99 +206,3 @@ def _teacher(weights: str, skeleton: Skeleton, device: torch.device) -> Callable
         )
     teacher = network.eval().requires_grad_(False).to(device)
     return lambda inputs: teacher(inputs)[:, : len(skeleton)].float()
-
-
-class _Validation(NamedTuple):
-    """The validation set.
-
-    Attributes:
-        truth: content of a COCO file with the joints of the trained skeleton.
-        images: its entries of images with people.
-        people: by image id.
-    """
-
-    truth: dict[str, Any]
-    images: list[dict[str, Any]]
-    people: dict[int, list[AnnotatedPerson]]
-
-
-def _read_validation(annotated: AnnotatedSet, skeleton: Skeleton) -> _Validation:
-    """Read the validation set, and its first image as a check of the folder.
-
-    Raises:
-        AnnotationError: it cannot be used, or has no people with labelled joints.
-    """
-    name = annotated.annotations
-    content = load_annotations(name)
-    images = [image for image in content["images"] if annotated.source in (None, image.get("source"))]
-    entries = [
-        {
-            **entry,
-            "keypoints": entry["keypoints"].ravel().tolist(),
-            "num_keypoints": int((entry["keypoints"][:, 2] > 0).sum()),
-        }
-        for entry in entries_with_joints(content, skeleton.joints, name, _file_joints(annotated))
-    ]
-    truth = subset({**content, "annotations": entries}, images)
-    people = people_by_image(truth, skeleton.joints, name, file_joints=skeleton.joints)
-    with_people = [image for image in images if image["id"] in people]
-    if not with_people:
-        raise AnnotationError(f"--validation {name} has no people with a box and labelled joints")
-    read_pixels(name, annotated.images, with_people[0])
-    return _Validation(truth, with_people, people)
-
-
-def _validate(network: nn.Module, architecture: Architecture, settings: TrainSettings) -> ValidationResult:
-    """AP and PCK of a network with ground-truth boxes, without pose NMS."""
-    annotated = settings.validation
-    assert annotated is not None
-    skeleton = SKELETONS[settings.pose.skeleton]
-    truth, images, people = _read_validation(annotated, skeleton)
-    pictures: list[np.ndarray] = []
-    results: list[dict[str, Any]] = []
-    predicted = []
-    for (pixels, poses), image in zip(_poses(network, architecture, images, people, settings), images, strict=True):
-        if len(pictures) < _PICTURES:
-            pictures.append(draw_people(pixels, poses, skeleton))
-        predicted.append(poses.keypoints)
-        for joints, scores, score in zip(poses.keypoints, poses.keypoint_scores, poses.pose_scores, strict=True):
-            values = np.column_stack([joints, scores]).ravel().tolist()
-            results.append({"image_id": image["id"], "keypoints": values, "score": float(score)})
-    annotated_people = [person for image in images for person in people[image["id"]]]
-    metrics = evaluate_keypoints(results, truth, skeleton)
-    keypoints, labelled, boxes = (
-        np.array([getattr(p, name) for p in annotated_people]) for name in ("keypoints", "labelled", "box")
-    )
-    correct = pck(np.concatenate(predicted), keypoints, labelled, long_sides(boxes), skeleton)
-    by_joint = {f"pck/{joint}": share for joint, share in correct.joints.items()}
-    numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ar": metrics.ar, "pck_body": correct.body, **by_joint}
-    return ValidationResult(numbers, contact_sheet(pictures))
-
-
-def _poses(
-    network: nn.Module,
-    architecture: Architecture,
-    images: list[dict[str, Any]],
-    people: dict[int, list[AnnotatedPerson]],
-    settings: TrainSettings,
-) -> Iterator[tuple[np.ndarray, People]]:
-    """Each image (H, W, 3) uint8 RGB with the network's poses in the ground-truth boxes."""
-    annotated = settings.validation
-    assert annotated is not None
-    s = settings.pose
-    compute = Compute.resolve(settings.compute.device, settings.compute.precision)
-    pose_network = PoseNetwork(
-        TorchNetwork(copy.deepcopy(network), compute), str(architecture), (CropRule(s.input_size),)
-    )
-    poses = PoseEstimator([pose_network], make_head(s.decode, s.norm), SKELETONS[s.skeleton], compute)
-    annotator = Annotator(None, poses, PoseNMS(kind="none"), compute)
-    pending: list[np.ndarray] = []
-
-    def images_with_boxes() -> Iterator[tuple[np.ndarray, Boxes]]:
-        for image in images:
-            pending.append(read_pixels(annotated.annotations, annotated.images, image))
-            boxes = np.stack([person.box for person in people[image["id"]]])
-            yield pending[-1], Boxes(boxes, np.ones(len(boxes), np.float32))
-
-    for candidates in annotator.candidates(images_with_boxes()):
-        yield pending.pop(0), annotator.suppress(candidates)
