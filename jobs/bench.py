@@ -101,7 +101,7 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
             "compute": {"precision": arguments.precision},
         }
     )
-    compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+    compute = Compute.resolve(settings.compute.device, settings.compute.precision, settings.compute.runtime)
     torch.manual_seed(0)
     detector = DarknetDetector.of(Darknet(yolov3_spp.describe()), settings.detector, compute)
     poses = PoseEstimator.from_settings(settings.pose, compute)

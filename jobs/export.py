@@ -1,11 +1,11 @@
-"""Export a pose network or a Darknet detector to ONNX, with everything that its use depends on as metadata.
+"""Export a pose network or a Darknet detector to a file for other runtimes, with everything that its use depends on.
 
 examples:
-  uv run --extra export jobs/export.py --pose.weights weights/fastpose_lite0_coco17.safetensors
-  uv run --extra export jobs/export.py --detector.weights person_small --input my/photos --output out/export
+  uv run jobs/export.py --pose.weights weights/fastpose_lite0_coco17.safetensors
+  uv run jobs/export.py --detector.weights person_small --input my/photos --precision int8 --output out/export
 
-The exported file is compared with the network on real images, and not written if it differs. annotate runs it:
---pose.weights FILE.onnx, or --detector.weights FILE.onnx.
+The exported file is compared with the network on real images, and not written if it differs, or if fewer bits cost more
+accuracy than allowed. annotate runs ONNX files: --pose.weights FILE.onnx, or --detector.weights FILE.onnx.
 exit code: 0 exported, 1 the exported file differs from the network, 2 wrong settings
 """
 
@@ -27,20 +27,22 @@ DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo" / "photos"
 def main(argv: Sequence[str]) -> int:
     settings = parse_settings(argv, __doc__ or "", kind=ExportSettings).with_absolute_paths()
     # Imported here: a wrong flag is reported before torch, which takes seconds, is loaded.
-    from pipeline.export.detector import export_detector, people_in
+    from pipeline.export.detector import detector_to_export, people_in
+    from pipeline.export.exported import export_network
     from pipeline.export.images import read_images
     from pipeline.export.parity import ExportDiffers
-    from pipeline.export.pose import export_pose
+    from pipeline.export.pose import pose_to_export
 
     try:
         images = read_images(settings.input or str(DEMO), settings.images)
-        exported = {}
+        networks = {}
         if settings.pose.weights is not None:
-            exported["pose"] = export_pose(settings.pose, images, people_in(images))
+            networks["pose"] = pose_to_export(settings, images, people_in(images))
         if settings.detector.weights is not None:
-            exported["detector"] = export_detector(settings.detector, images)
-        for network in exported.values():
-            storage.write_bytes(storage.join(settings.output, network.name), network.data)
+            networks["detector"] = detector_to_export(settings, images)
+        exported = {k: export_network(network, settings.format, settings.precision) for k, network in networks.items()}
+        for name, data in [file for network in exported.values() for file in network.files.items()]:
+            storage.write_bytes(storage.join(settings.output, name), data)
         report = {network.name: network.to_json() for network in exported.values()}
         storage.write_bytes(storage.join(settings.output, "export.json"), json.dumps(report, indent=2).encode())
     except ExportDiffers as error:
@@ -50,12 +52,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"export: {error}", file=sys.stderr)
         return 2
     for kind, network in exported.items():
-        uri, parity = storage.join(settings.output, network.name), network.parity
-        print(f"{network.metadata['network']}: --{kind}.weights {uri}")
-        print(
-            f"  largest difference on {parity.inputs} inputs: {parity.pixels:.2g} pixels, scores {parity.score:.2g}, "
-            f"output {parity.output:.2g}"
-        )
+        print(f"{network.metadata['network']}: --{kind}.weights {storage.join(settings.output, network.name)}")
+        for line in (network.accuracy or network.differences, network.speed):
+            print(f"  {line}")
     return 0
 
 

@@ -64,7 +64,7 @@ class Annotator:
         Raises:
             UserError, OSError: a network cannot be built or loaded; the message names it.
         """
-        compute = Compute.resolve(settings.compute.device, settings.compute.precision)
+        compute = Compute.resolve(settings.compute.device, settings.compute.precision, settings.compute.runtime)
         detector = build_detector(settings.detector, compute)
         poses = PoseEstimator.from_settings(settings.pose, compute)
         suppression = settings.suppression

@@ -18,8 +18,7 @@ from pipeline.detectors.selection import COCO_CLASSES, likely_rows, select_peopl
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
-from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported
-from pipeline.runtime.torch import TorchNetwork
+from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported, prepare_network
 from pipeline.settings.tree import DetectorSettings, detector_batch
 from pipeline.weights.catalogue import confirm, local_file
 from pipeline.weights.checkpoints import load_weights
@@ -135,8 +134,9 @@ class DarknetDetector:
 
     @classmethod
     def of(cls, network: Darknet, settings: DetectorSettings, compute: Compute) -> DarknetDetector:
-        """The detector of a network in PyTorch."""
-        return cls(TorchNetwork(network, compute), DarknetFacts.of(network, settings.input_size), settings, compute)
+        """The detector of a network with its weights."""
+        facts = DarknetFacts.of(network, settings.input_size)
+        return cls(prepare_network(network, facts.size, compute), facts, settings, compute)
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings, compute: Compute) -> DarknetDetector:

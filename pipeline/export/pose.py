@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.export.exported import Exported, provenance, weights_to_export
-from pipeline.export.onnx import to_onnx
-from pipeline.export.parity import compare
-from pipeline.export.settings import PoseToExport
+from pipeline.export.exported import Difference, Measure, NetworkToExport, Truth, provenance, weights_to_export
+from pipeline.export.settings import ExportSettings
 from pipeline.people import Boxes
-from pipeline.pose.checkpoint import common_decoding, common_skeleton, load_checkpoint
+from pipeline.pose.checkpoint import PoseCheckpoint, common_decoding, common_skeleton, load_checkpoint
 from pipeline.pose.crop import MEAN_RGB, CropRule, subtract_mean
-from pipeline.pose.estimator import make_head
-from pipeline.pose.heads import View
+from pipeline.pose.estimator import PoseEstimator, PoseNetwork, make_head
+from pipeline.pose.heads import Head, View
 from pipeline.pose.networks.recognition import load_pose_network
 from pipeline.runtime.device import Compute
+from pipeline.runtime.network import Network
 from pipeline.settings.tree import NetworkSettings
+from pipeline.skeletons import Skeleton
+from pipeline.storage import basename
+from pipeline.training.pose.data import AnnotatedPerson
+from pipeline.training.pose.validation import PoseValidation
+from pipeline.training.settings import AnnotatedSet
 from pipeline.weights.checkpoints import read_state_dict
 
-_MAX_CROPS = 64
+_MAX_CROPS = 100
+_MIN_ANNOTATED = 100  # people; with fewer, AP is a matter of chance
+_SURE = 0.5  # share of a person's best score from which a joint counts in comparisons between networks
+_MAX_DISAGREEMENT = 0.08  # of AP; see infra/benchmarks for what INT8 files reach
+_CPU = Compute.resolve("cpu", "float32")
 
 
-def export_pose(pose: PoseToExport, images: Sequence[np.ndarray], boxes: Sequence[Boxes]) -> Exported:
-    """A pose network as an ONNX file, from mean-subtracted RGB crops to the output of the network.
+def pose_to_export(settings: ExportSettings, images: Sequence[np.ndarray], boxes: Sequence[Boxes]) -> NetworkToExport:
+    """A pose network, from mean-subtracted RGB crops to its output.
 
     Args:
         images: (H, W, 3) uint8 RGB, to compare on.
         boxes: of the people in each image, at least one in all.
 
     Raises:
-        UserError: the weights cannot be used or exported.
-        ExportDiffers: the file computes something else.
+        UserError: the weights or annotations cannot be used.
     """
+    pose = settings.pose
     assert pose.weights is not None
     path = weights_to_export("pose.weights", pose.weights)
-    compute = Compute.resolve("cpu", "float32")
-    settings = NetworkSettings(weights=pose.weights, name=pose.name, input_size=pose.input_size)
-    checkpoint = load_checkpoint(settings, compute, pose.decode)
+    checkpoint = load_checkpoint(
+        NetworkSettings(weights=pose.weights, name=pose.name, input_size=pose.input_size), _CPU, pose.decode
+    )
     skeleton = common_skeleton(pose.skeleton, [checkpoint])
     decode = pose.decode or common_decoding([checkpoint])
     if decode not in checkpoint.possible_decodings:
@@ -60,23 +68,99 @@ def export_pose(pose: PoseToExport, images: Sequence[np.ndarray], boxes: Sequenc
         **provenance(path),
     }
     module, _ = load_pose_network(read_state_dict(path), pose.weights, pose.name)
-    data = to_onnx(module, checkpoint.input_size, "heatmaps", metadata)
     head = make_head(decode, checkpoint.norm)
+    rule = CropRule(checkpoint.input_size)
+    cut = [rule.cut(image, found.xyxy)[0] for image, found in zip(images, boxes, strict=True) if len(found)]
+    inputs = subtract_mean(_CPU.to_input(torch.from_numpy(np.concatenate(cut)[:_MAX_CROPS]))).contiguous()
+    return NetworkToExport(
+        name=path.stem,
+        module=module,
+        size=checkpoint.input_size,
+        output="heatmaps",
+        metadata=metadata,
+        inputs=inputs,
+        difference=_difference(head, skeleton, checkpoint.input_size),
+        truth=_truth(settings, checkpoint, head, skeleton, images, boxes),
+    )
+
+
+def _difference(head: Head, skeleton: Skeleton, size: tuple[int, int]) -> Difference:
+    """The largest difference of joints, in pixels of the crop, and of scores."""
     channels = head.channels(len(skeleton))
-    height, width = checkpoint.input_size
 
     def decoded(output: Tensor) -> tuple[np.ndarray, np.ndarray]:
         # Boxes of the size of the crop: the joints are in its pixels.
-        frame = np.tile(np.array([0, 0, width, height], np.float32), (len(output), 1))
+        frame = np.tile(np.array([0, 0, size[1], size[0]], np.float32), (len(output), 1))
         return head.decode([View(output[:, :channels], frame)])
 
     def difference(expected: Tensor, actual: Tensor) -> tuple[float, float]:
         (joints, scores), (other_joints, other_scores) = decoded(expected), decoded(actual)
         return float(np.abs(joints - other_joints).max()), float(np.abs(scores - other_scores).max())
 
-    rule = CropRule(checkpoint.input_size)
-    cut = [rule.cut(image, found.xyxy)[0] for image, found in zip(images, boxes, strict=True) if len(found.xyxy)]
-    crops = torch.from_numpy(np.concatenate(cut)[:_MAX_CROPS])
-    inputs = subtract_mean(compute.to_input(crops))
-    parity = compare(checkpoint.network, data, inputs, compute, difference)
-    return Exported(f"{path.stem}.onnx", data, metadata, parity)
+    return difference
+
+
+def _truth(
+    settings: ExportSettings,
+    checkpoint: PoseCheckpoint,
+    head: Head,
+    skeleton: Skeleton,
+    images: Sequence[np.ndarray],
+    boxes: Sequence[Boxes],
+) -> Truth:
+    """The annotations, if they have enough people; else what the network finds in the images."""
+
+    def estimator(network: Network) -> PoseEstimator:
+        rules = (CropRule(checkpoint.input_size),)
+        return PoseEstimator([PoseNetwork(network, checkpoint.description, rules)], head, skeleton, _CPU)
+
+    def measured_on(validation: PoseValidation) -> Measure:
+        def measure(network: Network) -> Mapping[str, float]:
+            found = validation.accuracy([poses for _, poses in validation.poses(estimator(network), _CPU)])
+            return {"AP": found.ap, "PCK": found.pck_body}
+
+        return measure
+
+    if settings.annotations is not None and settings.input is not None:
+        annotated = AnnotatedSet(annotations=settings.annotations, images=settings.input)
+        validation = PoseValidation.read(annotated, skeleton, "annotations")
+        if validation.num_people >= _MIN_ANNOTATED:
+            described = f"{basename(settings.annotations)}, {validation.num_people} people in true boxes"
+            return Truth(described, measured_on(validation), settings.max_loss / 100, annotated=True)
+    validation = _own_poses(estimator(checkpoint.network), images, boxes, skeleton)
+    described = f"the joints of the network itself, {validation.num_people} people"
+    return Truth(described, measured_on(validation), _MAX_DISAGREEMENT, annotated=False)
+
+
+def _own_poses(
+    estimator: PoseEstimator, images: Sequence[np.ndarray], boxes: Sequence[Boxes], skeleton: Skeleton
+) -> PoseValidation:
+    """The poses of a network as if they were annotations."""
+    entries: list[dict[str, object]] = []
+    people: dict[int, list[AnnotatedPerson]] = {}
+    for number, found in enumerate(boxes):
+        people[number] = [AnnotatedPerson(0, box, np.zeros(0), np.zeros(0)) for box in found.xyxy]
+    unlabelled = PoseValidation(
+        {}, [{"id": n} for n in people if people[n]], people, skeleton, lambda image: images[image["id"]]
+    )
+    for image, (_, poses) in zip(unlabelled.images, unlabelled.poses(estimator, _CPU), strict=True):
+        people[image["id"]] = []
+        for box, joints, scores in zip(poses.boxes, poses.keypoints, poses.keypoint_scores, strict=True):
+            sure = scores >= _SURE * scores.max()
+            person = AnnotatedPerson(len(entries) + 1, box, joints, sure)
+            people[image["id"]].append(person)
+            x1, y1, x2, y2 = box.tolist()
+            entries.append(
+                {
+                    "id": person.id,
+                    "image_id": image["id"],
+                    "category_id": 1,
+                    "keypoints": np.column_stack([joints, 2 * sure]).ravel().tolist(),
+                    "num_keypoints": int(sure.sum()),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+            )
+    content = {"images": list(unlabelled.images), "annotations": entries, "categories": [{"id": 1, "name": "person"}]}
+    return PoseValidation(content, unlabelled.images, people, skeleton, unlabelled.pixels)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from pipeline.settings.paths import absolute_path
 from pipeline.settings.tree import Decode, InputSize, PoseName, Section, SkeletonName
+
+Format = Literal["onnx", "torchscript", "openvino", "tensorrt", "litert"]
+Precision = Literal["float32", "fp16", "int8"]
+_ELSEWHERE = {
+    "tensorrt": "an engine fits one GPU and one version. Export with --format onnx --precision fp16, and annotate with "
+    "--compute.runtime tensorrt, which builds the engine and keeps it; for trtexec see infra/edge",
+    "litert": "the converter needs an older PyTorch than this project. See infra/edge for an environment of its own",
+}
 
 
 class PoseToExport(Section):
@@ -32,22 +42,41 @@ class ExportSettings(Section):
     """All settings of an export: of a pose network, of a detector, or of both."""
 
     output: str = Field("out/export", description="folder of the exported files")
+    format: Format = Field("onnx", description="format of the file; tensorrt, litert: explains what to do instead")
+    precision: Precision = Field(
+        "float32", description="fp16: half the size, for GPUs; int8: about a quarter, and faster on CPUs"
+    )
     input: str | None = Field(
         None,
-        description="images to compare the exported networks on: folder, glob, archive or list; by default the demo's",
+        description="images to compare the exported networks on, and to calibrate int8: folder, glob, archive or list; "
+        "by default the demo's",
     )
-    images: int = Field(16, ge=1, description="number of these images")
+    images: int = Field(100, ge=1, description="maximum number of these images")
+    annotations: str | None = Field(
+        None, description="COCO annotations, .json: accuracy is measured on all their images, in the folder --input"
+    )
+    max_loss: float = Field(
+        1.0, ge=0, le=100, description="points by which AP or PCK may fall, for annotations of 100 people or more"
+    )
     pose: PoseToExport = PoseToExport()
     detector: DetectorToExport = DetectorToExport()
 
     def problem(self) -> str | None:
         if self.pose.weights is None and self.detector.weights is None:
             return "--pose.weights and --detector.weights are both none; set one of them, or both"
+        if self.format in _ELSEWHERE:
+            return f"--format {self.format} is not written: {_ELSEWHERE[self.format]}"
+        if self.format == "torchscript" and self.precision != "float32":
+            return f"--format torchscript holds float32 alone, not {self.precision}; use --format onnx"
+        if self.precision == "int8" and self.input is None:
+            return "--precision int8 is calibrated on images like those to annotate: set --input"
+        if self.annotations is not None and self.input is None:
+            return "--annotations needs --input, the folder of the images"
         return None
 
     def with_absolute_paths(self) -> ExportSettings:
         """The same settings with absolute paths."""
         pose = self.pose.model_copy(update={"weights": absolute_path(self.pose.weights)})
         detector = {name: absolute_path(getattr(self.detector, name)) for name in ("weights", "cfg")}
-        paths = {"output": absolute_path(self.output), "input": absolute_path(self.input)}
+        paths = {name: absolute_path(getattr(self, name)) for name in ("output", "input", "annotations")}
         return self.model_copy(update={**paths, "pose": pose, "detector": self.detector.model_copy(update=detector)})

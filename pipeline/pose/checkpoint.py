@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 import torch
+from torch import nn
 
 from pipeline.decodings import Decode, Norm, TrainedDecode
 from pipeline.errors import UserError
@@ -20,8 +21,7 @@ from pipeline.pose.networks import pose_spec
 from pipeline.pose.networks.recognition import Architecture, load_pose_network
 from pipeline.pose.networks.spec import COCO_AND_MORE, HEATMAP_DECODINGS
 from pipeline.runtime.device import Compute
-from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported, trial_output
-from pipeline.runtime.torch import TorchNetwork
+from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported, prepare_network, trial_output
 from pipeline.settings.tree import NetworkSettings
 from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.weights.catalogue import CatalogueEntry, confirm, local_file, published_decodings
@@ -75,14 +75,14 @@ def load_checkpoint(settings: NetworkSettings, compute: Compute, decode: Decode 
         if settings.name is None:
             raise UserError("--pose.weights and --pose.name are both none; set one of them")
         architecture = Architecture(settings.name)
-        return _recognised(TorchNetwork(architecture.build(), compute), architecture, settings, None)
+        return _recognised(architecture.build(), architecture, settings, None, compute, {})
     path = local_file(settings.weights)
     if path.suffix.lower() in EXPORTED_SUFFIXES:
         return _exported(load_exported(path, compute), settings, decode)
     module, architecture = load_pose_network(read_state_dict(path), settings.weights, settings.name)
     entry = confirm(settings.weights, path, architecture.name, architecture.num_joints)
     metadata = read_safetensors_metadata(path) if path.suffix == ".safetensors" else {}
-    return _recognised(TorchNetwork(module, compute, metadata), architecture, settings, entry)
+    return _recognised(module, architecture, settings, entry, compute, metadata)
 
 
 def common_skeleton(name: str | None, checkpoints: Sequence[PoseCheckpoint]) -> Skeleton:
@@ -145,10 +145,15 @@ class _Stated(NamedTuple):
 
 
 def _recognised(
-    network: TorchNetwork, architecture: Architecture, settings: NetworkSettings, entry: CatalogueEntry | None
+    module: nn.Module,
+    architecture: Architecture,
+    settings: NetworkSettings,
+    entry: CatalogueEntry | None,
+    compute: Compute,
+    metadata: Mapping[str, str],
 ) -> PoseCheckpoint:
-    """A network of this package; `entry` is that of its weights in the catalogue."""
-    spec, stated = pose_spec(architecture.name), _Stated.of(network.metadata)
+    """A network of this package; `entry` is that of its weights in the catalogue, `metadata` that of their file."""
+    spec, stated = pose_spec(architecture.name), _Stated.of(metadata)
     published_size = entry.input_size if entry else None
     decode = entry.decode if entry and entry.decode else stated.decode
     usual = published_decodings(architecture.name, architecture.num_joints)
@@ -157,11 +162,12 @@ def _recognised(
         decodings = spec.decodings
     elif decode:
         decodings = [decode]
+    input_size = settings.input_size or published_size or stated.input_size or spec.input_size
     return PoseCheckpoint(
-        network=network,
+        network=prepare_network(module, input_size, compute, metadata),
         description=str(architecture),
         num_joints=spec.num_skeleton_joints(architecture.num_joints),
-        input_size=settings.input_size or published_size or stated.input_size or spec.input_size,
+        input_size=input_size,
         decodings=tuple(decodings),
         possible_decodings=spec.decodings,
         norm=stated.norm or "sigmoid",

@@ -17,32 +17,63 @@ from torch.fx.experimental.optimization import fuse
 
 from pipeline.errors import UserError
 
+Runtime = Literal["auto", "torch", "onnx", "openvino", "tensorrt"]
+
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, and the precision in which networks compute on it; resolved once per process."""
+    """A device, the precision in which networks compute on it, and what runs them; resolved once per process.
+
+    Attributes:
+        runtime: `auto` for what suits the file of a network.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    runtime: Runtime = "torch"
 
     @classmethod
     def resolve(
-        cls, device: Literal["auto", "cuda", "cpu"] = "auto", precision: Literal["auto", "bf16", "float32"] = "auto"
+        cls,
+        device: Literal["auto", "cuda", "cpu"] = "auto",
+        precision: Literal["auto", "bf16", "float32"] = "auto",
+        runtime: Runtime = "torch",
     ) -> Compute:
-        """The given device and precision; `auto` chooses the best that the machine has.
+        """The given device and precision; `auto` chooses the best that the machine and the runtime have.
 
         Raises:
-            UserError: `device` is cuda, and no GPU is visible.
+            UserError: `device` is cuda, and no GPU is visible; or the runtime does not support device or precision.
         """
         has_gpu = torch.cuda.is_available()
         if device == "cuda" and not has_gpu:
             raise UserError("--compute.device cuda: no GPU is visible to this process; use auto or cpu")
         chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+        if runtime == "tensorrt" and chosen.type != "cuda":
+            raise UserError(
+                "--compute.runtime tensorrt needs a GPU; none is visible to this process, or it is not used"
+            )
+        if runtime == "openvino" and chosen.type == "cuda":
+            raise UserError("--compute.runtime openvino runs on the CPU; set --compute.device cpu")
+        if runtime in ("onnx", "tensorrt"):
+            if precision == "bf16":
+                raise UserError(f"--compute.runtime {runtime} has no bf16; leave out --compute.precision")
+            precision = "float32"
         if chosen.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 use TF32 (10 bits of mantissa)
         if precision == "auto":
             precision = "bf16" if computes_in_bf16(chosen) else "float32"
-        return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32)
+        return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32, runtime)
+
+    @property
+    def own_runtime(self) -> Runtime:
+        """What runs the networks that this package defines. ONNX Runtime is faster than PyTorch on a CPU without bf16.
+
+        The choice is by the processor's instructions, not by measuring: workers of one run must choose alike.
+        """
+        if self.runtime != "auto":
+            return self.runtime
+        slow = self.device.type == "cpu" and self.dtype == torch.float32 and not computes_in_bf16(self.device)
+        return "onnx" if slow else "torch"
 
     @property
     def warning(self) -> str | None:
@@ -54,9 +85,10 @@ class Compute:
         return None
 
     def describe(self) -> dict[str, str]:
-        """Device, processor and precision, for the metadata of tables."""
+        """Device, processor, precision and runtime, for the metadata of tables."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": name, "processor": _processor(), "precision": str(self.dtype).removeprefix("torch.")}
+        precision = str(self.dtype).removeprefix("torch.")
+        return {"device": name, "processor": _processor(), "precision": precision, "runtime": self.own_runtime}
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Prepare a network for inference: evaluation mode, folded BatchNorm, channels last, device and precision.

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.runtime.device import Compute
 from pipeline.runtime.onnx import ONNX_SUFFIXES, OnnxNetwork
+from pipeline.runtime.onnx_export import cached_onnx
+from pipeline.runtime.openvino import OPENVINO_SUFFIX, OpenVinoNetwork
+from pipeline.runtime.torch import TorchNetwork
 from pipeline.runtime.torchscript import TORCHSCRIPT_SUFFIXES, TorchScriptNetwork
 
 EXPORTED_SUFFIXES = (*ONNX_SUFFIXES, *TORCHSCRIPT_SUFFIXES)
@@ -35,15 +38,41 @@ class Network(Protocol):
         ...
 
 
-def load_exported(path: Path, compute: Compute) -> Network:
-    """A network from an exported file: ONNX by its suffix, else TorchScript.
+def prepare_network(
+    module: nn.Module, size: tuple[int, int], compute: Compute, metadata: Mapping[str, str] | None = None
+) -> Network:
+    """A network of this package in the runtime of `compute`; for other runtimes than PyTorch it is exported once.
+
+    Args:
+        module: with its weights; it may be changed.
+        size: height and width of its input, pixels.
+        metadata: of the weights file.
 
     Raises:
-        UserError: the file is neither, or cannot run on the device.
+        UserError: the network cannot be exported, or the runtime cannot run it.
     """
-    if path.suffix.lower() in ONNX_SUFFIXES:
-        return OnnxNetwork(path, compute)
-    return TorchScriptNetwork(path, compute)
+    if compute.own_runtime == "torch":
+        return TorchNetwork(module, compute, metadata)
+    network = load_exported(cached_onnx(module, size), compute)
+    network.metadata = metadata or {}
+    return network
+
+
+def load_exported(path: Path, compute: Compute) -> Network:
+    """A network from an exported file: ONNX or OpenVINO by its suffix, else TorchScript.
+
+    Raises:
+        UserError: the file is none of these, or cannot run on the device or in the runtime.
+    """
+    kind = path.suffix.lower()
+    if kind in (*ONNX_SUFFIXES, OPENVINO_SUFFIX):
+        if compute.runtime == "openvino" or kind == OPENVINO_SUFFIX:
+            return OpenVinoNetwork(path, compute)
+        if compute.runtime != "torch":
+            return OnnxNetwork(path, compute)
+    elif compute.runtime in ("auto", "torch"):
+        return TorchScriptNetwork(path, compute)
+    raise UserError(f"--compute.runtime {compute.runtime} cannot run {path}; leave it out")
 
 
 def trial_output(network: Network, inputs: Tensor) -> Tensor:

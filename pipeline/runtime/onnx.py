@@ -1,4 +1,4 @@
-"""ONNX files as networks, run by ONNX Runtime in float32."""
+"""ONNX files as networks, run by ONNX Runtime or, through it, by TensorRT, in the precision of the file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline import storage
 from pipeline.errors import UserError, first_line
 from pipeline.runtime.device import Compute
 
 ONNX_SUFFIXES = (".onnx",)
 _CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
 
 
 class OnnxNetwork:
@@ -23,8 +25,9 @@ class OnnxNetwork:
     def __init__(self, path: Path, compute: Compute) -> None:
         """
         Raises:
-            UserError: the file cannot be loaded, or the installed ONNX Runtime has no CUDA while the device is a GPU.
-            OSError: ONNX Runtime cannot use CUDA on this machine.
+            UserError: the file cannot be loaded, or the installed ONNX Runtime has no CUDA or TensorRT while these are
+                needed.
+            OSError: ONNX Runtime cannot use CUDA or TensorRT on this machine.
         """
         # Imported here: most runs do not need it.
         import onnxruntime
@@ -32,22 +35,27 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         providers: list[Any] = ["CPUExecutionProvider"]
-        on_gpu = compute.device.type == "cuda"
-        if on_gpu:
-            if _CUDA not in onnxruntime.get_available_providers():
+        wanted: str | None = None
+        if compute.device.type == "cuda":
+            wanted = _TENSORRT if compute.runtime == "tensorrt" else _CUDA
+            if wanted not in onnxruntime.get_available_providers():
                 raise UserError(
-                    f"{path}: the installed onnxruntime does not support --compute.device {compute.device}; install "
-                    "onnxruntime-gpu instead of it, or set --compute.device cpu"
+                    f"{path}: the installed onnxruntime has no {wanted}; install onnxruntime-gpu instead of it, or set "
+                    "--compute.device cpu"
                 )
             # TF32 off, as in torch. A process that sees several GPUs uses the current one.
-            providers.insert(0, (_CUDA, {"device_id": torch.cuda.current_device(), "use_tf32": 0}))
+            device = torch.cuda.current_device()
+            providers.insert(0, (_CUDA, {"device_id": device, "use_tf32": 0}))
+            if wanted == _TENSORRT:
+                engines = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(_engine_folder(path, device))}
+                providers.insert(0, (_TENSORRT, {"device_id": device, **engines}))
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers)
         except Exception as error:  # the exception classes of onnxruntime share no base class
             raise UserError(f"{path}: onnxruntime cannot load it ({first_line(error)})") from None
-        if on_gpu and _CUDA not in self._session.get_providers():
+        if wanted and wanted not in self._session.get_providers():
             raise OSError(
-                "onnxruntime cannot use CUDA on this machine: its message above names the missing library; set "
+                f"onnxruntime cannot use {wanted} on this machine: its message above names the missing library; set "
                 "--compute.device cpu to run without a GPU"
             )
         self._session.disable_fallback()  # a call that fails on the GPU must not continue on the CPU
@@ -68,3 +76,14 @@ class OnnxNetwork:
         batches = [padded[start : start + step] for start in range(0, len(padded), step)]
         outputs = [self._session.run([self._output], {self._input: batch})[0] for batch in batches]
         return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])
+
+
+def _engine_folder(path: Path, device: int) -> Path:
+    """Where TensorRT keeps the engine of a file: an engine fits one kind of GPU, one version and one file."""
+    import onnxruntime
+
+    gpu = torch.cuda.get_device_name(device).replace(" ", "-")
+    key = f"{gpu}-onnxruntime-{onnxruntime.__version__}-{storage.file_sha256(path)[:16]}"
+    folder = storage.cache_folder() / "tensorrt" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

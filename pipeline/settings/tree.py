@@ -256,11 +256,16 @@ class PoseSettings(Section):
 
 
 class ComputeSettings(Section):
-    """The device and the precision of the networks."""
+    """The device, the precision and the runtime of the networks."""
 
     device: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto: a GPU if one is available")
     precision: Literal["auto", "bf16", "float32"] = Field(
         "auto", description="auto: bf16 if the processor has instructions for it, else float32"
+    )
+    runtime: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field(
+        "auto",
+        description="what runs the networks; auto: as an exported file needs it, else torch, or onnx on a CPU without "
+        "bf16 instructions",
     )
 
 

@@ -1,0 +1,92 @@
+"""PyTorch networks as ONNX files."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from pipeline import storage
+from pipeline.errors import UserError, first_line
+
+_OPSET = 20
+_TRACED_BATCH = 2  # a batch of 1 would be taken as a constant
+
+
+def to_onnx(module: nn.Module, size: tuple[int, int], output: str, metadata: Mapping[str, str]) -> bytes:
+    """The file of a network with one input `images`, (batch, 3, H, W) float32, for any batch. BatchNorm is
+    folded into the convolutions before it, except deformable ones.
+
+    Args:
+        module: with its weights; called with one tensor.
+        size: height and width of the input, pixels.
+        output: name of the output.
+        metadata: stored in the file.
+
+    Raises:
+        UserError: the network has an operation that cannot be exported.
+    """
+    from torch.export import Dim  # imported here: it takes half a second, and most runs do not export
+
+    # Folded here: the exporter would fold as well, in twice the time.
+    folded = fuse(copy.deepcopy(module).eval()).requires_grad_(False)
+    try:
+        program = torch.onnx.export(
+            folded,
+            (torch.zeros(_TRACED_BATCH, 3, *size),),
+            input_names=["images"],
+            output_names=[output],
+            opset_version=_OPSET,
+            dynamo=True,
+            dynamic_shapes=({0: Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"the network cannot be exported to ONNX: {first_line(error)}") from None
+    assert program is not None
+    model = program.model_proto
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    return model.SerializeToString()
+
+
+def cached_onnx(module: nn.Module, size: tuple[int, int]) -> Path:
+    """The file of a network, exported once per machine: later calls with the same weights find it in the cache.
+
+    Args:
+        module, size: see `to_onnx`.
+
+    Raises:
+        UserError: the network has an operation that cannot be exported.
+    """
+    path = storage.cache_folder() / "onnx" / f"{_digest(module, size)}.onnx"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, written = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(to_onnx(module, size, "output", {}))
+        os.replace(written, path)  # other workers see the whole file or none
+    return path
+
+
+def _digest(module: nn.Module, size: tuple[int, int]) -> str:
+    """Of everything that the exported file depends on: weights, layers, the code of the layers, and versions."""
+    digest = hashlib.sha256(f"{module} {size} {version('torch')} {version('onnxscript')}".encode())
+    for name in sorted({type(layer).__module__ for layer in module.modules()}):
+        if name.startswith("pipeline."):
+            digest.update(inspect.getsource(sys.modules[name]).encode())
+    for key, tensor in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
