@@ -29,7 +29,8 @@ def check_networks(settings: Settings) -> None:
     networks = [n for n in settings.pose.networks() if n.weights and not _is_known(n.weights, settings)]
     detector = settings.detector
     files = [] if detector.name not in FILE_DETECTORS or _is_known(detector.weights, settings) else [detector.weights]
-    if not (networks or files):
+    runtime_is_usual = settings.compute.runtime in ("auto", "torch")
+    if runtime_is_usual and not (networks or files):
         return
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=settings.model_dump_json(), capture_output=True, text=True)
@@ -67,7 +68,9 @@ def main() -> int:
     from pipeline.pose.estimator import PoseEstimator
     from pipeline.runtime.device import Compute
 
-    compute = Compute.resolve("cpu", "float32")
+    runtime = settings.compute.runtime
+    # TensorRT needs a GPU, which only the workers may have.
+    compute = Compute.resolve("cpu", "float32", "auto" if runtime == "tensorrt" else runtime)
     try:
         if settings.detector.name in FILE_DETECTORS:
             build_detector(settings.detector, compute)

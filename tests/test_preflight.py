@@ -90,3 +90,11 @@ def test_a_file_that_needs_a_gpu_is_left_to_the_workers(
             check_networks(own)
     else:
         check_networks(own)
+
+
+def test_a_runtime_that_is_not_installed_is_found_for_shipped_weights(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("POSEMILL_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"^--compute\.runtime openvino needs the package openvino"):
+        check_networks(settings(compute={"runtime": "openvino"}))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.detectors.darknet_detector import DarknetDetector, DarknetFacts, load_darknet
 from pipeline.detectors.letterbox import DARKNET, STRETCHED, letterbox
-from pipeline.export.exported import Measure, NetworkToExport, Truth, provenance, weights_to_export
+from pipeline.export.exported import MIN_ANNOTATED, Measure, NetworkToExport, Truth, provenance, weights_to_export
 from pipeline.export.settings import ExportSettings
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
@@ -23,10 +23,9 @@ from pipeline.training.settings import AnnotatedSet
 
 _LIKELY = 0.1  # objectness from which boxes are compared
 _OUTPUT = "(batch, N, 5 + classes): centre x, centre y, width, height in pixels of the input; objectness; class scores"
-_MIN_ANNOTATED = 100  # people; with fewer, AP is a matter of chance
 _SURE = 0.3  # score from which a box counts in comparisons between networks
 _MAX_DISAGREEMENT = 0.12  # of AP; see infra/benchmarks for what INT8 files reach
-_CPU = Compute.resolve("cpu", "float32")
+_CPU = Compute.resolve("cpu", "float32", "torch")
 
 
 def detector_to_export(settings: ExportSettings, images: Sequence[np.ndarray]) -> NetworkToExport:
@@ -96,7 +95,7 @@ def _truth(
     if settings.annotations is not None and settings.input is not None:
         annotated = AnnotatedSet(annotations=settings.annotations, images=settings.input)
         validation = BoxValidation.read(annotated, "annotations")
-        if len(validation.truth["annotations"]) >= _MIN_ANNOTATED:
+        if len(validation.truth["annotations"]) >= MIN_ANNOTATED:
             described = f"{basename(settings.annotations)}, {len(validation.truth['images'])} images"
             return Truth(described, measured_on(validation), settings.max_loss / 100, annotated=True)
     validation = _own_boxes(detector(TorchNetwork(network, _CPU)), images)

@@ -26,6 +26,7 @@ from pipeline.runtime.torch import TorchNetwork
 from pipeline.weights.catalogue import local_file
 from pipeline.weights.metadata import TRAINING_IMAGES, read_safetensors_metadata
 
+MIN_ANNOTATED = 100  # people whose annotations judge a file; with fewer, AP is a matter of chance
 _SPEED_BATCH = 8
 
 Measure = Callable[[Network], Mapping[str, float]]  # metrics of a network by name, in 0..1
@@ -111,7 +112,7 @@ def export_network(network: NetworkToExport, kind: Format, precision: Precision)
     """
     write = _writer(network, kind, precision)
     metadata = {**network.metadata, "precision": precision}
-    compute = Compute.resolve("cpu", "float32", "auto")
+    compute = Compute.resolve("cpu", "float32")
     with tempfile.TemporaryDirectory(prefix="posemill-") as folder:
         for name, data in (files := write(metadata)).items():
             (Path(folder) / name).write_bytes(data)

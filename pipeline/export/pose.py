@@ -9,10 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.annotator import Annotator
+from pipeline.coco.columns import Detections, GroundTruth
 from pipeline.errors import UserError
-from pipeline.export.exported import Difference, Measure, NetworkToExport, Truth, provenance, weights_to_export
+from pipeline.evaluation.matching import keypoint_similarity
+from pipeline.export.exported import (
+    MIN_ANNOTATED,
+    Difference,
+    NetworkToExport,
+    Truth,
+    provenance,
+    weights_to_export,
+)
 from pipeline.export.settings import ExportSettings
-from pipeline.people import Boxes
+from pipeline.people import Boxes, People
 from pipeline.pose.checkpoint import PoseCheckpoint, common_decoding, common_skeleton, load_checkpoint
 from pipeline.pose.crop import MEAN_RGB, CropRule, subtract_mean
 from pipeline.pose.estimator import PoseEstimator, PoseNetwork, make_head
@@ -23,16 +33,15 @@ from pipeline.runtime.network import Network
 from pipeline.settings.tree import NetworkSettings
 from pipeline.skeletons import Skeleton
 from pipeline.storage import basename
-from pipeline.training.pose.data import AnnotatedPerson
+from pipeline.suppression import PoseNMS
 from pipeline.training.pose.validation import PoseValidation
 from pipeline.training.settings import AnnotatedSet
 from pipeline.weights.checkpoints import read_state_dict
 
 _MAX_CROPS = 100
-_MIN_ANNOTATED = 100  # people; with fewer, AP is a matter of chance
 _SURE = 0.5  # share of a person's best score from which a joint counts in comparisons between networks
-_MAX_DISAGREEMENT = 0.08  # of AP; see infra/benchmarks for what INT8 files reach
-_CPU = Compute.resolve("cpu", "float32")
+_MAX_DISAGREEMENT = 0.05  # by which the mean OKS may miss 1; see infra/benchmarks for what INT8 files reach
+_CPU = Compute.resolve("cpu", "float32", "torch")
 
 
 def pose_to_export(settings: ExportSettings, images: Sequence[np.ndarray], boxes: Sequence[Boxes]) -> NetworkToExport:
@@ -108,59 +117,41 @@ def _truth(
     images: Sequence[np.ndarray],
     boxes: Sequence[Boxes],
 ) -> Truth:
-    """The annotations, if they have enough people; else what the network finds in the images."""
+    """The annotations, if they have enough people; else the joints that the network itself finds."""
 
     def estimator(network: Network) -> PoseEstimator:
         rules = (CropRule(checkpoint.input_size),)
         return PoseEstimator([PoseNetwork(network, checkpoint.description, rules)], head, skeleton, _CPU)
 
-    def measured_on(validation: PoseValidation) -> Measure:
-        def measure(network: Network) -> Mapping[str, float]:
-            found = validation.accuracy([poses for _, poses in validation.poses(estimator(network), _CPU)])
-            return {"AP": found.ap, "PCK": found.pck_body}
+    def accuracy(network: Network) -> Mapping[str, float]:
+        found = validation.accuracy([poses for _, poses in validation.poses(estimator(network), _CPU)])
+        return {"AP": found.ap, "PCK": found.pck_body}
 
-        return measure
+    def agreement(network: Network) -> Mapping[str, float]:
+        poses = list(Annotator(None, estimator(network), none, _CPU).candidates(zip(images, boxes, strict=True)))
+        similarity = [_similarity(*pair, skeleton) for pair in zip(own_poses, poses, strict=True)]
+        return {"OKS": float(np.concatenate(similarity).mean())}
 
     if settings.annotations is not None and settings.input is not None:
         annotated = AnnotatedSet(annotations=settings.annotations, images=settings.input)
         validation = PoseValidation.read(annotated, skeleton, "annotations")
-        if validation.num_people >= _MIN_ANNOTATED:
+        if validation.num_people >= MIN_ANNOTATED:
             described = f"{basename(settings.annotations)}, {validation.num_people} people in true boxes"
-            return Truth(described, measured_on(validation), settings.max_loss / 100, annotated=True)
-    validation = _own_poses(estimator(checkpoint.network), images, boxes, skeleton)
-    described = f"the joints of the network itself, {validation.num_people} people"
-    return Truth(described, measured_on(validation), _MAX_DISAGREEMENT, annotated=False)
+            return Truth(described, accuracy, settings.max_loss / 100, annotated=True)
+    none = PoseNMS(kind="none")
+    own = Annotator(None, estimator(checkpoint.network), none, _CPU)
+    own_poses = list(own.candidates(zip(images, boxes, strict=True)))
+    described = f"the joints of the network itself, {sum(map(len, own_poses))} people"
+    return Truth(described, agreement, _MAX_DISAGREEMENT, annotated=False)
 
 
-def _own_poses(
-    estimator: PoseEstimator, images: Sequence[np.ndarray], boxes: Sequence[Boxes], skeleton: Skeleton
-) -> PoseValidation:
-    """The poses of a network as if they were annotations."""
-    entries: list[dict[str, object]] = []
-    people: dict[int, list[AnnotatedPerson]] = {}
-    for number, found in enumerate(boxes):
-        people[number] = [AnnotatedPerson(0, box, np.zeros(0), np.zeros(0)) for box in found.xyxy]
-    unlabelled = PoseValidation(
-        {}, [{"id": n} for n in people if people[n]], people, skeleton, lambda image: images[image["id"]]
-    )
-    for image, (_, poses) in zip(unlabelled.images, unlabelled.poses(estimator, _CPU), strict=True):
-        people[image["id"]] = []
-        for box, joints, scores in zip(poses.boxes, poses.keypoints, poses.keypoint_scores, strict=True):
-            sure = scores >= _SURE * scores.max()
-            person = AnnotatedPerson(len(entries) + 1, box, joints, sure)
-            people[image["id"]].append(person)
-            x1, y1, x2, y2 = box.tolist()
-            entries.append(
-                {
-                    "id": person.id,
-                    "image_id": image["id"],
-                    "category_id": 1,
-                    "keypoints": np.column_stack([joints, 2 * sure]).ravel().tolist(),
-                    "num_keypoints": int(sure.sum()),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": 0,
-                }
-            )
-    content = {"images": list(unlabelled.images), "annotations": entries, "categories": [{"id": 1, "name": "person"}]}
-    return PoseValidation(content, unlabelled.images, people, skeleton, unlabelled.pixels)
+def _similarity(expected: People, actual: People, skeleton: Skeleton) -> np.ndarray:
+    """(N,) OKS of the joints of the same people by two networks; joints count if the first is sure of them."""
+    sure = expected.keypoint_scores >= _SURE * expected.keypoint_scores.max(axis=1, keepdims=True)
+    joints = np.concatenate([expected.keypoints, sure[..., None]], axis=2)
+    first, last = expected.boxes[:, :2], expected.boxes[:, 2:]
+    boxes = np.concatenate([first, last - first], axis=1)
+    neither = np.zeros(len(boxes), bool)
+    truth = GroundTruth(boxes, np.prod(last - first, axis=1), neither, neither, joints, np.full(len(boxes), np.nan))
+    found = Detections.from_poses(actual.keypoints, actual.keypoint_scores, actual.pose_scores)
+    return np.diag(keypoint_similarity(truth, found, np.array(skeleton.oks_sigmas)))

@@ -17,6 +17,7 @@ from torch.fx.experimental.optimization import fuse
 
 from pipeline.errors import UserError
 
+Precision = Literal["auto", "bf16", "float32"]
 Runtime = Literal["auto", "torch", "onnx", "openvino", "tensorrt"]
 
 
@@ -30,19 +31,19 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
-    runtime: Runtime = "torch"
+    runtime: Runtime = "auto"
 
     @classmethod
     def resolve(
         cls,
         device: Literal["auto", "cuda", "cpu"] = "auto",
-        precision: Literal["auto", "bf16", "float32"] = "auto",
-        runtime: Runtime = "torch",
+        precision: Precision = "auto",
+        runtime: Runtime = "auto",
     ) -> Compute:
         """The given device and precision; `auto` chooses the best that the machine and the runtime have.
 
         Raises:
-            UserError: `device` is cuda, and no GPU is visible; or the runtime does not support device or precision.
+            UserError: `device` is cuda, and no GPU is visible; or the runtime does not support the device.
         """
         has_gpu = torch.cuda.is_available()
         if device == "cuda" and not has_gpu:
@@ -55,9 +56,7 @@ class Compute:
         if runtime == "openvino" and chosen.type == "cuda":
             raise UserError("--compute.runtime openvino runs on the CPU; set --compute.device cpu")
         if runtime in ("onnx", "tensorrt"):
-            if precision == "bf16":
-                raise UserError(f"--compute.runtime {runtime} has no bf16; leave out --compute.precision")
-            precision = "float32"
+            precision = "float32"  # networks are exported in it; a file states its own
         if chosen.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 use TF32 (10 bits of mantissa)
         if precision == "auto":

@@ -268,6 +268,15 @@ class ComputeSettings(Section):
         "bf16 instructions",
     )
 
+    def problem(self) -> str | None:
+        if self.runtime in ("onnx", "tensorrt") and self.precision == "bf16":
+            return f"--compute.runtime {self.runtime} has no bf16; leave out --compute.precision"
+        if self.runtime == "openvino" and self.device == "cuda":
+            return "--compute.runtime openvino runs on the CPU; leave out --compute.device"
+        if self.runtime == "tensorrt" and self.device == "cpu":
+            return "--compute.runtime tensorrt needs a GPU; leave out --compute.device"
+        return None
+
 
 class FleetSettings(Section):
     """The distribution of the work over a Ray cluster."""
@@ -322,7 +331,7 @@ class Settings(Section):
     def problem(self) -> str | None:
         if self.detector.name in FILE_DETECTORS and self.detector.weights is None:
             return f"--detector.name {self.detector.name} needs --detector.weights, which is none"
-        return None
+        return self.compute.problem()
 
     def unused(self) -> dict[str, str]:
         suppression = {

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
+import openvino
 import pytest
 import torch
 from safetensors.torch import save_file
 from support.descriptions import TINY_DETECTOR
 from support.images import encode, gradient
+from support.paths import PROJECT
 from torch import nn
+from torch.nn import functional as F
 
 from jobs.export import main as export
+from pipeline.annotator import Annotator
 from pipeline.detectors import Darknet, build_detector
 from pipeline.errors import UserError
-from pipeline.export import pose as pose_module
+from pipeline.export import exported as exported_module
+from pipeline.export import precision
+from pipeline.export.parity import Accuracy, ExportDiffers
+from pipeline.images import decode_image
 from pipeline.pose.estimator import PoseEstimator
 from pipeline.pose.networks import POSE_NETWORKS, build_pose_model
 from pipeline.runtime.device import Compute
-from pipeline.settings.tree import DetectorSettings, PoseSettings
+from pipeline.runtime.onnx_export import to_onnx
+from pipeline.settings.tree import DetectorSettings, PoseSettings, Settings
 from pipeline.skeletons import SKELETONS
 
 CPU = Compute.resolve("cpu", "float32")
@@ -110,15 +120,16 @@ def test_an_exported_detector_gives_the_same_boxes(photos: str, tmp_path: Path) 
 
 def test_a_file_that_differs_is_not_written(photos: str, tmp_path: Path, capsys, monkeypatch) -> None:
     weights = pose_weights(tmp_path, "fastpose_mobile_small", input_size="64x64")
-    correct = pose_module.to_onnx
+    correct = exported_module.to_onnx
 
     def wrong(module: nn.Module, *arguments) -> bytes:
+        other = copy.deepcopy(module)
         with torch.no_grad():
-            for parameter in module.parameters():
+            for parameter in other.parameters():
                 parameter.mul_(1.2)
-        return correct(module, *arguments)
+        return correct(other, *arguments)
 
-    monkeypatch.setattr(pose_module, "to_onnx", wrong)
+    monkeypatch.setattr(exported_module, "to_onnx", wrong)
     run(tmp_path, f"--pose.weights={weights}", f"--input={photos}", code=1)
     error = capsys.readouterr().err
     assert error.startswith("export: the exported file differs from the network by ")
@@ -159,6 +170,138 @@ def test_the_export_of_another_program_is_no_darknet_network(tmp_path: Path) -> 
         UserError, match=r"not a Darknet network that jobs/export\.py wrote.*--detector\.name yolo or yolox"
     ):
         build_detector(DetectorSettings(weights=path), CPU)
+
+
+def test_torchscript_gives_the_same_joints(photos: str, tmp_path: Path) -> None:
+    weights = pose_weights(tmp_path, "fastpose_mobile_small", skeleton="coco17", decode="argmax", input_size="64x64")
+    run(tmp_path, f"--pose.weights={weights}", f"--input={photos}", "--format=torchscript")
+    files = (weights, tmp_path / "exported" / "fastpose_mobile_small.torchscript")
+    poses, traced = (PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=2), CPU) for w in files)
+    assert traced.describe() == poses.describe()
+    crops = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    boxes = np.tile(np.array([0, 0, 64, 64], np.float32), (2, 1))
+    expected, actual = (p.estimate([crops], [boxes]) for p in (poses, traced))
+    np.testing.assert_allclose(actual[0], expected[0], atol=0.01)
+
+
+def test_openvino_writes_two_files_with_metadata(photos: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(lively(Darknet(TINY_DETECTOR)).state_dict(), tmp_path / "tiny.safetensors", {"cfg": TINY_DETECTOR})
+    flags = (f"--detector.weights={tmp_path / 'tiny.safetensors'}", f"--input={photos}", "--format=openvino")
+    report = run(tmp_path, *flags)
+    assert list(report) == ["tiny.xml"]
+    assert set(report["tiny.xml"]["files"]) == {"tiny.xml", "tiny.bin"}
+    assert report["tiny.xml"]["differences"]["pixels"] < 0.1
+    model = openvino.Core().read_model(tmp_path / "exported" / "tiny.xml")
+    assert model.get_rt_info(["framework", "network"]).astype(str) == "darknet"
+    annotate = PoseSettings(weights=str(tmp_path / "exported" / "tiny.xml"))
+    with pytest.raises(UserError, match=r"tiny\.xml: annotate runs ONNX files alone; .*--compute\.runtime openvino"):
+        PoseEstimator.from_settings(annotate, CPU)
+
+
+def test_openvino_refuses_deformable_convolutions_by_name(photos: str, tmp_path: Path, capsys) -> None:
+    weights = pose_weights(tmp_path, "fastpose_r50_dcn", decode="argmax", input_size="64x64")
+    run(tmp_path, f"--pose.weights={weights}", f"--input={photos}", "--format=openvino", code=2)
+    assert "does not support the deformable convolutions of this network; use --format onnx" in capsys.readouterr().err
+
+
+def test_fp16_keeps_the_last_convolution_in_float32(photos: str, tmp_path: Path) -> None:
+    weights = pose_weights(tmp_path, "fastpose_mobile_small", skeleton="coco17", decode="argmax", input_size="64x64")
+    flags = (f"--pose.weights={weights}", f"--input={photos}", "--precision=fp16")
+    entry = run(tmp_path, *flags)["fastpose_mobile_small.onnx"]
+    assert entry["metadata"]["precision"] == "fp16"
+    assert json.loads(entry["metadata"]["accuracy"])["truth"] == entry["accuracy"]["truth"]
+    assert entry["accuracy"]["exported"]["OKS"] > 0.99
+    model = onnx.load(str(tmp_path / "exported" / "fastpose_mobile_small.onnx"))
+    kinds = {i.name: i.data_type for i in model.graph.initializer}
+    convolutions = [kinds[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
+    half, exact = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert convolutions == [half] * (len(convolutions) - 1) + [exact]
+    assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {exact}
+
+
+class Pooled(nn.Module):
+    """A stem, a pooling that the exporter pads with minus infinity, and two more convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, 2, padding=1)
+        self.middle = nn.Conv2d(8, 8, 3, 2, padding=1)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.middle(torch.relu(self.stem(x))))
+        return self.last(F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 2, 1)).sigmoid()
+
+
+def test_int8_keeps_what_is_sensitive_in_float32() -> None:
+    inputs = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    data = precision.to_int8(to_onnx(Pooled(), (32, 32), "y", {}), inputs.numpy())
+    model = onnx.load_from_string(data)
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    convolutions = [makers.get(n.input[1]) for n in model.graph.node if n.op_type == "Conv"]
+    assert [maker is not None for maker in convolutions] == [False, True, False]
+    quantised = weights[convolutions[1].input[0]]
+    assert quantised.dtype == np.int8
+    assert 60 <= np.abs(quantised.astype(int)).max() <= 64  # 7 bits
+    assert weights[convolutions[1].input[1]].shape == (8,)  # a scale for each output channel
+    session = onnxruntime.InferenceSession(data)
+    with torch.inference_mode():
+        expected = Pooled()(inputs).numpy()
+    np.testing.assert_allclose(session.run(None, {"images": inputs.numpy()})[0], expected, atol=0.02)
+
+
+def test_an_infinite_scale_is_refused(monkeypatch) -> None:
+    """As plain quantisation gives it: the network behind it would compute zeros without an error."""
+    monkeypatch.setattr(precision, "padding", lambda model: [])
+    with pytest.raises(UserError, match=r"int8 does not suit the network: .* has no finite range"):
+        precision.to_int8(to_onnx(Pooled(), (32, 32), "y", {}), np.ones((4, 3, 32, 32), np.float32))
+
+
+def test_a_file_that_loses_accuracy_is_refused() -> None:
+    accuracy = Accuracy("val.json", {"AP": 0.5, "PCK": 0.8}, {"AP": 0.495, "PCK": 0.78}, 0.01)
+    with pytest.raises(ExportDiffers, match=r"^PCK falls from 0\.800 to 0\.780 on val\.json, by more than 0\.01"):
+        accuracy.check()
+    Accuracy("val.json", {"AP": 0.5}, {"AP": 0.495}, 0.01).check()
+    with pytest.raises(ExportDiffers, match=r"AP falls from 0\.500 to nan"):
+        Accuracy("val.json", {"AP": 0.5}, {"AP": float("nan")}, 0.01).check()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--precision=int8"], "--precision int8 is calibrated on images like those to annotate: set --input"),
+        (["--annotations=a.json"], "--annotations needs --input, the folder of the images"),
+        (["--format=torchscript", "--precision=fp16"], "torchscript holds float32 alone, not fp16; use --format onnx"),
+        (["--format=tensorrt"], "annotate with --compute.runtime tensorrt, which builds the engine"),
+        (["--format=litert"], "the converter needs an older PyTorch than this project"),
+    ],
+)
+def test_what_a_format_does_not_hold_is_a_wrong_setting(flags: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        export(["--pose.weights=x.pth", *flags])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_lose_little_in_int8(tmp_path: Path) -> None:
+    """Measured against the networks themselves; with annotations see infra/benchmarks."""
+    weights = [f"--pose.weights={PROJECT / 'weights' / 'fastpose_lite0_coco17.safetensors'}"]
+    photos = PROJECT / "configs" / "demo" / "photos"
+    report = run(tmp_path, *weights, "--detector.weights=person_small", f"--input={photos}", "--precision=int8")
+    for name, size, metric in (("fastpose_lite0_coco17.onnx", 8e6, "OKS"), ("person_small.onnx", 4e6, "AP")):
+        assert report[name]["files"][name]["bytes"] < size
+        assert report[name]["accuracy"]["exported"][metric] > 0.85
+    settings = Settings.model_validate(
+        {
+            "detector": {"weights": str(tmp_path / "exported" / "person_small.onnx")},
+            "pose": {"weights": str(tmp_path / "exported" / "fastpose_lite0_coco17.onnx")},
+        }
+    )
+    (people,) = Annotator.from_settings(settings).annotate([decode_image((photos / "group.jpg").read_bytes()).pixels])
+    assert len(people) >= 3
 
 
 @pytest.mark.slow

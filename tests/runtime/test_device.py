@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.pose import build_pose_model
-from pipeline.runtime.device import Compute
+from pipeline.runtime.device import Compute, Precision, Runtime
 
 
 def test_the_last_layer_stays_float32_with_its_exact_weights() -> None:
@@ -32,3 +32,31 @@ def test_cuda_without_a_gpu_is_refused() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match=r"^--compute\.device cuda: no GPU is visible to this process"):
         Compute.resolve("cuda")
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "runtime", "expected"),
+    [
+        ("auto", False, "auto", "onnx"),
+        ("auto", True, "auto", "torch"),
+        ("bf16", False, "auto", "torch"),
+        ("auto", False, "torch", "torch"),
+        ("auto", True, "openvino", "openvino"),
+    ],
+)
+def test_onnx_runtime_runs_networks_where_bf16_is_missing(
+    precision: Precision, native: bool, runtime: Runtime, expected: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": native})
+    compute = Compute.resolve("cpu", precision, runtime)
+    assert compute.own_runtime == expected
+    assert compute.describe()["runtime"] == expected
+
+
+def test_onnx_runtime_computes_in_float32() -> None:
+    assert Compute.resolve("cpu", "auto", "onnx").dtype == torch.float32
+
+
+def test_tensorrt_without_a_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^--compute\.runtime tensorrt needs a GPU"):
+        Compute.resolve("cpu", "auto", "tensorrt")

@@ -1,6 +1,7 @@
-"""The same small network as a module, as an ONNX file and as a TorchScript file."""
+"""The same small network as a module and as exported files, in several runtimes."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ from support.exports import export_onnx, export_torchscript, write_onnx_sum
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.runtime.device import Compute
-from pipeline.runtime.network import Network, load_exported, trial_output
+from pipeline.runtime.device import Compute, Runtime
+from pipeline.runtime.network import Network, load_exported, prepare_network, trial_output
 from pipeline.runtime.onnx import OnnxNetwork
 from pipeline.runtime.torch import TorchNetwork
 
-CPU = Compute.resolve("cpu", "float32")
+CPU = Compute.resolve("cpu", "float32", "auto")
+OPENVINO = Compute.resolve("cpu", "float32", "openvino")
 METADATA = {"decode": "argmax", "skeleton": "coco17", "input_size": "64x48"}
 
 
@@ -69,6 +71,7 @@ def test_all_file_formats_give_the_same_output(tmp_path: Path) -> None:
         TorchNetwork(FirstOutput(Small()), CPU),
         load_exported(export_onnx(Small(), tmp_path / "n.onnx"), CPU),
         load_exported(export_torchscript(Small(), tmp_path / "n.torchscript"), CPU),
+        load_exported(tmp_path / "n.onnx", OPENVINO),
     ]
     for network in networks:
         torch.testing.assert_close(run(network, inputs), expected, atol=1e-5, rtol=1e-5)
@@ -84,18 +87,21 @@ def test_other_float_types_are_converted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_a_fixed_batch_is_split_and_padded(count: int, tmp_path: Path) -> None:
-    network = load_exported(export_onnx(Small(), tmp_path / "n.onnx", batch=2), CPU)
-    assert network.batch_size == 2
     inputs = inputs_of(count)
     with torch.inference_mode():
         expected = Small().eval()(inputs)[0]
-    torch.testing.assert_close(run(network, inputs), expected, atol=1e-5, rtol=1e-5)
+    path = export_onnx(Small(), tmp_path / "n.onnx", batch=2)
+    for compute in (CPU, OPENVINO):
+        network = load_exported(path, compute)
+        assert network.batch_size == 2
+        torch.testing.assert_close(run(network, inputs), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_sizes_are_read_from_the_file(tmp_path: Path) -> None:
-    fixed = load_exported(export_onnx(Small(), tmp_path / "a.onnx"), CPU)
+@pytest.mark.parametrize("compute", [CPU, OPENVINO])
+def test_sizes_are_read_from_the_file(compute: Compute, tmp_path: Path) -> None:
+    fixed = load_exported(export_onnx(Small(), tmp_path / "a.onnx"), compute)
     assert (fixed.input_size, fixed.batch_size) == ((64, 48), None)
-    dynamic = load_exported(export_onnx(Small(), tmp_path / "b.onnx", any_size=True), CPU)
+    dynamic = load_exported(export_onnx(Small(), tmp_path / "b.onnx", any_size=True), compute)
     assert (dynamic.input_size, dynamic.batch_size) == (None, None)
     assert run(dynamic, torch.zeros(1, 3, 32, 32)).shape == (1, 5, 8, 8)
     traced = load_exported(export_torchscript(Small(), tmp_path / "c.torchscript"), CPU)
@@ -110,6 +116,8 @@ def test_metadata_is_read_from_onnx_and_torchscript(tmp_path: Path) -> None:
         assert load_exported(path, CPU).metadata == METADATA
     for path in (export_onnx(Small(), tmp_path / "m.onnx"), export_torchscript(Small(), tmp_path / "m.torchscript")):
         assert load_exported(path, CPU).metadata == {}
+    assert load_exported(tmp_path / "n.onnx", OPENVINO).metadata == METADATA
+    assert load_exported(tmp_path / "m.onnx", OPENVINO).metadata == {}
 
 
 @pytest.mark.parametrize("content", ["not JSON", "[1, 2]"])
@@ -138,6 +146,8 @@ def test_onnx_files_with_other_inputs_are_refused(shapes: list, message: str, tm
     with pytest.raises(UserError, match=r"n\.onnx: expected one input \(B, 3, H, W\), " + message) as error:
         OnnxNetwork(path, CPU)
     assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"n\.onnx: expected one input \(B, 3, H, W\)"):
+        load_exported(path, OPENVINO)
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -146,6 +156,47 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name}: {message}") as error:
             load_exported(tmp_path / name, CPU)
         assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"n\.onnx: OpenVINO cannot load it \(") as error:
+        load_exported(tmp_path / "n.onnx", OPENVINO)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name"), [("torch", "n.onnx"), ("onnx", "n.torchscript"), ("openvino", "n.torchscript")]
+)
+def test_a_runtime_never_runs_a_file_of_another(runtime: Runtime, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"any")
+    with pytest.raises(UserError, match=rf"--compute\.runtime {runtime} cannot run .*{name}; leave it out"):
+        load_exported(tmp_path / name, Compute.resolve("cpu", "float32", runtime))
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_network_of_the_package_is_exported_once(runtime: Runtime, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("POSEMILL_CACHE", str(tmp_path))
+    compute = Compute.resolve("cpu", "float32", runtime)
+    inputs, metadata = inputs_of(3), {"decode": "argmax"}
+    with torch.inference_mode():
+        expected = Small().eval()(inputs)[0]
+    network = prepare_network(FirstOutput(Small()), (64, 48), compute, metadata)
+    assert network.metadata == metadata
+    torch.testing.assert_close(run(network, inputs), expected, atol=1e-5, rtol=1e-5)
+    (stored,) = tmp_path.glob("onnx/*")
+    written = stored.stat().st_mtime_ns
+    again = prepare_network(FirstOutput(Small()), (64, 48), compute)
+    torch.testing.assert_close(run(again, inputs), expected, atol=1e-5, rtol=1e-5)
+    other = Small()
+    with torch.no_grad():
+        other.out.weight.mul_(2)
+    doubled = run(prepare_network(FirstOutput(other), (64, 48), compute), inputs)
+    assert not torch.allclose(doubled, expected)
+    assert stored.stat().st_mtime_ns == written
+    assert len(list(tmp_path.glob("onnx/*"))) == 2
+
+
+def test_openvino_that_is_missing_is_asked_for(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"needs the package openvino: uv sync --extra openvino"):
+        load_exported(export_onnx(Small(), tmp_path / "n.onnx"), OPENVINO)
 
 
 def test_a_failing_first_run_is_reported_in_one_line(tmp_path: Path) -> None:

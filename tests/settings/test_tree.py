@@ -1,5 +1,6 @@
 from typing import get_args
 
+import pytest
 from support.paths import PROJECT
 
 from pipeline.pose.networks import POSE_NETWORKS
@@ -28,3 +29,16 @@ def test_only_local_paths_become_absolute(tmp_path, monkeypatch) -> None:
     assert absolute.output.uri == "s3://b/out"
     assert absolute.annotations == "/data/a.json"
     assert absolute.pose.weights == str(PROJECT / "weights" / "fastpose_lite0_coco17.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        ({"runtime": "onnx", "precision": "bf16"}, "onnx has no bf16; leave out --compute.precision"),
+        ({"runtime": "openvino", "device": "cuda"}, "openvino runs on the CPU; leave out --compute.device"),
+        ({"runtime": "tensorrt", "device": "cpu"}, "tensorrt needs a GPU; leave out --compute.device"),
+    ],
+)
+def test_a_runtime_does_not_support_everything(compute: dict[str, str], message: str) -> None:
+    assert Settings.model_validate({"compute": compute}).problem() == f"--compute.runtime {message}"
+    assert Settings.model_validate({"compute": {"runtime": compute["runtime"]}}).problem() is None

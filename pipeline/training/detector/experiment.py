@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations
 from pipeline.detectors.darknet import Darknet, DarknetError
-from pipeline.detectors.darknet_detector import DarknetDetector
+from pipeline.detectors.darknet_detector import DarknetDetector, DarknetFacts
 from pipeline.report.draw import contact_sheet, draw_boxes
 from pipeline.runtime.device import Compute
+from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import DetectorSettings
 from pipeline.training.annotated_images import read_pixels
 from pipeline.training.cache import cached
@@ -88,10 +89,12 @@ class DetectorExperiment:
             max_boxes=MAX_BOXES,
         )
         compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision)
+        facts = DarknetFacts.of(network, settings.input_size)
+        detector = DarknetDetector(TorchNetwork(network, compute), facts, settings, compute)
         validation = BoxValidation.read(annotated)
         pictures: list[np.ndarray] = []
         found = []
-        for pixels, boxes in validation.boxes(DarknetDetector.of(network, settings, compute)):
+        for pixels, boxes in validation.boxes(detector):
             if len(pictures) < _PICTURES:
                 pictures.append(draw_boxes(pixels, boxes.xyxy[boxes.scores >= _DRAWN_SCORE]))
             found.append(boxes)
