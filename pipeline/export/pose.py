@@ -40,7 +40,7 @@ from pipeline.weights.checkpoints import read_state_dict
 
 _MAX_CROPS = 100
 _SURE = 0.5  # share of a person's best score from which a joint counts in comparisons between networks
-_MAX_DISAGREEMENT = 0.05  # by which the mean OKS may miss 1; see infra/benchmarks for what INT8 files reach
+_MAX_DISAGREEMENT = 0.08  # by which the mean OKS may miss 1; see infra/benchmarks for what INT8 files reach
 _CPU = Compute.resolve("cpu", "float32", "torch")
 
 
