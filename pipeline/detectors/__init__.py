@@ -41,7 +41,6 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
     # Imported here: the modules for training work without the dependencies of these.
     from pipeline.detectors.darknet_detector import DarknetDetector
     from pipeline.detectors.exported import OUTPUT_FORMATS, ExportedDetector
-    from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
     from pipeline.detectors.whole_image import WholeImage
     from pipeline.settings.tree import GIVEN, detector_batch
 
@@ -53,6 +52,9 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
         return DarknetDetector.from_settings(settings, compute)
     if settings.name in OUTPUT_FORMATS:
         return ExportedDetector.from_settings(settings, compute)
+    # Imported here: torchvision takes seconds.
+    from pipeline.detectors.torchvision_detector import TorchvisionDetector, torchvision_names, unknown_detector
+
     if settings.name in torchvision_names():
         return TorchvisionDetector.from_settings(settings, compute)
     raise UserError(unknown_detector(settings.name))

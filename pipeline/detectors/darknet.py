@@ -179,6 +179,7 @@ class Darknet(nn.Module):
             (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
         ]
         self._reused = {source for i, s in enumerate(sections) for source in _sources(i, s)}
+        self._checked_sizes: set[tuple[int, int]] = set()
         self.check_size(*(max(_STRIDE, side // _STRIDE * _STRIDE) for side in self.size))
 
     @classmethod
@@ -317,6 +318,8 @@ class Darknet(nn.Module):
         Raises:
             DarknetError: the outputs of two sections do not fit together.
         """
+        if (height, width) in self._checked_sizes:  # it takes as long as several images
+            return
         # The copy has tensors without data: a large network is not copied.
         tensors: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in self.parameters()}
         shapes = copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()}).eval()
@@ -332,6 +335,7 @@ class Darknet(nn.Module):
                     raise DarknetError(
                         f"section {index} [{section['type']}]: maps of {sizes} do not fit ({first_line(error)})"
                     ) from None
+        self._checked_sizes.add((height, width))
 
     def load_darknet_weights(self, data: bytes) -> None:
         """Fill the parameters from the bytes of a .weights file.

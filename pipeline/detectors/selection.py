@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from pipeline.people import Boxes
 
@@ -70,6 +69,25 @@ def select_people(
 
 
 def overlap_nms(xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Indices of the rows that remain after NMS at IoU >= `iou`, best first; boxes include their last pixel."""
-    inclusive = xyxy + torch.tensor([0.0, 0.0, 1.0, 1.0])
-    return nms(inclusive, scores, float(np.nextafter(np.float32(iou), np.float32(0))))
+    """Indices of the rows that remain after NMS at IoU >= `iou`, best first; boxes include their last pixel.
+
+    The results are those of torchvision's nms, whose import takes as long as the rest of a worker's start.
+
+    Args:
+        xyxy: (N, 4) float32 on the CPU.
+        scores: (N,) float32. Equal scores keep their order.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    boxes = (xyxy + torch.tensor([0.0, 0.0, 1.0, 1.0]))[order].numpy()
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    waiting = np.arange(len(boxes))
+    kept = []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        others = boxes[waiting]
+        sides = np.minimum(others[:, 2:], boxes[best, 2:]) - np.maximum(others[:, :2], boxes[best, :2])
+        shared = np.maximum(sides, 0).prod(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # boxes without an area overlap nothing
+            waiting = waiting[~(shared / (areas[best] + areas[waiting] - shared) >= np.float32(iou))]
+    return order[kept]

@@ -24,7 +24,7 @@ from pipeline.training.settings import AnnotatedSet
 _LIKELY = 0.1  # objectness from which boxes are compared
 _OUTPUT = "(batch, N, 5 + classes): centre x, centre y, width, height in pixels of the input; objectness; class scores"
 _SURE = 0.3  # score from which a box counts in comparisons between networks
-_MAX_DISAGREEMENT = 0.12  # of AP; see infra/benchmarks for what INT8 files reach
+_MAX_DISAGREEMENT = 0.1  # of AP; see infra/benchmarks for what INT8 files reach
 _CPU = Compute.resolve("cpu", "float32", "torch")
 
 

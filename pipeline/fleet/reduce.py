@@ -9,6 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline import storage
 from pipeline.run import Run
+from pipeline.run.reduction import fold_here
 from pipeline.run.tables import Fold, Totals, fold_parts
 
 _TASKS_AT_A_TIME = 256
@@ -21,11 +22,14 @@ def _fold(run: Run, fold: Fold) -> Totals:
 
 
 def fold_on_ray(run: Run, folds: list[Fold]) -> Iterator[Totals]:
-    """Fold parts in tasks of the Ray session, for `pipeline.run.reduction.reduce_run`.
+    """Fold parts in tasks of the Ray session, for `pipeline.run.reduction.reduce_run`; a single fold in this process.
 
     Raises:
         OSError: a task could not be finished; exceptions of a fold are raised as they are.
     """
+    if len(folds) == 1:  # starting a process takes longer
+        yield from fold_here(run, folds)
+        return
     waiting = iter(folds)
     running: list[ray.ObjectRef] = []
     try:

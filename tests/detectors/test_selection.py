@@ -1,5 +1,8 @@
 import numpy as np
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import nms
 
 from pipeline.detectors.letterbox import DARKNET, STRETCHED, YOLO, YOLOX, letterbox
 from pipeline.detectors.selection import likely_rows, overlap_nms, select_people
@@ -115,3 +118,15 @@ def test_a_stretched_image_fills_the_input_and_maps_back() -> None:
     assert (out == 200).all()
     boxes = box.to_image(Boxes(np.array([[8.0, 8, 16, 32]]), np.ones(1)))
     np.testing.assert_allclose(boxes.xyxy, [[20, 10, 40, 40]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 200), st.floats(0.05, 1))
+def test_nms_equals_that_of_torchvision(seed: int, count: int, iou: float) -> None:
+    random = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=random) * 40
+    boxes = torch.cat([corner, corner + torch.rand(count, 2, generator=random) * 30], dim=1).round()
+    scores = (torch.rand(count, generator=random) * 20).round() / 20  # many are equal
+    inclusive = boxes + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    exclusive_iou = float(np.nextafter(np.float32(iou), np.float32(0)))
+    assert overlap_nms(boxes, scores, iou).tolist() == nms(inclusive, scores, exclusive_iou).tolist()

@@ -5,11 +5,9 @@ All activations are ReLU6, and there is no squeeze-and-excitation. Parameter nam
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
 _STEM = 32
 _EPS = 1e-3
@@ -36,7 +34,14 @@ _STAGES = (
 )
 _RETURNED_STAGES = (2, 4, 6)  # the last ones at 1/8, 1/16 and 1/32
 
-_layer = partial(Conv2dNormActivation, norm_layer=partial(nn.BatchNorm2d, eps=_EPS), activation_layer=nn.ReLU6)
+
+def _layer(
+    in_channels: int, channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, activation: bool = True
+) -> nn.Sequential:
+    """Convolution, normalisation and ReLU6."""
+    convolution = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(channels, eps=_EPS)]
+    return nn.Sequential(*layers, nn.ReLU6(inplace=True)) if activation else nn.Sequential(*layers)
 
 
 class _Block(nn.Module):
@@ -47,7 +52,7 @@ class _Block(nn.Module):
         width = in_channels * stage.expand
         layers = [] if stage.expand == 1 else [_layer(in_channels, width, 1)]
         layers.append(_layer(width, width, stage.kernel, stride, groups=width))
-        layers.append(_layer(width, stage.channels, 1, activation_layer=None))
+        layers.append(_layer(width, stage.channels, 1, activation=False))
         self.block = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == stage.channels
 

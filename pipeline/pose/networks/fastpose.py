@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 
 from pipeline.errors import UserError
 from pipeline.pose.networks.efficientnet import EfficientNetLite0
@@ -84,6 +83,9 @@ class ClassicFastPose(FastPose):
 class _MobileFeatures(nn.Module):
     def __init__(self, size: Literal["small", "large"]) -> None:
         super().__init__()
+        # Imported here: torchvision takes seconds.
+        from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
+
         build = {"small": mobilenet_v3_small, "large": mobilenet_v3_large}[size]
         self.features = build(weights=None).features
 

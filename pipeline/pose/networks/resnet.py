@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
-
-torch.fx.wrap("deform_conv2d")  # one node when traced: its argument checks cannot be traced
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _TAPS = 9
+
+
+@torch.fx.wrap  # one node when traced: the argument checks of the operation cannot be traced
+def _deform_conv2d(x: Tensor, offsets: Tensor, weight: Tensor, stride: int, mask: Tensor | None) -> Tensor:
+    from torchvision.ops import deform_conv2d  # imported here: torchvision takes seconds
+
+    return deform_conv2d(x, offsets, weight, stride=stride, padding=1, mask=mask)
 
 
 class SqueezeExcite(nn.Module):
@@ -46,7 +50,7 @@ class DeformableConv(nn.Module):
         moves = moves.float()
         mask = moves[:, 2 * _TAPS :].sigmoid() if modulated else None
         offsets = moves[:, : 2 * _TAPS]
-        y = deform_conv2d(x.float(), offsets, self.weight.float(), stride=self.stride, padding=1, mask=mask)
+        y = _deform_conv2d(x.float(), offsets, self.weight.float(), self.stride, mask)
         return y.to(x.dtype)
 
 
