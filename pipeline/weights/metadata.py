@@ -32,6 +32,22 @@ def read_safetensors_metadata(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: cannot be read as tensors ({first_line(error)})") from None
 
 
+def _onnx_metadata(path: Path) -> dict[str, str]:
+    """The metadata of an ONNX file.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    import onnx  # imported here: most runs do not need it
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise UserError(f"{path}: cannot be read as an ONNX file ({first_line(error)})") from None
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def image_digest(name: str) -> bytes:
     """The digest of an image's name: of the file name without folders and suffix, so that copies are recognised."""
     base = storage.basename(name)
@@ -64,6 +80,8 @@ def training_images(weights: Iterable[str]) -> TrainingImages:
             path = local_file(uri)
             if path.suffix == ".safetensors":
                 stated = read_safetensors_metadata(path).get(TRAINING_IMAGES, "")
+            elif path.suffix == ".onnx":
+                stated = _onnx_metadata(path).get(TRAINING_IMAGES, "")
         try:
             content = base64.b64decode(stated, validate=True)
         except ValueError:  # another program uses the same key

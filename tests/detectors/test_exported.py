@@ -149,9 +149,7 @@ def test_yolox_nano_reaches_its_published_accuracy() -> None:
 def test_an_onnx_file_is_refused_if_onnxruntime_has_no_cuda() -> None:
     """The CPU build of onnxruntime is installed. A run on a GPU must not fall back to it."""
     settings = DetectorSettings(name="yolox", weights=str(NANO))
-    with pytest.raises(
-        UserError, match=r"has no CUDAExecutionProvider; install onnxruntime-gpu"
-    ):
+    with pytest.raises(UserError, match=r"has no CUDAExecutionProvider; install onnxruntime-gpu"):
         build_detector(settings, Compute(torch.device("cuda"), torch.float32))
 
 

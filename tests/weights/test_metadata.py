@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import save_file
+from support.exports import write_onnx_sum
 from support.paths import PEOPLE, needs_people
 
 from pipeline.coco.annotations import load_annotations
@@ -24,13 +26,19 @@ def test_images_of_several_files_are_joined_and_unknown_files_have_none(tmp_path
         metadata = {TRAINING_IMAGES: encode_training_images(map(image_digest, images))}
         save_file({"weight": np.zeros(2)}, tmp_path / f"{name}.safetensors", metadata)
         paths.append(str(tmp_path / f"{name}.safetensors"))
+    write_onnx_sum(tmp_path / "c.onnx", [(1, 3, 8, 8)])
+    model = onnx.load(tmp_path / "c.onnx")
+    onnx.helper.set_model_props(model, {TRAINING_IMAGES: encode_training_images([image_digest("4.jpg")])})
+    onnx.save(model, tmp_path / "c.onnx")
+    paths.append(str(tmp_path / "c.onnx"))
     save_file({"weight": np.zeros(2)}, tmp_path / "without.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"x")
+    (tmp_path / "broken.onnx").write_bytes(b"x")
     save_file({"weight": np.zeros(2)}, tmp_path / "foreign.safetensors", {TRAINING_IMAGES: "5 images"})
-    names = ("without.safetensors", "broken.safetensors", "missing.safetensors", "foreign.safetensors")
+    names = ("without.safetensors", "broken.safetensors", "broken.onnx", "missing.safetensors", "foreign.safetensors")
     others = [str(tmp_path / name) for name in names]
     found = training_images([*paths, *others])
-    assert found.digests == {image_digest(f"{i}.jpg") for i in (1, 2, 3)}
+    assert found.digests == {image_digest(f"{i}.jpg") for i in (1, 2, 3, 4)}
     assert found.unknown == tuple(others)
 
 
