@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
             networks["pose"] = pose_to_export(settings, images, people_in(images))
         if settings.detector.weights is not None:
             networks["detector"] = detector_to_export(settings, images)
+        if len({network.name for network in networks.values()}) < len(networks):
+            raise UserError("the files of --pose.weights and --detector.weights have the same name; export them apart")
         exported = {k: export_network(network, settings.format, settings.precision) for k, network in networks.items()}
         for name, data in [file for network in exported.values() for file in network.files.items()]:
             storage.write_bytes(storage.join(settings.output, name), data)
@@ -52,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"export: {error}", file=sys.stderr)
         return 2
     for kind, network in exported.items():
-        print(f"{network.metadata['network']}: --{kind}.weights {storage.join(settings.output, network.name)}")
+        flag = f"--{kind}.weights " if settings.format != "openvino" else ""  # annotate does not run OpenVINO's files
+        print(f"{network.metadata['network']}: {flag}{storage.join(settings.output, network.name)}")
         for line in (network.accuracy or network.differences, network.speed):
             print(f"  {line}")
     return 0

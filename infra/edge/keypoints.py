@@ -68,8 +68,11 @@ def find_keypoints(photo, box, network, facts, height, width):
 
 if __name__ == "__main__":
     photo = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
-    boxes, scores = find_people(photo, *[load(sys.argv[2])[i] for i in (0, 2, 3)])
+    detector = load(sys.argv[2])
+    assert detector[1]["letterbox"] == "true", "this example keeps the aspect ratio of the photograph"
+    boxes, scores = find_people(photo, detector[0], *detector[2:])
     pose = load(sys.argv[3])
+    assert pose[1]["decode"] == "argmax", "this example decodes heatmaps at their maxima only"
     for box, score in zip(boxes, scores, strict=True):
         joints, confidences = find_keypoints(photo, box, *pose)
         values = np.column_stack([joints, confidences]).round(3).tolist()

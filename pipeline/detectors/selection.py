@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.people import Boxes
 
 TIGHTER_STEP = 0.05
+_FEW = 500  # boxes
 COCO_CLASSES = 80  # person is the first
 
 
@@ -71,12 +72,17 @@ def select_people(
 def overlap_nms(xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
     """Indices of the rows that remain after NMS at IoU >= `iou`, best first; boxes include their last pixel.
 
-    The results are those of torchvision's nms, whose import takes as long as the rest of a worker's start.
+    The results are those of torchvision's nms. It serves many boxes alone: its import takes seconds of a worker's start.
 
     Args:
         xyxy: (N, 4) float32 on the CPU.
         scores: (N,) float32. Equal scores keep their order.
     """
+    if len(xyxy) > _FEW:
+        from torchvision.ops import nms
+
+        inclusive = xyxy + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        return nms(inclusive, scores, float(np.nextafter(np.float32(iou), np.float32(0))))
     order = scores.argsort(descending=True, stable=True)
     boxes = (xyxy + torch.tensor([0.0, 0.0, 1.0, 1.0]))[order].numpy()
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

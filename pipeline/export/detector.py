@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.detectors.darknet_detector import DarknetDetector, DarknetFacts, load_darknet
 from pipeline.detectors.letterbox import DARKNET, STRETCHED, letterbox
-from pipeline.export.exported import MIN_ANNOTATED, Measure, NetworkToExport, Truth, provenance, weights_to_export
+from pipeline.export.exported import Measure, NetworkToExport, Truth, provenance, weights_to_export
 from pipeline.export.settings import ExportSettings
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
@@ -80,7 +80,7 @@ def _difference(expected: Tensor, actual: Tensor) -> tuple[float, float]:
 def _truth(
     settings: ExportSettings, network: torch.nn.Module, facts: DarknetFacts, images: Sequence[np.ndarray]
 ) -> Truth:
-    """The annotations, if they have enough people; else what the network finds in the images."""
+    """The annotations, if there are any; else what the network finds in the images."""
     thresholds = DetectorSettings(confidence=CONFIDENCE, nms_iou=NMS_IOU, max_boxes=MAX_BOXES)
 
     def detector(network: Network) -> DarknetDetector:
@@ -95,12 +95,12 @@ def _truth(
     if settings.annotations is not None and settings.input is not None:
         annotated = AnnotatedSet(annotations=settings.annotations, images=settings.input)
         validation = BoxValidation.read(annotated, "annotations")
-        if len(validation.truth["annotations"]) >= MIN_ANNOTATED:
-            described = f"{basename(settings.annotations)}, {len(validation.truth['images'])} images"
-            return Truth(described, measured_on(validation), settings.max_loss / 100, annotated=True)
+        described = f"{basename(settings.annotations)}, {validation.num_people} people"
+        loss = settings.max_loss / 100
+        return Truth(described, measured_on(validation), loss, validation.num_people, annotated=True)
     validation = _own_boxes(detector(TorchNetwork(network, _CPU)), images)
-    described = f"the boxes of the network itself, {len(validation.truth['annotations'])} people"
-    return Truth(described, measured_on(validation), _MAX_DISAGREEMENT, annotated=False)
+    described = f"the boxes of the network itself, {validation.num_people} people"
+    return Truth(described, measured_on(validation), _MAX_DISAGREEMENT, validation.num_people, annotated=False)
 
 
 def _own_boxes(detector: DarknetDetector, images: Sequence[np.ndarray]) -> BoxValidation:

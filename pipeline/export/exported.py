@@ -6,7 +6,7 @@ import copy
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from pipeline.runtime.torch import TorchNetwork
 from pipeline.weights.catalogue import local_file
 from pipeline.weights.metadata import TRAINING_IMAGES, read_safetensors_metadata
 
-MIN_ANNOTATED = 100  # people whose annotations judge a file; with fewer, AP is a matter of chance
+_MIN_ANNOTATED = 100  # people; with fewer, AP is a matter of chance
+_MIN_FOUND = 10  # people, where a file is compared with its network alone
 _SPEED_BATCH = 8
 
 Measure = Callable[[Network], Mapping[str, float]]  # metrics of a network by name, in 0..1
@@ -40,13 +41,25 @@ class Truth:
     Attributes:
         description: in words.
         max_loss: by which a metric may fall.
+        people: their number.
         annotated: whether people annotated it; else it is what the network itself finds.
     """
 
     description: str
     measure: Measure
     max_loss: float
+    people: int
     annotated: bool
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: there are too few people to judge a file.
+        """
+        least = _MIN_ANNOTATED if self.annotated else _MIN_FOUND
+        if self.people < least:
+            setting = "--annotations" if self.annotated else "--input"
+            raise UserError(f"{setting}: accuracy is measured on at least {least} people, not on {self.people}")
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,12 @@ def export_network(network: NetworkToExport, kind: Format, precision: Precision)
         UserError: the format does not support the network.
         ExportDiffers: the file computes something else, or is less accurate than allowed.
     """
+    truth = network.truth
+    is_measured = precision != "float32" or truth.annotated
+    if is_measured:
+        truth.check()
+    if precision != "float32":
+        network = replace(network, name=f"{network.name}_{precision}")
     write = _writer(network, kind, precision)
     metadata = {**network.metadata, "precision": precision}
     compute = Compute.resolve("cpu", "float32")
@@ -122,8 +141,7 @@ def export_network(network: NetworkToExport, kind: Format, precision: Precision)
     if precision == "float32":
         check_equal(differences)
     accuracy = None
-    truth = network.truth
-    if precision != "float32" or truth.annotated:
+    if is_measured:
         before, after = truth.measure(torch_network), truth.measure(exported)
         accuracy = Accuracy(truth.description, before, after, truth.max_loss)
         accuracy.check()

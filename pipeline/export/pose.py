@@ -14,7 +14,6 @@ from pipeline.coco.columns import Detections, GroundTruth
 from pipeline.errors import UserError
 from pipeline.evaluation.matching import keypoint_similarity
 from pipeline.export.exported import (
-    MIN_ANNOTATED,
     Difference,
     NetworkToExport,
     Truth,
@@ -77,7 +76,7 @@ def pose_to_export(settings: ExportSettings, images: Sequence[np.ndarray], boxes
         **provenance(path),
     }
     module, _ = load_pose_network(read_state_dict(path), pose.weights, pose.name)
-    head = make_head(decode, checkpoint.norm)
+    head = make_head(decode, checkpoint.norm, checkpoint.input_size)
     rule = CropRule(checkpoint.input_size)
     cut = [rule.cut(image, found.xyxy)[0] for image, found in zip(images, boxes, strict=True) if len(found)]
     inputs = subtract_mean(_CPU.to_input(torch.from_numpy(np.concatenate(cut)[:_MAX_CROPS]))).contiguous()
@@ -117,7 +116,7 @@ def _truth(
     images: Sequence[np.ndarray],
     boxes: Sequence[Boxes],
 ) -> Truth:
-    """The annotations, if they have enough people; else the joints that the network itself finds."""
+    """The annotations, if there are any; else the joints that the network itself finds."""
 
     def estimator(network: Network) -> PoseEstimator:
         rules = (CropRule(checkpoint.input_size),)
@@ -135,14 +134,14 @@ def _truth(
     if settings.annotations is not None and settings.input is not None:
         annotated = AnnotatedSet(annotations=settings.annotations, images=settings.input)
         validation = PoseValidation.read(annotated, skeleton, "annotations")
-        if validation.num_people >= MIN_ANNOTATED:
-            described = f"{basename(settings.annotations)}, {validation.num_people} people in true boxes"
-            return Truth(described, accuracy, settings.max_loss / 100, annotated=True)
+        described = f"{basename(settings.annotations)}, {validation.num_people} people in true boxes"
+        return Truth(described, accuracy, settings.max_loss / 100, validation.num_people, annotated=True)
     none = PoseNMS(kind="none")
     own = Annotator(None, estimator(checkpoint.network), none, _CPU)
     own_poses = list(own.candidates(zip(images, boxes, strict=True)))
-    described = f"the joints of the network itself, {sum(map(len, own_poses))} people"
-    return Truth(described, agreement, _MAX_DISAGREEMENT, annotated=False)
+    people = sum(map(len, own_poses))
+    described = f"the joints of the network itself, {people} people"
+    return Truth(described, agreement, _MAX_DISAGREEMENT, people, annotated=False)
 
 
 def _similarity(expected: People, actual: People, skeleton: Skeleton) -> np.ndarray:

@@ -56,7 +56,7 @@ class ExportSettings(Section):
         None, description="COCO annotations, .json: accuracy is measured on all their images, in the folder --input"
     )
     max_loss: float = Field(
-        1.0, ge=0, le=100, description="points by which AP or PCK may fall, for annotations of 100 people or more"
+        1.0, ge=0, le=100, description="points by which AP or PCK may fall on --annotations, of 100 people or more"
     )
     pose: PoseToExport = PoseToExport()
     detector: DetectorToExport = DetectorToExport()
@@ -73,6 +73,11 @@ class ExportSettings(Section):
         if self.annotations is not None and self.input is None:
             return "--annotations needs --input, the folder of the images"
         return None
+
+    def unused(self) -> dict[str, str]:
+        if self.annotations is None and self.max_loss != type(self).model_fields["max_loss"].default:
+            return {"max_loss": "without --annotations"}
+        return {}
 
     def with_absolute_paths(self) -> ExportSettings:
         """The same settings with absolute paths."""

@@ -14,7 +14,7 @@ import ray
 
 from pipeline.errors import UserError, first_line
 from pipeline.process.memory import bound_allocator
-from pipeline.settings.tree import ComputeSettings, FleetSettings
+from pipeline.settings.tree import AnnotateComputeSettings, FleetSettings
 
 _LOCAL_OBJECT_STORE_BYTES = 256 << 20  # only settings, ids and counts travel through it
 _DEFAULT_CPUS = 4
@@ -82,18 +82,21 @@ class WorkerShape:
     cpus: int
 
 
-def worker_shape(settings: FleetSettings, compute: ComputeSettings, num_shards: int) -> WorkerShape:
+def worker_shape(settings: FleetSettings, compute: AnnotateComputeSettings, num_shards: int) -> WorkerShape:
     """Fit workers into the cluster as it is, where the settings are None; never more workers than shards.
 
     Raises:
         UserError: a worker needs more than this machine has, and no other node can join.
     """
     resources = ray.cluster_resources()
-    total_gpus = 0.0 if compute.device == "cpu" else resources.get("GPU", 0.0)
+    on_cpu = compute.device == "cpu" or compute.runtime == "openvino"
+    total_gpus = 0.0 if on_cpu else resources.get("GPU", 0.0)
     total_cpus = int(resources.get("CPU", 1))
     gpus = settings.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if total_gpus >= 1 or compute.device == "cuda" else 0.0
+    if compute.runtime == "tensorrt" and not gpus and not may_grow(settings.address):
+        raise UserError("--compute.runtime tensorrt needs a GPU; this machine has none")
     on_gpus = int(total_gpus / gpus) if gpus else 0
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fitting = [node for node in nodes if node.get("GPU", 0.0) >= gpus]

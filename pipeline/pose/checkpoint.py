@@ -45,6 +45,7 @@ class PoseCheckpoint:
         possible_decodings: values of `pose.decode` that fit its output.
         norm: normalisation of its heatmaps for integral decoding.
         skeleton: name of the skeleton, if the file states it.
+        is_foreign: whether another program exported it, so that the normalisation of its crops is not known.
     """
 
     network: Network
@@ -55,6 +56,7 @@ class PoseCheckpoint:
     possible_decodings: tuple[str, ...]
     norm: Norm
     skeleton: str | None
+    is_foreign: bool
 
     def __str__(self) -> str:
         return self.description
@@ -172,6 +174,7 @@ def _recognised(
         possible_decodings=spec.decodings,
         norm=stated.norm or "sigmoid",
         skeleton=stated.skeleton,
+        is_foreign=False,
     )
 
 
@@ -192,10 +195,12 @@ def _exported(network: Network, settings: NetworkSettings, decode: Decode | None
         output = trial_output(network, torch.zeros(1, 3, *size))
     except UserError as error:
         raise UserError(f"{settings.weights}: {error}") from None
+    if output.ndim == 3 and output.shape[2] >= sum(size) and output.shape[2] * size[0] % sum(size) == 0:
+        return _simcc(network, size, output.shape[1])
     if output.ndim != 4 or output.shape[2] * size[1] != output.shape[3] * size[0]:
         raise UserError(
             f"{settings.weights}: its output {list(output.shape)} for crops of {_sides(size)} is not (B, K, H, W) "
-            "heatmaps of the same aspect ratio"
+            "heatmaps of the same aspect ratio, nor simcc_x and simcc_y"
         )
     usual = decode or stated.decode or "argmax"
     channels = output.shape[1]
@@ -215,6 +220,22 @@ def _exported(network: Network, settings: NetworkSettings, decode: Decode | None
         possible_decodings=("offset",) if usual == "offset" else HEATMAP_DECODINGS,
         norm=stated.norm or "sigmoid",
         skeleton=stated.skeleton,
+        is_foreign="mean" not in network.metadata,
+    )
+
+
+def _simcc(network: Network, size: tuple[int, int], joints: int) -> PoseCheckpoint:
+    """An exported network whose output has x bins and y bins of each joint."""
+    return PoseCheckpoint(
+        network=network,
+        description=network.metadata.get("network", f"exported SimCC network with {joints} joints"),
+        num_joints=joints,
+        input_size=size,
+        decodings=("simcc",),
+        possible_decodings=("simcc",),
+        norm="sigmoid",
+        skeleton=_Stated.of(network.metadata).skeleton,
+        is_foreign=True,
     )
 
 

@@ -17,6 +17,7 @@ ENLARGE = 1.25
 # The BGR mean of ImageNet, on RGB channels: the published networks were trained with it.
 MEAN_RGB = np.array([0.406, 0.457, 0.480], np.float32)
 _OPENCV_LONGEST_SIDE = 32_766  # the limit of cv2.warpAffine
+_IMAGENET = (np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32))
 _CLASSIC_MARGIN = 0.15
 _CLASSIC_LEAST_PX = 5.0
 
@@ -132,6 +133,14 @@ def subtract_mean(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) RGB in 0..1, as `Compute.to_input` makes it, minus `MEAN_RGB`: the input of pose networks."""
     # A blocking copy would wait for all work that is queued on the GPU.
     return pixels - torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
+
+
+def normalise_imagenet(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) RGB in 0..1, by the mean and the standard deviation of ImageNet."""
+    mean, deviation = (
+        torch.from_numpy(values).view(1, 3, 1, 1).to(pixels.device, non_blocking=True) for values in _IMAGENET
+    )
+    return (pixels - mean) / deviation
 
 
 @dataclass(frozen=True)

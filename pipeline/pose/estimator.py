@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.decodings import Norm
 from pipeline.errors import UserError
 from pipeline.pose.checkpoint import common_decoding, common_skeleton, load_checkpoint
-from pipeline.pose.crop import CropRule, subtract_mean
-from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, OffsetHead, View
+from pipeline.pose.crop import CropRule, normalise_imagenet, subtract_mean
+from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, OffsetHead, SimccHead, View
 from pipeline.runtime.device import Compute
 from pipeline.runtime.network import Network
 from pipeline.settings.tree import PoseSettings
@@ -53,6 +54,7 @@ class PoseEstimator:
         compute: Compute,
         batch: int = 32,
         flip_test: bool = False,
+        normalise: Callable[[Tensor], Tensor] = subtract_mean,
     ) -> None:
         self.batch = batch
         self.networks = tuple(networks)
@@ -63,6 +65,7 @@ class PoseEstimator:
         self._views = sorted(views, key=lambda view: -view[1].scale)  # the first view, here a widest, defines the frame
         self._channels = head.channels(len(skeleton))
         self._flip_test = flip_test
+        self._normalise = normalise
         self._compute = compute
 
     @classmethod
@@ -73,6 +76,8 @@ class PoseEstimator:
             UserError: an unknown network, or weights, skeleton and decoding that do not fit together.
         """
         checkpoints = [load_checkpoint(network, compute, settings.decode) for network in settings.networks()]
+        if settings.pixels is not None and not all(checkpoint.is_foreign for checkpoint in checkpoints):
+            raise UserError("--pose.pixels is for networks that other programs exported; leave it out")
         skeleton = common_skeleton(settings.skeleton, checkpoints)
         classic = settings.crop == "classic"
         decode = settings.decode or ("classic" if classic else common_decoding(checkpoints))
@@ -82,17 +87,23 @@ class PoseEstimator:
                     f"--pose.decode {decode} does not fit the output of {checkpoint}; leave it out, or use "
                     f"{' or '.join(checkpoint.possible_decodings)}"
                 )
-        head = make_head(decode, settings.norm or checkpoints[0].norm)
+        head = make_head(decode, settings.norm or checkpoints[0].norm, checkpoints[0].input_size)
         networks = []
         for checkpoint in checkpoints:
             rules = tuple(CropRule(checkpoint.input_size, scale, classic) for scale in settings.scales)
             networks.append(PoseNetwork(checkpoint.network, checkpoint.description, rules))
-        return cls(networks, head, skeleton, compute, settings.batch, settings.flip_test)
+        normalise = normalise_imagenet if settings.pixels == "imagenet" else subtract_mean
+        return cls(networks, head, skeleton, compute, settings.batch, settings.flip_test, normalise)
 
     def describe(self) -> list[str]:
-        """The networks in words, for example `fastpose_r50 with 17 joints at 256x192, argmax`."""
-        sizes = [network.rules[0].input_size for network in self.networks]
-        return [f"{n.description} at {h}x{w}, {self.head}" for n, (h, w) in zip(self.networks, sizes, strict=True)]
+        """The networks in words, for example `fastpose_r50 with 17 joints at 256x192, argmax, onnx int8`."""
+        described = []
+        for member in self.networks:
+            height, width = member.rules[0].input_size
+            stated = member.network.metadata.get("precision", "")
+            runtime = f"{member.network.runtime} {stated}".strip()
+            described.append(f"{member.description} at {height}x{width}, {self.head}, {runtime}")
+        return described
 
     def estimate(self, crops: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints of one batch.
@@ -118,7 +129,7 @@ class PoseEstimator:
     def _input(self, crops: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(crops)
         if crops.dtype == np.uint8:
-            return subtract_mean(self._compute.to_input(pixels))
+            return self._normalise(self._compute.to_input(pixels))
         return pixels.to(self._compute.device).permute(0, 3, 1, 2)
 
     def _run(self, network: Network, inputs: torch.Tensor) -> torch.Tensor:
@@ -126,13 +137,14 @@ class PoseEstimator:
         return network(inputs)[:, : self._channels].to(self._compute.device, torch.float32)
 
 
-def make_head(decode: str, norm: Norm) -> Head:
-    """The head for a value of `pose.decode`."""
+def make_head(decode: str, norm: Norm, input_size: tuple[int, int]) -> Head:
+    """The head for a value of `pose.decode`, and crops of this height and width."""
     heads: dict[str, Head] = {
         "argmax": ArgmaxHead(),
         "classic": ArgmaxHead(classic=True),
         "integral": IntegralHead(norm),
         "combined": CombinedHead(norm),
         "offset": OffsetHead(),
+        "simcc": SimccHead(input_size),
     }
     return heads[decode]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pipeline.decodings import Norm
 from pipeline.errors import UserError
-from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, decode_offset, flip_back
+from pipeline.pose.heatmap import decode_argmax, decode_classic, decode_integral, decode_offset, decode_simcc, flip_back
 
 # Number of regressed joints of a combined network, by the number of all joints. They are the last joints: face and
 # hands, or only the hands.
@@ -145,6 +145,34 @@ class OffsetHead(Head):
             ratio_N = torch.from_numpy(ratio).to(maps)[:, None, None, None]
             scaled.append(View(torch.cat([maps[:, :k], maps[:, k:] * ratio_N], dim=1), boxes))
         return decode_offset(*_average(scaled))
+
+
+@dataclass(frozen=True)
+class SimccHead(Head):
+    """Joints that are classified along each axis: x bins, then y bins, of exported networks.
+
+    Attributes:
+        input_size: height and width of the crops, pixels.
+    """
+
+    input_size: tuple[int, int]
+
+    def __str__(self) -> str:
+        return "simcc"
+
+    def columns(self, bins: int) -> int:
+        """The number of x bins of all bins: both axes have as many bins for each pixel."""
+        height, width = self.input_size
+        return bins * width // (height + width)
+
+    def flip_back(self, maps: Tensor, mirror: list[int]) -> Tensor:
+        columns = self.columns(maps.shape[2])
+        swapped = maps[:, mirror]
+        return torch.cat([swapped[..., :columns].flip(2), swapped[..., columns:]], dim=2)
+
+    def decode(self, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+        vectors = torch.stack([maps for maps, _ in views]).mean(dim=0)  # settings allow no other scales and networks
+        return decode_simcc(vectors, views[0].boxes, self.columns(vectors.shape[2]))
 
 
 def _average(views: Sequence[View]) -> View:

@@ -77,6 +77,28 @@ def decode_offset(maps: Tensor | Array, cropped_boxes: Array) -> tuple[Array, Ar
     return _to_image(cells.cpu().numpy(), cropped_boxes, height, width), scores.cpu().numpy()
 
 
+def decode_simcc(vectors: Tensor | Array, cropped_boxes: Array, columns: int) -> tuple[Array, Array]:
+    """Decode joints that are classified along each axis (SimCC; Li et al., ECCV 2022), each at its first maximum.
+
+    Bin i of n on an axis is at i / n of the side of the crop, without a half: as in MMPose, whose networks these are.
+
+    Args:
+        vectors: (N, K, columns + rows) float: the scores of the bins in x, then in y.
+        cropped_boxes: (N, 4) x1 y1 x2 y2 that the crops cover, in image pixels.
+        columns: number of bins in x.
+
+    Returns:
+        keypoints (N, K, 2) float32 in image pixels, scores (N, K) float32: the smaller of the two maxima.
+    """
+    scores_x, x = _as_tensor(vectors)[..., :columns].float().max(dim=2)
+    scores_y, y = _as_tensor(vectors)[..., columns:].float().max(dim=2)
+    rows = vectors.shape[2] - columns
+    shares = torch.stack([x / columns, y / rows], dim=2).cpu().numpy()
+    boxes = np.asarray(cropped_boxes, np.float32).reshape(-1, 1, 4)
+    keypoints = boxes[..., :2] + shares * (boxes[..., 2:] - boxes[..., :2])
+    return keypoints.astype(np.float32), torch.minimum(scores_x, scores_y).cpu().numpy()
+
+
 def decode_integral(heatmaps: Tensor | Array, cropped_boxes: Array, norm: Norm = "sigmoid") -> tuple[Array, Array]:
     """Decode each normalised map as its expected cell (integral regression; Sun et al., ECCV 2018, and TPAMI 2022).
 

@@ -55,7 +55,7 @@ class Compute:
             )
         if runtime == "openvino" and chosen.type == "cuda":
             raise UserError("--compute.runtime openvino runs on the CPU; set --compute.device cpu")
-        if runtime in ("onnx", "tensorrt"):
+        if runtime in ("onnx", "openvino", "tensorrt"):
             precision = "float32"  # networks are exported in it; a file states its own
         if chosen.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 use TF32 (10 bits of mantissa)
@@ -84,10 +84,9 @@ class Compute:
         return None
 
     def describe(self) -> dict[str, str]:
-        """Device, processor, precision and runtime, for the metadata of tables."""
+        """Device, processor and precision in PyTorch, for the metadata of tables."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        precision = str(self.dtype).removeprefix("torch.")
-        return {"device": name, "processor": _processor(), "precision": precision, "runtime": self.own_runtime}
+        return {"device": name, "processor": _processor(), "precision": str(self.dtype).removeprefix("torch.")}
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Prepare a network for inference: evaluation mode, folded BatchNorm, channels last, device and precision.

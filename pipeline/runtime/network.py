@@ -27,14 +27,19 @@ class Network(Protocol):
         input_size: height and width that the file was exported for, pixels; None if any size, or an unknown one.
         batch_size: batch that the file was exported for; None if any. Other batches are split and padded.
         metadata: key-value pairs that are stored in the file.
+        runtime: what runs it, a value of `compute.runtime`.
     """
 
     input_size: tuple[int, int] | None
     batch_size: int | None
     metadata: Mapping[str, str]
+    runtime: str
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """(B, 3, H, W) float, on any device, to the first output (B, ...), of any float type and on any device."""
+        """(B, 3, H, W) float, on any device, to the first output (B, ...), of any float type and on any device.
+
+        The outputs `simcc_x` and `simcc_y` of an ONNX file are one output, (B, K, columns + rows).
+        """
         ...
 
 
@@ -67,7 +72,7 @@ def load_exported(path: Path, compute: Compute) -> Network:
     kind = path.suffix.lower()
     if kind in (*ONNX_SUFFIXES, OPENVINO_SUFFIX):
         if compute.runtime == "openvino" or kind == OPENVINO_SUFFIX:
-            return OpenVinoNetwork(path, compute)
+            return OpenVinoNetwork(path)
         if compute.runtime != "torch":
             return OnnxNetwork(path, compute)
     elif compute.runtime in ("auto", "torch"):

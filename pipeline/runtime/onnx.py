@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.errors import UserError, first_line
 from pipeline.runtime.device import Compute
 
 ONNX_SUFFIXES = (".onnx",)
+_SIMCC = ("simcc_x", "simcc_y")
 _CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 
@@ -36,6 +37,7 @@ class OnnxNetwork:
         options.intra_op_num_threads = torch.get_num_threads()
         providers: list[Any] = ["CPUExecutionProvider"]
         wanted: str | None = None
+        self.runtime = "tensorrt" if compute.runtime == "tensorrt" else "onnx"
         if compute.device.type == "cuda":
             wanted = _TENSORRT if compute.runtime == "tensorrt" else _CUDA
             if wanted not in onnxruntime.get_available_providers():
@@ -65,7 +67,7 @@ class OnnxNetwork:
             raise UserError(f"{path}: expected one input (B, 3, H, W), not {shapes or 'none'}")
         batch, _, height, width = inputs[0].shape
         self._input = inputs[0].name
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = chosen_outputs([output.name for output in self._session.get_outputs()])
         self.batch_size = batch if isinstance(batch, int) else None
         self.input_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -74,8 +76,18 @@ class OnnxNetwork:
         step = self.batch_size or len(inputs)
         padded = torch.cat([inputs, inputs[:1].expand(-len(inputs) % step, -1, -1, -1)]).float().cpu().numpy()
         batches = [padded[start : start + step] for start in range(0, len(padded), step)]
-        outputs = [self._session.run([self._output], {self._input: batch})[0] for batch in batches]
+        outputs = [joined(self._session.run(self._outputs, {self._input: batch})) for batch in batches]
         return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])
+
+
+def chosen_outputs(names: Sequence[str]) -> list[str]:
+    """The outputs that a network is run for: the first, or both of a SimCC network as MMPose names them."""
+    return list(_SIMCC) if set(_SIMCC) <= set(names) else list(names[:1])
+
+
+def joined(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """The outputs of `chosen_outputs` as one."""
+    return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
 
 
 def _engine_folder(path: Path, device: int) -> Path:

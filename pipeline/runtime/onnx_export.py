@@ -7,19 +7,20 @@ import hashlib
 import inspect
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from pipeline import storage
 from pipeline.errors import UserError, first_line
 
 _OPSET = 20
+_OF_ALL_MODULES = frozenset(vars(nn.Module()))
 _TRACED_BATCH = 2  # a batch of 1 would be taken as a constant
 
 
@@ -72,21 +73,38 @@ def cached_onnx(module: nn.Module, size: tuple[int, int]) -> Path:
     """
     path = storage.cache_folder() / "onnx" / f"{_digest(module, size)}.onnx"
     if not path.exists():
+        data = to_onnx(module, size, "output", {})
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, written = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(to_onnx(module, size, "output", {}))
-        os.replace(written, path)  # other workers see the whole file or none
+        written = path.with_suffix(f".{os.getpid()}")
+        try:
+            written.write_bytes(data)
+            os.replace(written, path)  # other workers see the whole file or none
+        finally:
+            written.unlink(missing_ok=True)
     return path
 
 
 def _digest(module: nn.Module, size: tuple[int, int]) -> str:
-    """Of everything that the exported file depends on: weights, layers, the code of the layers, and versions."""
-    digest = hashlib.sha256(f"{module} {size} {version('torch')} {version('onnxscript')}".encode())
-    for name in sorted({type(layer).__module__ for layer in module.modules()}):
+    """Of everything that the exported file depends on: layers with their settings and code, weights, and versions."""
+    digest = hashlib.sha256(f"{size} {[version(name) for name in ('torch', 'onnx', 'onnxscript')]}".encode())
+    for name in sorted({__name__, *(type(layer).__module__ for layer in module.modules())}):
         if name.startswith("pipeline."):
             digest.update(inspect.getsource(sys.modules[name]).encode())
-    for key, tensor in sorted(module.state_dict().items()):
-        digest.update(key.encode())
+    for name, layer in module.named_modules():
+        settings = {key: value for key, value in vars(layer).items() if key not in _OF_ALL_MODULES}
+        digest.update(f"{name} {type(layer).__qualname__} {_plain(settings)}".encode())
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name} {_plain(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _plain(value: Any) -> Any:
+    """A value whose text names all of it; the text of a long tensor leaves out most."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return sorted((str(key), str(_plain(item))) for key, item in value.items())
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

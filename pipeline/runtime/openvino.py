@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.runtime.device import Compute
+from pipeline.runtime.onnx import chosen_outputs, joined
 
 OPENVINO_SUFFIX = ".xml"  # the weights are in a .bin file beside it
 _METADATA = "framework"  # where OpenVINO keeps the metadata of an ONNX file
 
 
 class OpenVinoNetwork:
-    """A file with one input; see `Network`. It computes in the precision of `compute`."""
+    """A file with one input, run in the precision of the file; see `Network`."""
 
-    def __init__(self, path: Path, compute: Compute) -> None:
+    runtime = "openvino"
+
+    def __init__(self, path: Path) -> None:
         """
         Raises:
             UserError: OpenVINO is not installed or cannot load the file.
@@ -32,11 +34,8 @@ class OpenVinoNetwork:
                 '"posemill[openvino]"'
             ) from None
         core = openvino.Core()
-        # By default OpenVINO computes in bf16 where the processor has it, whatever the file says.
-        options = {
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": "bf16" if compute.dtype == torch.bfloat16 else "f32",
-        }
+        # By default OpenVINO computes in bf16 where the processor has it, the last convolutions, too.
+        options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         try:
             model = core.read_model(path)
             self._compiled = core.compile_model(model, "CPU", options)
@@ -46,7 +45,8 @@ class OpenVinoNetwork:
         if shape is None or shape.rank.is_dynamic or len(shape) != 4:
             raise UserError(f"{path}: expected one input (B, 3, H, W), not {len(model.inputs)} inputs")
         batch, _, height, width = (None if side.is_dynamic else side.get_length() for side in shape)
-        self._output = self._compiled.outputs[0]
+        named = {output.get_any_name(): output for output in self._compiled.outputs}
+        self._outputs = [named[name] for name in chosen_outputs(list(named))]
         self.batch_size = batch
         self.input_size = (height, width) if height is not None and width is not None else None
         stated = model.get_rt_info()
@@ -59,7 +59,10 @@ class OpenVinoNetwork:
         padded = torch.cat([inputs, inputs[:1].expand(-len(inputs) % step, -1, -1, -1)]).float().cpu().numpy()
         # A request of its own for each call: threads share the network.
         request = self._compiled.create_infer_request()
-        outputs = [request.infer({0: padded[i : i + step]})[self._output].copy() for i in range(0, len(padded), step)]
+        outputs = []
+        for start in range(0, len(padded), step):
+            found = request.infer({0: padded[start : start + step]})
+            outputs.append(joined([found[output].copy() for output in self._outputs]))
         return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])
 
 

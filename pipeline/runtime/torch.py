@@ -19,6 +19,7 @@ class TorchNetwork:
 
     input_size: tuple[int, int] | None = None
     batch_size: int | None = None
+    runtime = "torch"
 
     def __init__(self, module: nn.Module, compute: Compute, metadata: Mapping[str, str] | None = None) -> None:
         """

@@ -21,6 +21,7 @@ class TorchScriptNetwork:
 
     input_size: tuple[int, int] | None = None
     batch_size: int | None = None
+    runtime = "torch"
 
     def __init__(self, path: Path, compute: Compute) -> None:
         """

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.decodings import Decode, Norm
+from pipeline.decodings import Decode, Norm, Pixels
 from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.suppression import PoseNMS, unused_settings
@@ -223,7 +223,13 @@ class PoseSettings(Section):
     )
     decode: Decode | None = Field(
         None,
-        description="how heatmaps become keypoints; by default as in the catalogue or the weights file, else argmax",
+        description="how heatmaps become keypoints; by default as in the catalogue or the weights file, else argmax; "
+        "simcc: of exported networks with two outputs, recognised by these",
+    )
+    pixels: Pixels | None = Field(
+        None,
+        description="exported networks: normalisation of crops; imagenet: as in MMPose and ViTPose; by default mean, "
+        "as in AlphaPose",
     )
     norm: Norm | None = Field(
         None,
@@ -247,6 +253,8 @@ class PoseSettings(Section):
                 raise UserError("--pose.crop classic cannot be combined with --pose.scales or --pose.ensemble")
         elif self.decode == "classic":
             raise UserError("--pose.decode classic needs --pose.crop classic")
+        if self.decode == "simcc" and (self.scales != (1.0,) or self.ensemble):
+            raise UserError("--pose.decode simcc cannot be combined with --pose.scales or --pose.ensemble")
         return self
 
     def networks(self) -> tuple[NetworkSettings, ...]:
@@ -256,12 +264,17 @@ class PoseSettings(Section):
 
 
 class ComputeSettings(Section):
-    """The device, the precision and the runtime of the networks."""
+    """The device and the precision of the networks."""
 
     device: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto: a GPU if one is available")
     precision: Literal["auto", "bf16", "float32"] = Field(
         "auto", description="auto: bf16 if the processor has instructions for it, else float32"
     )
+
+
+class AnnotateComputeSettings(ComputeSettings):
+    """The device, the precision and the runtime of the networks."""
+
     runtime: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field(
         "auto",
         description="what runs the networks; auto: as an exported file needs it, else torch, or onnx on a CPU without "
@@ -269,7 +282,7 @@ class ComputeSettings(Section):
     )
 
     def problem(self) -> str | None:
-        if self.runtime in ("onnx", "tensorrt") and self.precision == "bf16":
+        if self.runtime in ("onnx", "openvino", "tensorrt") and self.precision == "bf16":
             return f"--compute.runtime {self.runtime} has no bf16; leave out --compute.precision"
         if self.runtime == "openvino" and self.device == "cuda":
             return "--compute.runtime openvino runs on the CPU; leave out --compute.device"
@@ -320,7 +333,7 @@ class Settings(Section):
     detector: DetectorSettings = DetectorSettings()
     pose: PoseSettings = PoseSettings()
     suppression: PoseNMS = PoseNMS()
-    compute: ComputeSettings = ComputeSettings()
+    compute: AnnotateComputeSettings = AnnotateComputeSettings()
     fleet: FleetSettings = FleetSettings()
 
     @model_validator(mode="before")
@@ -331,6 +344,8 @@ class Settings(Section):
     def problem(self) -> str | None:
         if self.detector.name in FILE_DETECTORS and self.detector.weights is None:
             return f"--detector.name {self.detector.name} needs --detector.weights, which is none"
+        if self.detector.name not in OWN_DETECTORS and self.compute.runtime not in ("auto", "torch"):
+            return f"--compute.runtime {self.compute.runtime} does not run torchvision detectors; leave it out"
         return self.compute.problem()
 
     def unused(self) -> dict[str, str]:

@@ -133,7 +133,7 @@ def _refuse_placeholder(weights: str, path: Path) -> None:
         raise WeightsError(f"{weights}: the file is empty; download it again")
     if path.suffix.lower() == ".xml":  # of OpenVINO; its digest would not cover the weights, which are in another file
         raise WeightsError(
-            f"{weights}: annotate runs ONNX files alone; export with --format onnx, and set --compute.runtime openvino"
+            f"{weights}: annotate runs no OpenVINO files; export with --format onnx and set --compute.runtime openvino"
         )
     if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise WeightsError(f"{weights}: this is an HTML page, not weights; download the file itself")

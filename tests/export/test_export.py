@@ -35,6 +35,7 @@ from pipeline.settings.tree import DetectorSettings, PoseSettings, Settings
 from pipeline.skeletons import SKELETONS
 
 CPU = Compute.resolve("cpu", "float32")
+TORCH = Compute.resolve("cpu", "float32", "torch")
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -54,9 +55,10 @@ def pose_weights(folder: Path, name: str, **metadata: str) -> str:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> str:
+def photos(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A folder of three images, or as many as the test says, and one that is none."""
     (tmp_path / "photos").mkdir()
-    for number in range(3):
+    for number in range(getattr(request, "param", 3)):
         image = np.roll(gradient(96, 130), 17 * number, axis=1)
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode(image))
     (tmp_path / "photos" / "damaged.jpg").write_bytes(b"no image")
@@ -86,9 +88,11 @@ def test_an_exported_pose_network_gives_the_same_joints(photos: str, tmp_path: P
     assert metadata["mean"] == "[0.406, 0.457, 0.48]"
     assert metadata["source"] == "fastpose_mobile_small.safetensors"
     torch_poses, onnx_poses = (
-        PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=5), CPU) for w in (weights, path)
+        PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=5), c)
+        for w, c in ((weights, TORCH), (path, CPU))
     )
-    assert onnx_poses.describe() == torch_poses.describe()
+    (described,), (exported,) = torch_poses.describe(), onnx_poses.describe()
+    assert exported == described.replace(", torch", ", onnx float32")
     crops = np.random.default_rng(0).integers(0, 255, (5, 96, 64, 3), np.uint8)
     boxes = np.tile(np.array([0, 0, 64, 96], np.float32), (5, 1))
     expected, actual = (poses.estimate([crops], [boxes]) for poses in (torch_poses, onnx_poses))
@@ -176,8 +180,8 @@ def test_torchscript_gives_the_same_joints(photos: str, tmp_path: Path) -> None:
     weights = pose_weights(tmp_path, "fastpose_mobile_small", skeleton="coco17", decode="argmax", input_size="64x64")
     run(tmp_path, f"--pose.weights={weights}", f"--input={photos}", "--format=torchscript")
     files = (weights, tmp_path / "exported" / "fastpose_mobile_small.torchscript")
-    poses, traced = (PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=2), CPU) for w in files)
-    assert traced.describe() == poses.describe()
+    poses, traced = (PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=2), TORCH) for w in files)
+    assert traced.describe() == [f"{poses.describe()[0]} float32"]
     crops = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     boxes = np.tile(np.array([0, 0, 64, 64], np.float32), (2, 1))
     expected, actual = (p.estimate([crops], [boxes]) for p in (poses, traced))
@@ -195,7 +199,7 @@ def test_openvino_writes_two_files_with_metadata(photos: str, tmp_path: Path) ->
     model = openvino.Core().read_model(tmp_path / "exported" / "tiny.xml")
     assert model.get_rt_info(["framework", "network"]).astype(str) == "darknet"
     annotate = PoseSettings(weights=str(tmp_path / "exported" / "tiny.xml"))
-    with pytest.raises(UserError, match=r"tiny\.xml: annotate runs ONNX files alone; .*--compute\.runtime openvino"):
+    with pytest.raises(UserError, match=r"tiny\.xml: annotate runs no OpenVINO files; .*--compute\.runtime openvino"):
         PoseEstimator.from_settings(annotate, CPU)
 
 
@@ -205,14 +209,15 @@ def test_openvino_refuses_deformable_convolutions_by_name(photos: str, tmp_path:
     assert "does not support the deformable convolutions of this network; use --format onnx" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("photos", [10], indirect=True)
 def test_fp16_keeps_the_last_convolution_in_float32(photos: str, tmp_path: Path) -> None:
     weights = pose_weights(tmp_path, "fastpose_mobile_small", skeleton="coco17", decode="argmax", input_size="64x64")
     flags = (f"--pose.weights={weights}", f"--input={photos}", "--precision=fp16")
-    entry = run(tmp_path, *flags)["fastpose_mobile_small.onnx"]
+    entry = run(tmp_path, *flags)["fastpose_mobile_small_fp16.onnx"]
     assert entry["metadata"]["precision"] == "fp16"
     assert json.loads(entry["metadata"]["accuracy"])["truth"] == entry["accuracy"]["truth"]
     assert entry["accuracy"]["exported"]["OKS"] > 0.99
-    model = onnx.load(str(tmp_path / "exported" / "fastpose_mobile_small.onnx"))
+    model = onnx.load(str(tmp_path / "exported" / "fastpose_mobile_small_fp16.onnx"))
     kinds = {i.name: i.data_type for i in model.graph.initializer}
     convolutions = [kinds[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
     half, exact = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
@@ -269,9 +274,36 @@ def test_a_file_that_loses_accuracy_is_refused() -> None:
         Accuracy("val.json", {"AP": 0.5}, {"AP": float("nan")}, 0.01).check()
 
 
+def test_few_people_judge_no_file(photos: str, tmp_path: Path, capsys) -> None:
+    weights = pose_weights(tmp_path, "fastpose_mobile_small", skeleton="coco17", decode="argmax", input_size="64x64")
+    run(tmp_path, f"--pose.weights={weights}", f"--input={photos}", "--precision=int8", code=2)
+    assert "--input: accuracy is measured on at least 10 people, not on 3" in capsys.readouterr().err
+    people = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 60, 60], "area": 900, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "0.jpg", "width": 130, "height": 96}],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(SKELETONS["coco17"].joints)}],
+        "annotations": [{**people, "keypoints": [9, 9, 2] * 17, "num_keypoints": 17}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    flags = (f"--input={photos}", f"--annotations={tmp_path / 'truth.json'}")
+    run(tmp_path, f"--pose.weights={weights}", *flags, code=2)
+    assert "--annotations: accuracy is measured on at least 100 people, not on 1" in capsys.readouterr().err
+
+
+def test_two_files_of_one_name_are_refused(photos: str, tmp_path: Path, capsys) -> None:
+    torch.manual_seed(0)
+    (tmp_path / "a").mkdir()
+    detector, pose = tmp_path / "a" / "fastpose_mobile_small.safetensors", "fastpose_mobile_small"
+    save_file(lively(Darknet(TINY_DETECTOR)).state_dict(), detector, {"cfg": TINY_DETECTOR})
+    weights = pose_weights(tmp_path, pose, skeleton="coco17", decode="argmax", input_size="64x64")
+    run(tmp_path, f"--pose.weights={weights}", f"--detector.weights={detector}", f"--input={photos}", code=2)
+    assert "have the same name; export them apart" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--max_loss=2"], "--max_loss has no effect without --annotations"),
         (["--precision=int8"], "--precision int8 is calibrated on images like those to annotate: set --input"),
         (["--annotations=a.json"], "--annotations needs --input, the folder of the images"),
         (["--format=torchscript", "--precision=fp16"], "torchscript holds float32 alone, not fp16; use --format onnx"),
@@ -291,13 +323,13 @@ def test_the_shipped_networks_lose_little_in_int8(tmp_path: Path) -> None:
     weights = [f"--pose.weights={PROJECT / 'weights' / 'fastpose_lite0_coco17.safetensors'}"]
     photos = PROJECT / "configs" / "demo" / "photos"
     report = run(tmp_path, *weights, "--detector.weights=person_small", f"--input={photos}", "--precision=int8")
-    for name, size, metric in (("fastpose_lite0_coco17.onnx", 8e6, "OKS"), ("person_small.onnx", 4e6, "AP")):
+    for name, size, metric in (("fastpose_lite0_coco17_int8.onnx", 8e6, "OKS"), ("person_small_int8.onnx", 4e6, "AP")):
         assert report[name]["files"][name]["bytes"] < size
         assert report[name]["accuracy"]["exported"][metric] > 0.85
     settings = Settings.model_validate(
         {
-            "detector": {"weights": str(tmp_path / "exported" / "person_small.onnx")},
-            "pose": {"weights": str(tmp_path / "exported" / "fastpose_lite0_coco17.onnx")},
+            "detector": {"weights": str(tmp_path / "exported" / "person_small_int8.onnx")},
+            "pose": {"weights": str(tmp_path / "exported" / "fastpose_lite0_coco17_int8.onnx")},
         }
     )
     (people,) = Annotator.from_settings(settings).annotate([decode_image((photos / "group.jpg").read_bytes()).pixels])

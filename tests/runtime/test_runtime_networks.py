@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.descriptions import TINY_DETECTOR
 from support.exports import export_onnx, export_torchscript, write_onnx_sum
 from torch import Tensor, nn
 
+from pipeline.detectors import Darknet
 from pipeline.errors import UserError
 from pipeline.runtime.device import Compute, Runtime
 from pipeline.runtime.network import Network, load_exported, prepare_network, trial_output
@@ -191,6 +193,23 @@ def test_a_network_of_the_package_is_exported_once(runtime: Runtime, tmp_path: P
     assert not torch.allclose(doubled, expected)
     assert stored.stat().st_mtime_ns == written
     assert len(list(tmp_path.glob("onnx/*"))) == 2
+
+
+def test_networks_that_differ_in_their_settings_alone_are_exported_apart(tmp_path: Path, monkeypatch) -> None:
+    """Anchors are neither weights nor in the text of a layer."""
+    monkeypatch.setenv("POSEMILL_CACHE", str(tmp_path))
+    compute = Compute.resolve("cpu", "float32", "onnx")
+    outputs = []
+    for cfg in (TINY_DETECTOR, TINY_DETECTOR.replace("anchors=32,32", "anchors=64,64")):
+        torch.manual_seed(0)
+        network = Darknet(cfg).eval()
+        inputs = torch.zeros(1, 3, *network.size)
+        with torch.inference_mode():
+            expected = network(inputs)
+        outputs.append(run(prepare_network(network, network.size, compute), inputs))
+        torch.testing.assert_close(outputs[-1], expected, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(*outputs)
+    assert not list(tmp_path.glob("onnx/*.[0-9]*")), "no unfinished file is left"
 
 
 def test_openvino_that_is_missing_is_asked_for(tmp_path: Path, monkeypatch) -> None:

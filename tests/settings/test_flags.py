@@ -165,7 +165,7 @@ def test_help_lists_all_settings_with_type_and_default(capsys) -> None:
 
 def test_help_shows_choices_as_they_are_typed(capsys) -> None:
     text = " ".join(help_text(capsys).split())
-    assert "--pose.decode argmax|integral|combined|offset|classic " in text
+    assert "--pose.decode argmax|integral|combined|offset|classic|simcc " in text
     assert re.search(r"--pose\.name NAME [^(]*; one of fastpose_r50, .*, hourglass, fpn_offset_r50 --pose", text)
 
 

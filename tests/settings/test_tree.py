@@ -35,6 +35,7 @@ def test_only_local_paths_become_absolute(tmp_path, monkeypatch) -> None:
     ("compute", "message"),
     [
         ({"runtime": "onnx", "precision": "bf16"}, "onnx has no bf16; leave out --compute.precision"),
+        ({"runtime": "openvino", "precision": "bf16"}, "openvino has no bf16; leave out --compute.precision"),
         ({"runtime": "openvino", "device": "cuda"}, "openvino runs on the CPU; leave out --compute.device"),
         ({"runtime": "tensorrt", "device": "cpu"}, "tensorrt needs a GPU; leave out --compute.device"),
     ],
@@ -42,3 +43,10 @@ def test_only_local_paths_become_absolute(tmp_path, monkeypatch) -> None:
 def test_a_runtime_does_not_support_everything(compute: dict[str, str], message: str) -> None:
     assert Settings.model_validate({"compute": compute}).problem() == f"--compute.runtime {message}"
     assert Settings.model_validate({"compute": {"runtime": compute["runtime"]}}).problem() is None
+
+
+def test_torchvision_detectors_run_in_torch_alone() -> None:
+    tree = {"detector": {"name": "fcos_resnet50_fpn"}, "compute": {"runtime": "onnx"}}
+    assert Settings.model_validate(tree).problem() == (
+        "--compute.runtime onnx does not run torchvision detectors; leave it out"
+    )

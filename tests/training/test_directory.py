@@ -167,8 +167,8 @@ def test_joints_are_mapped_by_name(collection, tmp_path: Path) -> None:
 def test_weights_contain_their_decoding_and_input_size(collection, tmp_path: Path) -> None:
     run(tmp_path, validation="none", **{"pose.decode": "integral", "pose.norm": "softmax"})
     weights = str(tmp_path / "run" / "last.safetensors")
-    poses = PoseEstimator.from_settings(PoseSettings(weights=weights), Compute.resolve("cpu", "float32"))
-    assert poses.describe() == ["fastpose_mobile_small with 17 joints at 64x64, integral (softmax)"]
+    poses = PoseEstimator.from_settings(PoseSettings(weights=weights), Compute.resolve("cpu", "float32", "torch"))
+    assert poses.describe() == ["fastpose_mobile_small with 17 joints at 64x64, integral (softmax), torch"]
     assert training_images([weights]).digests == {image_digest(image["file_name"]) for image in collection["images"]}
     overridden = PoseSettings(weights=weights, decode="argmax", input_size=(96, 64))
     assert (

@@ -56,6 +56,10 @@ class BoxValidation:
         read_pixels(name, annotated.images, images[0])
         return cls(subset(content, images), lambda image: read_pixels(name, annotated.images, image))
 
+    @property
+    def num_people(self) -> int:
+        return sum(len(people.boxes) for people in labels_by_image(self.truth, "the annotations").values())
+
     def boxes(self, detector: Detector) -> Iterator[tuple[np.ndarray, Boxes]]:
         """Each image (H, W, 3) uint8 RGB with its boxes."""
         images = self.truth["images"]

@@ -86,7 +86,7 @@ class PoseExperiment:
         compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision)
         pose_network = PoseNetwork(TorchNetwork(network, compute), str(self._architecture), (CropRule(s.input_size),))
         skeleton = SKELETONS[s.skeleton]
-        estimator = PoseEstimator([pose_network], make_head(s.decode, s.norm), skeleton, compute)
+        estimator = PoseEstimator([pose_network], make_head(s.decode, s.norm, s.input_size), skeleton, compute)
         validation = PoseValidation.read(annotated, skeleton)
         pictures: list[np.ndarray] = []
         found = []
