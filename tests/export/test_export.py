@@ -87,10 +87,8 @@ def test_an_exported_pose_network_gives_the_same_joints(photos: str, tmp_path: P
     assert json.loads(metadata["joints"]) == list(SKELETONS["coco17"].joints)
     assert metadata["mean"] == "[0.406, 0.457, 0.48]"
     assert metadata["source"] == "fastpose_mobile_small.safetensors"
-    torch_poses, onnx_poses = (
-        PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=5), c)
-        for w, c in ((weights, TORCH), (path, CPU))
-    )
+    files = ((weights, TORCH), (path, CPU))
+    torch_poses, onnx_poses = (PoseEstimator.from_settings(PoseSettings(weights=str(w), batch=5), c) for w, c in files)
     (described,), (exported,) = torch_poses.describe(), onnx_poses.describe()
     assert exported == described.replace(", torch", ", onnx float32")
     crops = np.random.default_rng(0).integers(0, 255, (5, 96, 64, 3), np.uint8)
