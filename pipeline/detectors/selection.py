@@ -72,7 +72,7 @@ def select_people(
 def overlap_nms(xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
     """Indices of the rows that remain after NMS at IoU >= `iou`, best first; boxes include their last pixel.
 
-    The results are those of torchvision's nms. It serves many boxes alone: its import takes seconds of a worker's start.
+    The results are those of torchvision's nms. That serves many boxes alone: its import takes seconds of a start.
 
     Args:
         xyxy: (N, 4) float32 on the CPU.
