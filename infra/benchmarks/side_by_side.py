@@ -1,7 +1,7 @@
 """Time of two commands for the same inputs, in alternating rounds: this project's job and any other program's.
 
 uv run infra/benchmarks/side_by_side.py --rounds 3 --images 100 \
-    "uv run jobs/annotate.py --input photos --output {folder}/run" "python other.py --input photos --output {folder}/run"
+    "uv run jobs/annotate.py --input photos --output {folder}/run" "python other.py photos {folder}/run"
 
 {folder} is a new folder in each round, so that no command finds its earlier results. The order of the two changes from
 round to round. Commands run in a shell; one that fails ends the comparison with exit code 1.
