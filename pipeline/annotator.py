@@ -17,12 +17,15 @@ import numpy as np
 import torch
 
 from pipeline.detectors import Detector, build_detector
+from pipeline.detectors.yolo_pose import YoloPose
 from pipeline.errors import UserError, first_line
 from pipeline.people import Boxes, People
+from pipeline.pose.checkpoint import skeleton_of
 from pipeline.pose.estimator import PoseEstimator
+from pipeline.pose.heads import ArgmaxHead
 from pipeline.process.stopwatch import Stopwatch
 from pipeline.runtime.device import Compute
-from pipeline.settings.tree import Settings
+from pipeline.settings.tree import PoseSettings, Settings
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
 _T = TypeVar("_T")
@@ -66,7 +69,7 @@ class Annotator:
         """
         compute = Compute.resolve(settings.compute.device, settings.compute.precision, settings.compute.runtime)
         detector = build_detector(settings.detector, compute)
-        poses = PoseEstimator.from_settings(settings.pose, compute)
+        poses = build_poses(settings.pose, detector, compute)
         suppression = settings.suppression
         if suppression.head == "auto":
             suppression = replace(suppression, head=poses.head.kind)
@@ -90,7 +93,8 @@ class Annotator:
             for (image, _), boxes in zip(group, detected, strict=True):
                 pending_image = _PendingImage(boxes, len(self.poses.skeleton))
                 pending.append(pending_image)
-                batch.add(image, pending_image)
+                if boxes.poses is None:
+                    batch.add(image, pending_image)
             while pending and pending[0].missing == 0:
                 yield pending.popleft().people()
         batch.run()
@@ -109,9 +113,10 @@ class Annotator:
         try:
             if self.detector is not None:
                 self.detector.detect([grey])
-            batch = _PoseBatch(self.poses, self.stopwatch)
-            batch.add(grey, _PendingImage(boxes, len(self.poses.skeleton)))
-            batch.run()
+            if self.poses.networks:
+                batch = _PoseBatch(self.poses, self.stopwatch)
+                batch.add(grey, _PendingImage(boxes, len(self.poses.skeleton)))
+                batch.run()
         except MACHINE_ERRORS:
             raise
         except Exception as error:
@@ -163,6 +168,18 @@ class Annotator:
         return boxes
 
 
+def build_poses(settings: PoseSettings, detector: Detector | None, compute: Compute) -> PoseEstimator:
+    """The pose networks that the settings name; none for a detector that finds joints itself.
+
+    Raises:
+        UserError: a network cannot be built or loaded, or no skeleton fits.
+    """
+    if not isinstance(detector, YoloPose):
+        return PoseEstimator.from_settings(settings, compute)
+    skeleton = skeleton_of(detector.num_joints, settings.skeleton, f"one with {detector.num_joints} joints")
+    return PoseEstimator([], ArgmaxHead(), skeleton, compute)
+
+
 def _batched(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
     """itertools.batched of Python 3.12."""
     iterator = iter(items)
@@ -178,6 +195,10 @@ class _PendingImage:
     num_joints: int
 
     def __post_init__(self) -> None:
+        if self.boxes.poses is not None:
+            self.keypoints, self.scores = self.boxes.poses[..., :2], self.boxes.poses[..., 2]
+            self.missing = 0
+            return
         self.keypoints = np.zeros((len(self.boxes), self.num_joints, 2), np.float32)
         self.scores = np.zeros((len(self.boxes), self.num_joints), np.float32)
         self.missing = len(self.boxes)

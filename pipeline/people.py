@@ -15,10 +15,12 @@ class Boxes:
     Attributes:
         xyxy: (N, 4) float32, x1 y1 x2 y2 in pixels of the upright original image.
         scores: (N,) float32, the detector's scores; 1 for annotated boxes.
+        poses: (N, K, 3) float32 x y score of the joints, by a network that finds boxes and joints at once; else None.
     """
 
     xyxy: np.ndarray
     scores: np.ndarray
+    poses: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "xyxy", np.asarray(self.xyxy, np.float32).reshape(-1, 4))

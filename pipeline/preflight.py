@@ -26,7 +26,7 @@ def check_networks(settings: Settings) -> None:
     Raises:
         UserError: a file cannot be loaded, or does not fit its settings.
     """
-    networks = [n for n in settings.pose.networks() if n.weights and not _is_known(n.weights, settings)]
+    networks = [n for n in settings.pose_networks() if n.weights and not _is_known(n.weights, settings)]
     detector = settings.detector
     files = [] if detector.name not in FILE_DETECTORS or _is_known(detector.weights, settings) else [detector.weights]
     runtime_is_usual = settings.compute.runtime in ("auto", "torch")
@@ -64,17 +64,16 @@ def _is_known(weights: str | None, settings: Settings) -> bool:
 def main() -> int:
     settings = Settings.model_validate_json(sys.stdin.read())
     # Imported here: they take seconds, and most runs do not need this check.
+    from pipeline.annotator import build_poses
     from pipeline.detectors import build_detector
-    from pipeline.pose.estimator import PoseEstimator
     from pipeline.runtime.device import Compute
 
     runtime = settings.compute.runtime
     # TensorRT needs a GPU, which only the workers may have.
     compute = Compute.resolve("cpu", "float32", "auto" if runtime == "tensorrt" else runtime)
     try:
-        if settings.detector.name in FILE_DETECTORS:
-            build_detector(settings.detector, compute)
-        PoseEstimator.from_settings(settings.pose, compute)
+        detector = build_detector(settings.detector, compute) if settings.detector.name in FILE_DETECTORS else None
+        build_poses(settings.pose, detector, compute)
     except (UserError, OSError) as error:
         print(error)
         return _REFUSED

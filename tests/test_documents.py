@@ -21,6 +21,7 @@ import jobs.bench
 import jobs.evaluate
 import jobs.reduce
 from jobs.annotate import DEMO
+from pipeline.export.settings import ExportSettings
 from pipeline.people import People
 from pipeline.run.reduction import reduce_run
 from pipeline.settings.flags import leaves, load_settings, parse_settings
@@ -30,7 +31,12 @@ from pipeline.sweep.trials import trials_of
 from pipeline.training.settings import TrainSettings
 
 README_MAX_LINES = 130
-SETTINGS: dict[str, type[Section]] = {"annotate": Settings, "sweep": SweepSettings, "train": TrainSettings}
+SETTINGS: dict[str, type[Section]] = {
+    "annotate": Settings,
+    "sweep": SweepSettings,
+    "train": TrainSettings,
+    "export": ExportSettings,
+}
 JOBS_WITH_A_PARSER: dict[str, Callable[[Sequence[str]], int]] = {
     "reduce": jobs.reduce.main,
     "evaluate": jobs.evaluate.main,
@@ -40,6 +46,7 @@ _WITH_ANNOTATIONS = "[{annotations: people.json, images: images}]"
 # Flags that a command with the placeholder `...` leaves out, and without which its settings are refused.
 REQUIRED = {
     "annotate": (),
+    "export": (),
     "sweep": (("--annotations", "people.json"), ("--trials", "[{pose.flip_test: true}]")),
     "train": (("--sets", _WITH_ANNOTATIONS),),
 }

@@ -42,7 +42,8 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
     from pipeline.detectors.darknet_detector import DarknetDetector
     from pipeline.detectors.exported import OUTPUT_FORMATS, ExportedDetector
     from pipeline.detectors.whole_image import WholeImage
-    from pipeline.settings.tree import GIVEN, detector_batch
+    from pipeline.detectors.yolo_pose import YoloPose
+    from pipeline.settings.tree import GIVEN, YOLO_POSE, detector_batch
 
     if settings.name == GIVEN:
         return None
@@ -50,6 +51,8 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
         return WholeImage(detector_batch(settings, compute.device.type))
     if settings.name == "darknet":
         return DarknetDetector.from_settings(settings, compute)
+    if settings.name == YOLO_POSE:
+        return YoloPose.from_settings(settings, compute)
     if settings.name in OUTPUT_FORMATS:
         return ExportedDetector.from_settings(settings, compute)
     # Imported here: torchvision takes seconds.

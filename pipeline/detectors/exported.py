@@ -102,9 +102,11 @@ def _check(output: Tensor, size: tuple[int, int], family: str, fits: bool) -> No
         )
 
 
+_YOLO = OutputFormat(YOLO, lambda rgb: rgb / 255, yolo_decoder)
 OUTPUT_FORMATS: dict[str, OutputFormat] = {
     "yolox": OutputFormat(YOLOX, lambda rgb: rgb.flip(1), yolox_decoder),
-    "yolo": OutputFormat(YOLO, lambda rgb: rgb / 255, yolo_decoder),
+    "yolo": _YOLO,
+    "yolo_pose": _YOLO,
 }
 
 
@@ -227,19 +229,21 @@ class ExportedDetector:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         letterboxes, rows = self.predict(images)
-        s, person = self._settings, self.classes.person
-        return [
-            box.to_image(select_people(row, s.confidence, s.nms_iou, s.max_boxes, person, objectness_alone=False))
-            for box, row in zip(letterboxes, rows, strict=True)
-        ]
+        return [box.to_image(self.select(row)) for box, row in zip(letterboxes, rows, strict=True)]
+
+    def select(self, rows: Tensor) -> Boxes:
+        """The people of one image, in network pixels, from its (N, 5 + C + R) rows."""
+        s = self._settings
+        classes = rows[:, : 5 + self.classes.count]
+        return select_people(classes, s.confidence, s.nms_iou, s.max_boxes, self.classes.person, objectness_alone=False)
 
     def predict(self, images: Sequence[np.ndarray]) -> tuple[list[Letterbox], Tensor]:
-        """The placement of at most `batch` images (H, W, 3) uint8 RGB, and (B, N, 5 + C) rows, see `Decoder`."""
+        """The placement of at most `batch` images (H, W, 3) uint8 RGB, and (B, N, 5 + C + R) rows, see `Decoder`."""
         style = self._format.style
         letterboxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
         with torch.inference_mode():
             output = self._network(self._network_input(len(images)))[: len(images)].float().cpu()
-        return letterboxes, self._decode(output)[..., : 5 + self.classes.count]
+        return letterboxes, self._decode(output)
 
     def _network_input(self, count: int) -> Tensor:
         """The input for the first `count` images."""

@@ -43,11 +43,14 @@ class Letterbox(NamedTuple):
     top: int
 
     def to_image(self, boxes: Boxes) -> Boxes:
-        """Convert boxes from network pixels to image pixels, clamped to the image."""
+        """Convert boxes, and joints if they have any, from network pixels to image pixels; boxes are clamped to it."""
         offset = np.array([self.left, self.top] * 2, np.float32)
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
-        return Boxes(np.clip((boxes.xyxy - offset) / scale, 0, limit), boxes.scores)
+        poses = boxes.poses
+        if poses is not None:
+            poses = np.concatenate([(poses[..., :2] - offset[:2]) / scale[:2], poses[..., 2:]], axis=2)
+        return Boxes(np.clip((boxes.xyxy - offset) / scale, 0, limit), boxes.scores, poses)
 
 
 def letterbox(image: np.ndarray, out: np.ndarray, style: LetterboxStyle = DARKNET) -> Letterbox:

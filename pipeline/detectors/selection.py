@@ -34,6 +34,7 @@ def select_people(
     max_boxes: int,
     person_class: int = 0,
     objectness_alone: bool = True,
+    poses: Tensor | None = None,
 ) -> Boxes:
     """Person boxes of one image, selected by score, class and overlap.
 
@@ -47,14 +48,18 @@ def select_people(
         max_boxes: number of boxes above which NMS is repeated.
         person_class: index of the class person.
         objectness_alone: whether the objectness is the score; else it is multiplied by the probability of person.
+        poses: (N, K, 3) x y score of the joints in network pixels, if the network finds these as well.
 
     Returns:
         Boxes in network pixels, best first.
     """
+    end = predictions.shape[1]
+    if poses is not None:
+        predictions = torch.cat([predictions, poses.flatten(1)], dim=1)
     rows = predictions[predictions[:, 4] > confidence].float()
-    if rows.shape[1] > 6:
+    if end > 6:
         # If all class probabilities are zero, the first class is not the best one.
-        rows = rows[(rows[:, 5:].argmax(dim=1) == person_class) & (rows[:, 5 + person_class] > 0)]
+        rows = rows[(rows[:, 5:end].argmax(dim=1) == person_class) & (rows[:, 5 + person_class] > 0)]
     if not objectness_alone:
         rows[:, 4] *= rows[:, 5 + person_class]
         rows = rows[rows[:, 4] > confidence]
@@ -66,7 +71,8 @@ def select_people(
     while len(keep) > max_boxes and nms_iou > TIGHTER_STEP:
         nms_iou -= TIGHTER_STEP
         keep = overlap_nms(xyxy, scores, nms_iou)
-    return Boxes(xyxy[keep].numpy(), scores[keep].numpy())
+    found = None if poses is None else rows[keep, end:].reshape(len(keep), *poses.shape[1:]).numpy()
+    return Boxes(xyxy[keep].numpy(), scores[keep].numpy(), found)
 
 
 def overlap_nms(xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:

@@ -286,7 +286,7 @@ def evaluate_run(
 def seen_images(run: Run) -> TrainingImages:
     """The images that the weights of a run were trained on."""
     settings = run.settings
-    weights = [settings.detector.weights, *(network.weights for network in settings.pose.networks())]
+    weights = [settings.detector.weights, *(network.weights for network in settings.pose_networks())]
     return training_images(uri for uri in weights if uri)
 
 

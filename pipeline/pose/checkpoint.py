@@ -94,16 +94,27 @@ def common_skeleton(name: str | None, checkpoints: Sequence[PoseCheckpoint]) -> 
         UserError: no skeleton fits, or a network has another number of joints.
     """
     first = checkpoints[0]
-    by_size = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
-    chosen = name or first.skeleton
-    skeleton = SKELETONS[chosen] if chosen else by_size.get(first.num_joints)
-    if skeleton is None:
-        raise UserError(f"{first}: no skeleton has this number of joints; known: {', '.join(SKELETONS)}")
+    skeleton = skeleton_of(first.num_joints, name or first.skeleton, str(first))
     for checkpoint in checkpoints:
-        if checkpoint.num_joints != len(skeleton):
-            raise UserError(
-                f"--pose.skeleton {skeleton.name} has {len(skeleton)} joints, but the network is {checkpoint}"
-            )
+        skeleton_of(checkpoint.num_joints, skeleton.name, str(checkpoint))
+    return skeleton
+
+
+def skeleton_of(num_joints: int, name: str | None, network: str) -> Skeleton:
+    """The named skeleton, else the one with this number of joints.
+
+    Args:
+        network: in words, for error messages.
+
+    Raises:
+        UserError: no skeleton fits.
+    """
+    by_size = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
+    skeleton = SKELETONS[name] if name else by_size.get(num_joints)
+    if skeleton is None:
+        raise UserError(f"{network}: no skeleton has {num_joints} joints; known: {', '.join(SKELETONS)}")
+    if num_joints != len(skeleton):
+        raise UserError(f"--pose.skeleton {skeleton.name} has {len(skeleton)} joints, but the network is {network}")
     return skeleton
 
 

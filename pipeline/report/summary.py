@@ -26,7 +26,7 @@ def summary(run: Run, reduction: Reduction) -> list[str]:
         described = "none, every whole image taken as one person"
     lines.append(f"detector:  {described}")
     networks = table_metadata(run.uri).get("networks", [])
-    for network, named in zip(networks, settings.pose.networks(), strict=False):
+    for network, named in zip(networks, settings.pose_networks(), strict=False):
         lines.append(f"network:   {network}, weights {named.weights or 'RANDOM'}")
     if detector.name == GIVEN and not totals.with_coco_id:
         lines.append("NO PEOPLE DETECTED: the file of given boxes names none of the collection's images")

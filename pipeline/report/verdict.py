@@ -148,7 +148,7 @@ def provenance(run: Run) -> list[tuple[str, str]]:
     ]
     if settings.detector.has_confidence:
         rows.append(("threshold", f"box score over {settings.detector.confidence:g} (--detector.confidence)"))
-    for i, (described, network) in enumerate(zip(metadata.get("networks", []), settings.pose.networks(), strict=False)):
+    for i, (described, network) in enumerate(zip(metadata.get("networks", []), settings.pose_networks(), strict=False)):
         key = "pose.weights" if i == 0 else f"pose.ensemble.{i - 1}.weights"
         rows.append(("pose network", _with_digest(described, network.weights, digests, key)))
     suppression = settings.suppression

@@ -237,7 +237,7 @@ def _describe(settings: Settings) -> dict[str, Any]:
     results["output"] = {"candidates": tree["output"]["candidates"]}
     results["digests"] = _digests(settings)
     # A catalogue entry implies further settings.
-    entries = [catalogued(network.weights) for network in settings.pose.networks() if network.weights]
+    entries = [catalogued(network.weights) for network in settings.pose_networks() if network.weights]
     results["catalogued"] = [entry.name if entry else None for entry in entries]
     results["results_version"] = RESULTS_VERSION
     fingerprint = hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:16]
@@ -256,7 +256,7 @@ def _digests(settings: Settings) -> dict[str, str]:
     """SHA-256 of each file that the results depend on."""
     weights = {
         "detector.weights": settings.detector.weights,
-        "pose.weights": settings.pose.weights,
+        "pose.weights": settings.pose.weights if settings.pose_networks() else None,
         **{f"pose.ensemble.{i}.weights": network.weights for i, network in enumerate(settings.pose.ensemble)},
     }
     others = {

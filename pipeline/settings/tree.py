@@ -13,7 +13,8 @@ from pipeline.suppression import PoseNMS, unused_settings
 
 DEFAULT_DETECTOR_WEIGHTS = "person_small"  # a name in the catalogue
 GIVEN = "given"  # detector.name if boxes are read from a file
-FILE_DETECTORS = ("darknet", "yolox", "yolo")  # these need a weights file
+YOLO_POSE = "yolo_pose"  # detector.name of networks that find boxes and joints at once
+FILE_DETECTORS = ("darknet", "yolox", "yolo", YOLO_POSE)  # these need a weights file
 OWN_DETECTORS = (*FILE_DETECTORS, GIVEN, "whole_image")  # the others are torchvision models
 
 
@@ -85,8 +86,8 @@ class DetectorSettings(Section):
 
     name: str = Field(
         "darknet",
-        description="darknet, yolox, yolo (exports of YOLOv5 or YOLOv8), given (boxes from a file), whole_image, or a "
-        "torchvision model",
+        description="darknet, yolox, yolo (exports of YOLOv5 or YOLOv8), yolo_pose (finds joints itself), "
+        "given (boxes from a file), whole_image, or a torchvision model",
     )
     cfg: str | None = Field(
         None,
@@ -108,8 +109,8 @@ class DetectorSettings(Section):
     person_class: int | None = Field(
         None,
         ge=0,
-        description="darknet, yolox, yolo: index of the class person, from 0; by default the class named person in the "
-        "file, else the only class, else the first of COCO's 80",
+        description="darknet and exported networks: index of the class person, from 0; by default the class named "
+        "person in the file, else the only class, else the first of COCO's 80",
     )
     letterbox: bool | None = Field(
         None,
@@ -353,7 +354,21 @@ class Settings(Section):
             f"suppression.{name}": f"with --suppression.kind {self.suppression.kind}; leave it out"
             for name in unused_settings(self.suppression)
         }
-        return self.detector.unused() | self.input.unused() | suppression
+        return self.detector.unused() | self.input.unused() | suppression | self._unused_pose()
+
+    def pose_networks(self) -> tuple[NetworkSettings, ...]:
+        """The networks of the ensemble; none if the detector finds joints as well."""
+        return () if self.detector.name == YOLO_POSE else self.pose.networks()
+
+    def _unused_pose(self) -> dict[str, str]:
+        """The settings of pose networks that were changed, if there are none."""
+        if self.detector.name != YOLO_POSE:
+            return {}
+        changed = [
+            name for name in type(self.pose).model_fields if getattr(self.pose, name) != _default(self.pose, name)
+        ]
+        reason = f"with --detector.name {YOLO_POSE}, which finds joints itself; leave it out"
+        return {f"pose.{name}": reason for name in changed if name != "skeleton"}
 
 
 def with_uris(tree: dict[str, Any]) -> dict[str, Any]:
