@@ -106,7 +106,7 @@ def test_the_decoding_of_a_setting_decides_how_outputs_are_counted(tmp_path: Pat
     weights = save(network("fpn_offset_r50"), tmp_path, ".onnx", {})
     estimator = PoseEstimator.from_settings(PoseSettings(weights=weights, decode="offset"), CPU)
     assert estimator.skeleton.name == "coco17"
-    with pytest.raises(UserError, match="exported network with 51 joints: no skeleton has this number of joints"):
+    with pytest.raises(UserError, match="exported network with 51 joints: no skeleton has 51 joints"):
         PoseEstimator.from_settings(PoseSettings(weights=weights), CPU)
 
 
