@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -54,7 +56,8 @@ def detector_to_export(settings: ExportSettings, images: Sequence[np.ndarray]) -
         metadata=described | facts.metadata() | provenance(path),
         inputs=_CPU.to_input(torch.from_numpy(pixels)).contiguous(),
         difference=_difference,
-        truth=_truth(settings, load_darknet(detector.cfg, path), facts, images),
+        truth=partial(_truth, settings, network, facts, images),
+        is_annotated=settings.annotations is not None,
     )
 
 
@@ -98,7 +101,7 @@ def _truth(
         described = f"{basename(settings.annotations)}, {validation.num_people} people"
         loss = settings.max_loss / 100
         return Truth(described, measured_on(validation), loss, validation.num_people, annotated=True)
-    validation = _own_boxes(detector(TorchNetwork(network, _CPU)), images)
+    validation = _own_boxes(detector(TorchNetwork(copy.deepcopy(network), _CPU)), images)
     described = f"the boxes of the network itself, {validation.num_people} people"
     return Truth(described, measured_on(validation), _MAX_DISAGREEMENT, validation.num_people, annotated=False)
 

@@ -71,7 +71,8 @@ class NetworkToExport:
         size: height and width of the input, pixels.
         output: name of the output.
         inputs: (N, 3, H, W) float32 on the CPU, from real images: to compare on, and to calibrate.
-        truth: what the accuracy is measured against.
+        truth: what the accuracy is measured against; a function, because the network may have to run for it.
+        is_annotated: whether people annotated the truth, so that the accuracy of a float32 file is measured, too.
     """
 
     name: str
@@ -81,7 +82,8 @@ class NetworkToExport:
     metadata: Mapping[str, str]
     inputs: Tensor
     difference: Difference
-    truth: Truth
+    truth: Callable[[], Truth]
+    is_annotated: bool
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,8 @@ def export_network(network: NetworkToExport, kind: Format, precision: Precision)
         UserError: the format does not support the network.
         ExportDiffers: the file computes something else, or is less accurate than allowed.
     """
-    truth = network.truth
-    is_measured = precision != "float32" or truth.annotated
-    if is_measured:
+    truth = network.truth() if precision != "float32" or network.is_annotated else None
+    if truth is not None:
         truth.check()
     if precision != "float32":
         network = replace(network, name=f"{network.name}_{precision}")
@@ -141,7 +142,7 @@ def export_network(network: NetworkToExport, kind: Format, precision: Precision)
     if precision == "float32":
         check_equal(differences)
     accuracy = None
-    if is_measured:
+    if truth is not None:
         before, after = truth.measure(torch_network), truth.measure(exported)
         accuracy = Accuracy(truth.description, before, after, truth.max_loss)
         accuracy.check()
@@ -155,7 +156,7 @@ def _writer(network: NetworkToExport, kind: Format, precision: Precision) -> Cal
     if kind == "torchscript":
         return lambda metadata: torchscript_files(network.name, network.module, network.size, metadata)
     module = Half(network.module) if precision == "fp16" else network.module
-    data = to_onnx(module, network.size, network.output, {})
+    data = to_onnx(module, network.size, network.output)
     if precision == "int8":
         data = to_int8(data, network.inputs.numpy())
     files = openvino_files if kind == "openvino" else onnx_files

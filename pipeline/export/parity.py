@@ -70,8 +70,10 @@ def compare(
                     raise ExportDiffers(
                         f"the exported file has the output {list(actual.shape)}, the network {list(expected.shape)}"
                     )
-                if not actual.isfinite().all():
-                    raise ExportDiffers("the exported file computes numbers that are not finite; it is not written")
+                if not (expected.isfinite().all() and actual.isfinite().all()):
+                    raise ExportDiffers(
+                        "the network or the exported file computes numbers that are not finite; it is not written"
+                    )
                 output = max(output, float((expected - actual).abs().max()))
                 differences = difference(expected, actual)
                 pixels, score = max(pixels, differences[0]), max(score, differences[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,13 +14,7 @@ from pipeline.annotator import Annotator
 from pipeline.coco.columns import Detections, GroundTruth
 from pipeline.errors import UserError
 from pipeline.evaluation.matching import keypoint_similarity
-from pipeline.export.exported import (
-    Difference,
-    NetworkToExport,
-    Truth,
-    provenance,
-    weights_to_export,
-)
+from pipeline.export.exported import Difference, NetworkToExport, Truth, provenance, weights_to_export
 from pipeline.export.settings import ExportSettings
 from pipeline.people import Boxes, People
 from pipeline.pose.checkpoint import PoseCheckpoint, common_decoding, common_skeleton, load_checkpoint
@@ -88,7 +83,8 @@ def pose_to_export(settings: ExportSettings, images: Sequence[np.ndarray], boxes
         metadata=metadata,
         inputs=inputs,
         difference=_difference(head, skeleton, checkpoint.input_size),
-        truth=_truth(settings, checkpoint, head, skeleton, images, boxes),
+        truth=partial(_truth, settings, checkpoint, head, skeleton, images, boxes),
+        is_annotated=settings.annotations is not None,
     )
 
 

@@ -24,7 +24,7 @@ _OF_ALL_MODULES = frozenset(vars(nn.Module()))
 _TRACED_BATCH = 2  # a batch of 1 would be taken as a constant
 
 
-def to_onnx(module: nn.Module, size: tuple[int, int], output: str, metadata: Mapping[str, str]) -> bytes:
+def to_onnx(module: nn.Module, size: tuple[int, int], output: str) -> bytes:
     """The file of a network with one input `images`, (batch, 3, H, W) float32, for any batch. BatchNorm is
     folded into the convolutions before it, except deformable ones.
 
@@ -32,7 +32,6 @@ def to_onnx(module: nn.Module, size: tuple[int, int], output: str, metadata: Map
         module: with its weights; called with one tensor.
         size: height and width of the input, pixels.
         output: name of the output.
-        metadata: stored in the file.
 
     Raises:
         UserError: the network has an operation that cannot be exported.
@@ -56,10 +55,7 @@ def to_onnx(module: nn.Module, size: tuple[int, int], output: str, metadata: Map
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"the network cannot be exported to ONNX: {first_line(error)}") from None
     assert program is not None
-    model = program.model_proto
-    for key, value in metadata.items():
-        model.metadata_props.add(key=key, value=value)
-    return model.SerializeToString()
+    return program.model_proto.SerializeToString()
 
 
 def cached_onnx(module: nn.Module, size: tuple[int, int]) -> Path:
@@ -73,7 +69,7 @@ def cached_onnx(module: nn.Module, size: tuple[int, int]) -> Path:
     """
     path = storage.cache_folder() / "onnx" / f"{_digest(module, size)}.onnx"
     if not path.exists():
-        data = to_onnx(module, size, "output", {})
+        data = to_onnx(module, size, "output")
         path.parent.mkdir(parents=True, exist_ok=True)
         written = path.with_suffix(f".{os.getpid()}")
         try:

@@ -25,12 +25,13 @@ from pipeline.detectors import Darknet, build_detector
 from pipeline.errors import UserError
 from pipeline.export import exported as exported_module
 from pipeline.export import precision
-from pipeline.export.parity import Accuracy, ExportDiffers
+from pipeline.export.parity import Accuracy, ExportDiffers, compare
 from pipeline.images import decode_image
 from pipeline.pose.estimator import PoseEstimator
 from pipeline.pose.networks import POSE_NETWORKS, build_pose_model
 from pipeline.runtime.device import Compute
 from pipeline.runtime.onnx_export import to_onnx
+from pipeline.runtime.torch import TorchNetwork
 from pipeline.settings.tree import DetectorSettings, PoseSettings, Settings
 from pipeline.skeletons import SKELETONS
 
@@ -240,7 +241,7 @@ class Pooled(nn.Module):
 
 def test_int8_keeps_what_is_sensitive_in_float32() -> None:
     inputs = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    data = precision.to_int8(to_onnx(Pooled(), (32, 32), "y", {}), inputs.numpy())
+    data = precision.to_int8(to_onnx(Pooled(), (32, 32), "y"), inputs.numpy())
     model = onnx.load_from_string(data)
     weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     makers = {output: node for node in model.graph.node for output in node.output}
@@ -260,7 +261,17 @@ def test_an_infinite_scale_is_refused(monkeypatch) -> None:
     """As plain quantisation gives it: the network behind it would compute zeros without an error."""
     monkeypatch.setattr(precision, "padding", lambda model: [])
     with pytest.raises(UserError, match=r"int8 does not suit the network: .* has no finite range"):
-        precision.to_int8(to_onnx(Pooled(), (32, 32), "y", {}), np.ones((4, 3, 32, 32), np.float32))
+        precision.to_int8(to_onnx(Pooled(), (32, 32), "y"), np.ones((4, 3, 32, 32), np.float32))
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_numbers_that_are_not_finite_are_refused(broken: int) -> None:
+    """Of either: a difference that is not a number is not larger than any limit."""
+    networks = [TorchNetwork(nn.Conv2d(3, 2, 1), TORCH) for _ in range(2)]
+    with torch.no_grad():
+        networks[broken].module.bias.fill_(torch.nan)
+    with pytest.raises(ExportDiffers, match="computes numbers that are not finite"):
+        compare(*networks, torch.zeros(2, 3, 8, 8), lambda expected, actual: (0.0, 0.0))
 
 
 def test_a_file_that_loses_accuracy_is_refused() -> None:
