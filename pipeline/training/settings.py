@@ -49,6 +49,12 @@ class PoseToTrain(Section):
     skeleton: SkeletonName = Field("coco17", description="joints of the network; those of the sets are mapped by name")
     conv_dim: int | None = Field(None, description="FastPose: channels before the heatmaps; by default 128")
     weights: str | None = Field(None, description="initial weights; by default random")
+    prune: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the inner channels of the weights to remove before training",
+    )
     input_size: tuple[Side, Side] = Field((256, 192), description="height and width of crops, pixels")
     decode: TrainedDecode = Field("argmax", description="how heatmaps become keypoints; decides the loss")
     norm: Norm = Field("sigmoid", description="integral, combined: how heatmaps are normalised")
@@ -131,6 +137,8 @@ class TrainSettings(Section):
             return "--sets is empty; name annotations and images to train on"
         if self.pose.conv_dim is not None and self.pose.weights is not None:
             return "--pose.conv_dim cannot be set with --pose.weights, whose network has its own; leave one of them out"
+        if self.pose.prune and self.pose.weights is None:
+            return "--pose.prune removes channels of trained weights; name them by --pose.weights"
         batch = self.optimisation.batch
         if batch % self.workers:
             return f"--optimisation.batch {batch} cannot be shared evenly by --workers {self.workers}; use a multiple"

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from pipeline.pose.networks.pruning import InnerChannels
+
 _STEM = 32
 _EPS = 1e-3
 
@@ -58,6 +60,15 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.block(x) if self.residual else self.block(x)
+
+    def inner_channels(self) -> list[InnerChannels]:
+        """Those that the expansion makes and the projection reads; none without an expansion."""
+        convolutions = [layer for layer in self.block.modules() if isinstance(layer, nn.Conv2d)]
+        if len(convolutions) < 3:
+            return []
+        first, second, _ = [layer for layer in self.block.modules() if isinstance(layer, nn.BatchNorm2d)]
+        expansion, depthwise, projection = convolutions
+        return [InnerChannels((expansion,), second, (projection,), between=(first, depthwise, second))]
 
 
 class EfficientNetLite0(nn.Module):

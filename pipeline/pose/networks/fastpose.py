@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.pose.networks.efficientnet import EfficientNetLite0
+from pipeline.pose.networks.pruning import InnerChannels
 from pipeline.pose.networks.resnet import ResNet
 from pipeline.pose.networks.spec import PoseSpec
 
 _CLASSIC_OUTPUTS = 33
 _DENSE_OUTPUTS = 32
 _BODY_OUTPUTS = 17
+_SHUFFLED = 4  # channels that a pixel shuffle makes one of
 
 
 class DUC(nn.Module):
@@ -35,6 +37,10 @@ class DUC(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.pixel_shuffle(self.relu(self.bn(self.conv(x))))
 
+    def read_by(self, reader: nn.Conv2d) -> InnerChannels:
+        """The channels between this convolution and the one that reads its output first."""
+        return InnerChannels((self.conv,), self.bn, (reader,), between=(self.bn,), group=_SHUFFLED)
+
 
 class _FastPoseHead(nn.Module):
     """Backbone features at 1/32 to heatmaps at 1/4: the part that the variants share."""
@@ -49,6 +55,9 @@ class _FastPoseHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_out(self.duc2(self.duc1(self.shuffle1(self.preact(x)))))
+
+    def inner_channels(self) -> list[InnerChannels]:
+        return [self.duc1.read_by(self.duc2.conv), self.duc2.read_by(self.conv_out)]
 
 
 class FastPose(_FastPoseHead):
@@ -92,6 +101,21 @@ class _MobileFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)
 
+    def inner_channels(self) -> list[InnerChannels]:
+        from torchvision.ops.misc import SqueezeExcitation
+
+        found = []
+        for block in (layer.block for layer in self.features if hasattr(layer, "block")):
+            attention = [layer for layer in block if isinstance(layer, SqueezeExcitation)]
+            layers = [layer for layer in block if not isinstance(layer, SqueezeExcitation)]
+            if len(layers) < 3:
+                continue  # without an expansion
+            (expansion, first, _), (depthwise, second, *_), (projection, _) = layers
+            writers = (expansion, *(layer.fc2 for layer in attention))
+            readers = (projection, *(layer.fc1 for layer in attention))
+            found.append(InnerChannels(writers, second, readers, between=(first, depthwise, second)))
+        return found
+
 
 class FastPoseMobile(_FastPoseHead):
     """FastPose on MobileNetV3 (Howard et al., ICCV 2019), a light variant; same shapes."""
@@ -120,6 +144,9 @@ class FastPoseLite(nn.Module):
         fine, middle, coarse = self.preact(x)
         x = self.duc1(torch.cat([self.shuffle1(coarse), middle], dim=1))
         return self.conv_out(self.duc2(torch.cat([x, fine], dim=1)))
+
+    def inner_channels(self) -> list[InnerChannels]:
+        return [self.duc1.read_by(self.duc2.conv), self.duc2.read_by(self.conv_out)]
 
 
 def _deep_duc(in_channels: int, out_channels: int, convolutions: int) -> nn.Sequential:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.pose.networks import POSE_NETWORKS, build_pose_model, pose_spec
+from pipeline.pose.networks.pruning import inner_channels, with_widths
 from pipeline.weights.checkpoints import differences
 
 Shapes = Mapping[str, torch.Size]
@@ -28,14 +29,16 @@ class Architecture:
         name: a key of `POSE_NETWORKS`.
         num_joints: number of heatmaps.
         options: options of the network's class.
+        widths: numbers of inner channels where the network was pruned; see `pipeline.pose.networks.pruning`.
     """
 
     name: str
     num_joints: int = 17
     options: Mapping[str, Any] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        return build_pose_model(self.name, self.num_joints, **self.options)
+        return with_widths(build_pose_model(self.name, self.num_joints, **self.options), self.widths)
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters and buffers by name, on the meta device, which allocates no memory."""
@@ -47,13 +50,23 @@ class Architecture:
 
     def __str__(self) -> str:
         options = "".join(f", {key}={value}" for key, value in self.options.items())
-        return f"{self.name} with {self.num_joints} joints{options}"
+        pruned = f", pruned to {sum(self.widths.values())} channels in {len(self.widths)} places" if self.widths else ""
+        return f"{self.name} with {self.num_joints} joints{options}{pruned}"
 
 
 def recognise(state: Mapping[str, Tensor]) -> Architecture | None:
-    """The network with exactly these names and shapes of parameters, or None."""
+    """The network with exactly these names and shapes of parameters, or None; it may be pruned."""
     shapes = _shapes(state)
-    return next((candidate for candidate in _candidates(shapes) if candidate.shapes() == shapes), None)
+    candidates = [(candidate, candidate.shapes()) for candidate in _candidates(shapes)]
+    for candidate, own in candidates:
+        if own == shapes:
+            return candidate
+    for candidate, own in candidates:
+        if own.keys() == shapes.keys():
+            pruned = _pruned(candidate, shapes)
+            if pruned.shapes() == shapes:
+                return pruned
+    return None
 
 
 def nearest(state: Mapping[str, Tensor]) -> Architecture | None:
@@ -123,6 +136,14 @@ def _as_named(architecture: Architecture, shapes: Shapes, source: str, name: str
             f"--pose.name {architecture.name}"
         )
     return named
+
+
+def _pruned(architecture: Architecture, shapes: Shapes) -> Architecture:
+    """The architecture with as many inner channels as a checkpoint with the same names has."""
+    with torch.device("meta"):
+        inner = inner_channels(architecture.build())
+    found = {name: shapes[f"{name}.weight"][0] // channels.group for name, channels in inner.items()}
+    return replace(architecture, widths={name: n for name, n in found.items() if n < inner[name].width})
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:

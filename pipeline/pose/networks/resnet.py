@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.pose.networks.pruning import InnerChannels
+
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _TAPS = 9
 
@@ -104,6 +106,15 @@ class Bottleneck(nn.Module):
         if self.se is not None:
             y = self.se(y)
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+    def inner_channels(self) -> list[InnerChannels]:
+        """Those before and after the 3x3 convolution, if that is an ordinary one."""
+        if not isinstance(self.conv2, nn.Conv2d):
+            return []
+        return [
+            InnerChannels((self.conv1,), self.bn1, (self.conv2,), between=(self.bn1,)),
+            InnerChannels((self.conv2,), self.bn2, (self.conv3,), between=(self.bn2,)),
+        ]
 
 
 class ResNet(nn.Module):

@@ -17,7 +17,8 @@ from pipeline.pose.crop import CropRule
 from pipeline.pose.estimator import PoseEstimator, PoseNetwork, make_head
 from pipeline.pose.heads import COMBINED_REGRESSED
 from pipeline.pose.networks import pose_spec
-from pipeline.pose.networks.recognition import Architecture, load_pose_network
+from pipeline.pose.networks.pruning import inner_channels, prune
+from pipeline.pose.networks.recognition import Architecture, load_pose_network, recognise
 from pipeline.report.draw import contact_sheet, draw_people
 from pipeline.runtime.device import Compute
 from pipeline.runtime.torch import TorchNetwork
@@ -174,7 +175,20 @@ def _build_network(settings: TrainSettings) -> tuple[nn.Module, Architecture]:
         raise UserError(
             f"--pose.weights {s.weights} is {architecture}; --pose.skeleton {s.skeleton} needs {joints} joints"
         )
-    return network, architecture
+    return (network, architecture) if s.prune == 0 else _pruned(network, architecture, s.prune)
+
+
+def _pruned(network: nn.Module, architecture: Architecture, share: float) -> tuple[nn.Module, Architecture]:
+    """The network without a share of its inner channels."""
+    if not prune(network, share):
+        least = "" if inner_channels(network) else ", and has none"
+        raise UserError(
+            f"--pose.prune {share:g} removes nothing from {architecture}: inner channels are removed in multiples of 8"
+            f"{least}; use a larger share or leave it out"
+        )
+    pruned = recognise(network.state_dict())
+    assert pruned is not None
+    return network, pruned
 
 
 def _check_decode(architecture: Architecture, settings: PoseToTrain) -> None:
