@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.detectors import Detector, build_detector
-from pipeline.detectors.yolo_pose import YoloPose
+from pipeline.detectors.pose_detector import PoseDetector
 from pipeline.errors import UserError, first_line
 from pipeline.people import Boxes, People
 from pipeline.pose.checkpoint import skeleton_of
@@ -174,7 +174,7 @@ def build_poses(settings: PoseSettings, detector: Detector | None, compute: Comp
     Raises:
         UserError: a network cannot be built or loaded, or no skeleton fits.
     """
-    if not isinstance(detector, YoloPose):
+    if not isinstance(detector, PoseDetector):
         return PoseEstimator.from_settings(settings, compute)
     skeleton = skeleton_of(detector.num_joints, settings.skeleton, f"one with {detector.num_joints} joints")
     return PoseEstimator([], ArgmaxHead(), skeleton, compute)

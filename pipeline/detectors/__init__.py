@@ -41,9 +41,9 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
     # Imported here: the modules for training work without the dependencies of these.
     from pipeline.detectors.darknet_detector import DarknetDetector
     from pipeline.detectors.exported import OUTPUT_FORMATS, ExportedDetector
+    from pipeline.detectors.pose_detector import PoseDetector
     from pipeline.detectors.whole_image import WholeImage
-    from pipeline.detectors.yolo_pose import YoloPose
-    from pipeline.settings.tree import GIVEN, YOLO_POSE, detector_batch
+    from pipeline.settings.tree import GIVEN, POSE_DETECTORS, detector_batch
 
     if settings.name == GIVEN:
         return None
@@ -51,8 +51,8 @@ def build_detector(settings: DetectorSettings, compute: Compute) -> Detector | N
         return WholeImage(detector_batch(settings, compute.device.type))
     if settings.name == "darknet":
         return DarknetDetector.from_settings(settings, compute)
-    if settings.name == YOLO_POSE:
-        return YoloPose.from_settings(settings, compute)
+    if settings.name in POSE_DETECTORS:
+        return PoseDetector.from_settings(settings, compute)
     if settings.name in OUTPUT_FORMATS:
         return ExportedDetector.from_settings(settings, compute)
     # Imported here: torchvision takes seconds.

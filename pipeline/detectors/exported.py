@@ -1,4 +1,4 @@
-"""Detectors of the YOLO family in exported files, ONNX or TorchScript.
+"""Detectors of the YOLO family, and MoveNet, in exported files, ONNX or TorchScript.
 
 Ge et al., YOLOX: Exceeding YOLO Series in 2021. The outputs of YOLOv5 and YOLOv8 are distinguished by shape. Pose and
 segmentation networks have boxes, too, which are used.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.coco.categories import PERSON
 from pipeline.detectors.cells import cell_grid
-from pipeline.detectors.letterbox import YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
+from pipeline.detectors.letterbox import MOVENET, YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
 from pipeline.detectors.selection import COCO_CLASSES, select_people
 from pipeline.errors import UserError
 from pipeline.people import Boxes
@@ -26,7 +26,6 @@ from pipeline.settings.tree import DetectorSettings, detector_batch
 from pipeline.weights.catalogue import confirm, local_file
 
 _STRIDES = (8, 16, 32)
-_USUAL_SIDE = 640
 _TOLERANCE = 1e-3  # of probabilities in half precision
 
 # An output of the network to (B, N, 5 + C + R): cx cy w h in network pixels, objectness, C class probabilities, and R
@@ -43,11 +42,15 @@ class OutputFormat:
         to_input: (B, 3, H, W) RGB in 0..255 to the network's input.
         decoder: chooses the decoder by the output for a grey image and the input size (H, W). Raises UserError if the
             output is not of this family.
+        usual_side: height and width of the input if neither the file nor the settings state it, pixels.
+        people_only: whether the only class is person.
     """
 
     style: LetterboxStyle
     to_input: Callable[[Tensor], Tensor]
     decoder: Callable[[Tensor, tuple[int, int]], Decoder]
+    usual_side: int = 640
+    people_only: bool = False
 
 
 def yolox_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
@@ -90,6 +93,32 @@ def yolo_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
     return transpose
 
 
+def movenet_decoder(output: Tensor, size: tuple[int, int]) -> Decoder:
+    """The decoder of MoveNet: several people, (B, 6, 3 K + 5), or one, (B, 1, K, 3).
+
+    Joints are y x score and boxes y1 x1 y2 x2 score, relative to the input. A network for one person has no box: it is
+    the rectangle around the joints, and its score is their mean.
+    """
+    one = output.ndim == 4 and output.shape[1] == 1 and output.shape[3] == 3
+    if not one and not (output.ndim == 3 and output.shape[2] > 5 and output.shape[2] % 3 == 2):
+        raise UserError(f"its output {list(output.shape)} is not that of MoveNet, (B, N, 56) or (B, 1, 17, 3)")
+    height, width = size
+
+    def decode(raw: Tensor) -> Tensor:
+        joints = raw if one else raw[..., :-5].unflatten(2, (-1, 3))
+        if one:
+            corners = torch.cat([joints[..., :2].amin(dim=2), joints[..., :2].amax(dim=2)], dim=-1)
+            score = joints[..., 2].mean(dim=2, keepdim=True)
+        else:
+            corners, score = raw[..., -5:-1], raw[..., -1:]
+        y1, x1, y2, x2 = (corners * torch.tensor([height, width, height, width])).split(1, dim=-1)
+        box = torch.cat([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, score, torch.ones_like(score)], dim=-1)
+        places = joints[..., [1, 0, 2]] * torch.tensor([width, height, 1])
+        return torch.cat([box, places.flatten(2)], dim=-1)
+
+    return decode
+
+
 def _num_cells(size: tuple[int, int]) -> int:
     return sum((size[0] // stride) * (size[1] // stride) for stride in _STRIDES)
 
@@ -107,6 +136,7 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
     "yolox": OutputFormat(YOLOX, lambda rgb: rgb.flip(1), yolox_decoder),
     "yolo": _YOLO,
     "yolo_pose": _YOLO,
+    "movenet": OutputFormat(MOVENET, lambda rgb: rgb, movenet_decoder, usual_side=256, people_only=True),
 }
 
 
@@ -194,14 +224,18 @@ class ExportedDetector:
         self._settings = settings
         self._network = network
         self._format = output_format
-        side = settings.input_size or _USUAL_SIDE
+        side = settings.input_size or output_format.usual_side
         self.size = network.input_size or (side, side)
         self._inputs = np.full((batch, *self.size, 3), output_format.style.pad_value, np.uint8)
         try:
             output = trial_output(network, self._network_input(1))
             first = output[:1].float().cpu()
             self._decode = output_format.decoder(first, self.size)
-            self.classes = find_classes(self._decode(first)[0, :, 5:], network.metadata, settings.person_class)
+            columns = self._decode(first)[0, :, 5:]
+            people_only = output_format.people_only
+            self.classes = (
+                Classes(1, 0) if people_only else find_classes(columns, network.metadata, settings.person_class)
+            )
         except UserError as error:
             raise UserError(f"--detector.weights {settings.weights} as {settings.name}: {error}") from None
 

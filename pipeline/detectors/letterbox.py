@@ -30,6 +30,7 @@ DARKNET = LetterboxStyle(128, True, cv2.INTER_CUBIC)
 STRETCHED = LetterboxStyle(128, True, cv2.INTER_LINEAR, keeps_aspect=False)  # Darknet with letter_box=0
 YOLOX = LetterboxStyle(114, False, cv2.INTER_LINEAR)
 YOLO = LetterboxStyle(114, True, cv2.INTER_LINEAR)
+MOVENET = LetterboxStyle(0, True, cv2.INTER_LINEAR)
 
 
 class Letterbox(NamedTuple):

@@ -15,6 +15,12 @@ from pipeline.errors import UserError, first_line
 from pipeline.runtime.device import Compute
 
 ONNX_SUFFIXES = (".onnx",)
+_COLOURS = 3
+_INPUT_TYPES: dict[str, Any] = {
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+    "tensor(float16)": np.float16,
+}
 _SIMCC = ("simcc_x", "simcc_y")
 _CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
@@ -65,7 +71,11 @@ class OnnxNetwork:
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             shapes = ", ".join(f"{source.name} {source.shape}" for source in inputs)
             raise UserError(f"{path}: expected one input (B, 3, H, W), not {shapes or 'none'}")
-        batch, _, height, width = inputs[0].shape
+        shape = list(inputs[0].shape)
+        # TensorFlow's networks have the colours last, and often whole numbers as input.
+        self._channels_last = shape[3] == _COLOURS and shape[1] != _COLOURS
+        self._type = _INPUT_TYPES.get(inputs[0].type, np.float32)
+        batch, _, height, width = [shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape
         self._input = inputs[0].name
         self._outputs = chosen_outputs([output.name for output in self._session.get_outputs()])
         self.batch_size = batch if isinstance(batch, int) else None
@@ -75,6 +85,9 @@ class OnnxNetwork:
     def __call__(self, inputs: Tensor) -> Tensor:
         step = self.batch_size or len(inputs)
         padded = torch.cat([inputs, inputs[:1].expand(-len(inputs) % step, -1, -1, -1)]).float().cpu().numpy()
+        if self._channels_last:
+            padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
+        padded = padded.astype(self._type, copy=False)
         batches = [padded[start : start + step] for start in range(0, len(padded), step)]
         outputs = [joined(self._session.run(self._outputs, {self._input: batch})) for batch in batches]
         return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])

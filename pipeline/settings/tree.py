@@ -13,8 +13,8 @@ from pipeline.suppression import PoseNMS, unused_settings
 
 DEFAULT_DETECTOR_WEIGHTS = "person_small"  # a name in the catalogue
 GIVEN = "given"  # detector.name if boxes are read from a file
-YOLO_POSE = "yolo_pose"  # detector.name of networks that find boxes and joints at once
-FILE_DETECTORS = ("darknet", "yolox", "yolo", YOLO_POSE)  # these need a weights file
+POSE_DETECTORS = ("yolo_pose", "movenet")  # these find boxes and joints at once
+FILE_DETECTORS = ("darknet", "yolox", "yolo", *POSE_DETECTORS)  # these need a weights file
 OWN_DETECTORS = (*FILE_DETECTORS, GIVEN, "whole_image")  # the others are torchvision models
 
 
@@ -86,8 +86,8 @@ class DetectorSettings(Section):
 
     name: str = Field(
         "darknet",
-        description="darknet, yolox, yolo (exports of YOLOv5 or YOLOv8), yolo_pose (finds joints itself), "
-        "given (boxes from a file), whole_image, or a torchvision model",
+        description="darknet, yolox, yolo (exports of YOLOv5 or YOLOv8), yolo_pose or movenet (these find "
+        "joints themselves), given (boxes from a file), whole_image, or a torchvision model",
     )
     cfg: str | None = Field(
         None,
@@ -358,16 +358,16 @@ class Settings(Section):
 
     def pose_networks(self) -> tuple[NetworkSettings, ...]:
         """The networks of the ensemble; none if the detector finds joints as well."""
-        return () if self.detector.name == YOLO_POSE else self.pose.networks()
+        return () if self.detector.name in POSE_DETECTORS else self.pose.networks()
 
     def _unused_pose(self) -> dict[str, str]:
         """The settings of pose networks that were changed, if there are none."""
-        if self.detector.name != YOLO_POSE:
+        if self.detector.name not in POSE_DETECTORS:
             return {}
         changed = [
             name for name in type(self.pose).model_fields if getattr(self.pose, name) != _default(self.pose, name)
         ]
-        reason = f"with --detector.name {YOLO_POSE}, which finds joints itself; leave it out"
+        reason = f"with --detector.name {self.detector.name}, which finds joints itself; leave it out"
         return {f"pose.{name}": reason for name in changed if name != "skeleton"}
 
 

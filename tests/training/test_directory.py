@@ -176,6 +176,20 @@ def test_weights_contain_their_decoding_and_input_size(collection, tmp_path: Pat
     )
 
 
+def test_a_network_is_pruned_and_trained_further(collection, tmp_path: Path) -> None:
+    run(tmp_path, validation="none")
+    weights = tmp_path / "run" / "last.safetensors"
+    flags = {"pose.weights": weights, "output": tmp_path / "pruned"}
+    output = run(tmp_path, **flags, **{"pose.prune": 0.3, "pose.teachers": weights})
+    assert "fastpose_mobile_small with 17 joints, conv_dim=88, pruned to 1872 channels in 11 places" in output
+    poses = PoseSettings(weights=str(tmp_path / "pruned" / "last.safetensors"))
+    assert "pruned to" in PoseEstimator.from_settings(poses, Compute.resolve("cpu", "float32", "torch")).describe()[0]
+    resumed = run(tmp_path, **flags, resume="true", **{"pose.prune": 0.3, "pose.teachers": weights})
+    assert resumed.splitlines()[-1].startswith("weights:")
+    flags["output"] = tmp_path / "third"
+    assert "--pose.prune 0.001 removes nothing" in run(tmp_path, code=2, **flags, **{"pose.prune": 0.001})
+
+
 @pytest.mark.parametrize("task", ["pose", "detector"])
 def test_train_plain_continues_a_run(task: str, collection, tmp_path: Path) -> None:
     """It trains the same weights with torch, torchvision, numpy and OpenCV alone; --resume then writes them."""

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.training.options import Optimisation
-from pipeline.training.settings import AnnotatedSet, TrainSettings
+from pipeline.training.settings import AnnotatedSet, PoseToTrain, TrainSettings
 
 PEOPLE = (AnnotatedSet(annotations="train.json", images="images"),)
 
@@ -13,3 +13,11 @@ def test_a_batch_must_be_a_multiple_of_the_workers(batch: int) -> None:
         f"--optimisation.batch {batch} cannot be shared evenly by --workers 3; use a multiple"
     )
     assert TrainSettings(sets=PEOPLE, workers=2, optimisation=Optimisation(batch=batch)).problem() is None
+
+
+def test_pruning_needs_trained_weights() -> None:
+    pose = PoseToTrain(prune=0.3)
+    assert TrainSettings(sets=PEOPLE, pose=pose).problem() == (
+        "--pose.prune removes channels of trained weights; name them by --pose.weights"
+    )
+    assert TrainSettings(sets=PEOPLE, pose=pose.model_copy(update={"weights": "a.safetensors"})).problem() is None

@@ -98,6 +98,56 @@ def test_settings_of_pose_networks_have_no_effect(tmp_path: Path) -> None:
     assert settings("x.onnx").pose_networks() == ()
 
 
+class MoveNet(nn.Module):
+    """MoveNet's input, (1, H, W, 3) whole numbers, and output: one person around the red pixels.
+
+    Joint k is in the upper left corner of the box, k hundredths of the input to the right; its score is k / 20.
+    """
+
+    def __init__(self, several: bool) -> None:
+        super().__init__()
+        self.several = several
+
+    def forward(self, x: Tensor) -> Tensor:
+        red = ((x[0, :, :, 0] > 200) & (x[0, :, :, 1] < 50)).float()
+        rows, columns = red.amax(dim=1), red.amax(dim=0)
+        places = torch.arange(128.0) / 128
+        y1, x1 = 1 - (rows * (1 - places)).max(), 1 - (columns * (1 - places)).max()
+        y2, x2 = (rows * (places + 1 / 128)).max(), (columns * (places + 1 / 128)).max()
+        k = torch.arange(17.0)
+        joints = torch.stack([y1.expand(17), x1 + k / 100, k / 20 * rows.max()], dim=1)
+        if not self.several:
+            return joints[None, None]
+        person = torch.cat([joints.flatten(), torch.stack([y1, x1, y2, x2, 0.9 * rows.max()])])
+        return torch.cat([torch.zeros(5, 56), person[None]])[None]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_movenet(several: bool, tmp_path: Path) -> None:
+    path = str(tmp_path / "movenet.onnx")
+    example = torch.zeros(1, 128, 128, 3, dtype=torch.int32)
+    torch.onnx.export(MoveNet(several).eval(), (example,), path, dynamo=True, verbose=False)
+    detector = {"name": "movenet", "weights": path}
+    annotator = Annotator.from_settings(settings(path, detector=detector))
+    assert annotator.poses.skeleton.name == "coco17"
+    image = np.zeros((128, 256, 3), np.uint8)  # half as large in the input, 32 pixels from its top
+    image[40:100, 60:120] = (255, 0, 0)
+    red, black = annotator.annotate([image, np.zeros((64, 64, 3), np.uint8)])
+    assert (len(red), len(black)) == (1, 0)
+    right = 120 if several else 60 + 16 * 2.56  # the last joint
+    np.testing.assert_allclose(red.boxes, [[60, 40, right, 100 if several else 40]], atol=2)
+    places = red.boxes[0, :2] + 2.56 * np.arange(17)[:, None] * np.array([1, 0])
+    np.testing.assert_allclose(red.keypoints[0], places, atol=0.01)
+    np.testing.assert_allclose(red.keypoint_scores[0], np.arange(17) / 20, atol=1e-6)
+
+
+def test_another_output_is_not_taken_for_movenet(tmp_path: Path) -> None:
+    path = weights(tmp_path)
+    detector = {"name": "movenet", "weights": path, "input_size": 128}
+    with pytest.raises(UserError, match=r"as movenet: its output \[1, 56, 336\] is not that of MoveNet"):
+        Annotator.from_settings(settings(path, detector=detector))
+
+
 _CASES = SHARED / "cases" / "onnx"
 
 

@@ -1,4 +1,4 @@
-"""Networks of the YOLO family that find boxes and joints at once, in exported files, ONNX or TorchScript."""
+"""Networks that find boxes and joints at once, in exported files, ONNX or TorchScript: YOLO-pose and MoveNet."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipeline.runtime.network import Network
 from pipeline.settings.tree import DetectorSettings
 
 
-class YoloPose(ExportedDetector):
-    """People with joints from an exported network: x y score of each joint follow the class scores, in network pixels.
+class PoseDetector(ExportedDetector):
+    """People with joints from an exported network: x y score of each joint follow the class scores in its decoded rows.
 
     Attributes:
         num_joints: joints of a person.
