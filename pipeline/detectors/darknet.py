@@ -5,7 +5,6 @@ Redmon and Farhadi, YOLOv3, 2018; Bochkovskiy et al., YOLOv4, 2020. The file for
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -160,18 +159,18 @@ class Darknet(nn.Module):
         self.layers = nn.ModuleList()
         self.classes = 0
         self._missing_channels: dict[int, list[int]] = {}  # of the maps that each shortcut adds
-        channels: list[int] = []
+        self._channels: list[int] = []
         scales: list[float] = []
         incoming = _COLOURS
         for index, section in enumerate(sections):
             try:
-                layer, incoming = self._build(index, section, incoming, channels)
+                layer, incoming = self._build(index, section, incoming, self._channels)
             except (KeyError, ValueError, IndexError, ArithmeticError, TypeError, RuntimeError) as error:
                 if isinstance(error, DarknetError):
                     raise
                 raise DarknetError(f"section {index} [{section['type']}]: missing or bad {first_line(error)}") from None
             self.layers.append(layer)
-            channels.append(incoming)
+            self._channels.append(incoming)
             scales.append(_scale(index, section, scales))
         if not self.classes:
             raise DarknetError("the description has no [yolo] section; a detector needs at least one")
@@ -179,7 +178,6 @@ class Darknet(nn.Module):
             (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
         ]
         self._reused = {source for i, s in enumerate(sections) for source in _sources(i, s)}
-        self._checked_sizes: set[tuple[int, int]] = set()
         self.check_size(*(max(_STRIDE, side // _STRIDE * _STRIDE) for side in self.size))
 
     @classmethod
@@ -252,8 +250,13 @@ class Darknet(nn.Module):
             self._missing_channels[index] = [incoming - channels[source] for source in _sources(index, section)]
             return _ACTIVATIONS[activation](), incoming
         if kind == "route":
-            total = sum(channels[source] for source in _sources(index, section))
-            return nn.Identity(), total // int(section.get("groups", 1))
+            groups, sources = int(section.get("groups", 1)), [channels[n] for n in _sources(index, section)]
+            if any(count % groups for count in sources) or not 0 <= int(section.get("group_id", 0)) < groups:
+                raise DarknetError(
+                    f"section {index} [route]: {groups} groups, of which it takes {section.get('group_id', 0)}, do not "
+                    f"fit maps of {', '.join(map(str, sources))} channels"
+                )
+            return nn.Identity(), sum(sources) // groups
         if kind == "upsample":
             return _Upsample(int(section.get("stride", 2)), float(section.get("scale", 1))), incoming
         if kind == "maxpool":
@@ -313,29 +316,24 @@ class Darknet(nn.Module):
         return x
 
     def check_size(self, height: int, width: int) -> None:
-        """Run on the shapes of an input of this size alone.
+        """Follow height and width of the maps through the sections.
 
         Raises:
-            DarknetError: the outputs of two sections do not fit together.
+            DarknetError: maps that a section joins differ in size, or a map is smaller than the kernel.
         """
-        if (height, width) in self._checked_sizes:  # it takes as long as several images
-            return
-        # The copy has tensors without data: a large network is not copied.
-        tensors: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in self.parameters()}
-        shapes = copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()}).eval()
-        x = torch.empty(1, _COLOURS, height, width, device="meta")
-        outputs: dict[int, Tensor] = {}
-        with torch.no_grad():
-            for index, section in enumerate(self.sections):
-                try:
-                    x = shapes._run(index, x, outputs, [], height)
-                except (RuntimeError, IndexError) as error:
-                    inputs = [x, *(outputs[source] for source in _sources(index, section))]
-                    sizes = ", ".join(f"{m.shape[2]}x{m.shape[3]}x{m.shape[1]}" for m in inputs)
-                    raise DarknetError(
-                        f"section {index} [{section['type']}]: maps of {sizes} do not fit ({first_line(error)})"
-                    ) from None
-        self._checked_sizes.add((height, width))
+        # Not by a run on the meta device: its first use imports a compiler, which takes more than a second.
+        before = (height, width)
+        outputs: list[tuple[int, int]] = []
+        for index, section in enumerate(self.sections):
+            joined = [] if section["type"] == "route" else [(before, index - 1)]
+            joined += [(outputs[source], source) for source in _sources(index, section)]
+            sizes = [size for size, _ in joined]
+            after = _output_size(self.layers[index], sizes[0])
+            if len(set(sizes)) > 1 or min(after) < 1:
+                maps = ", ".join(f"{h}x{w}x{self._channels[n] if n >= 0 else _COLOURS}" for (h, w), n in joined)
+                raise DarknetError(f"section {index} [{section['type']}]: maps of {maps} do not fit")
+            outputs.append(after)
+            before = after
 
     def load_darknet_weights(self, data: bytes) -> None:
         """Fill the parameters from the bytes of a .weights file.
@@ -373,6 +371,23 @@ def _check_options(index: int, section: dict[str, str]) -> None:
         off = value in _SWITCHED_OFF and option != "share_index"  # which names a section, from 0
         if option not in ("type", *used, *ignored) and not off:
             raise DarknetError(f"section {index} [{section['type']}]: {option}={value} is not supported")
+
+
+def _output_size(layer: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the output of a section for maps of this size."""
+    if isinstance(layer, _Pool):
+        height, width = ((side - 1) // stride + 1 for side, stride in zip(size, layer.stride, strict=True))
+        return height, width
+    if isinstance(layer, _Upsample):
+        return size[0] * layer.stride, size[1] * layer.stride
+    conv = getattr(layer, "conv", None)
+    if conv is None:
+        return size
+    kernel, stride, padding, dilation = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    height, width = (
+        (side + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i, side in enumerate(size)
+    )
+    return height, width
 
 
 def _strides(section: dict[str, str]) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from support import descriptions
 from support.paths import SHARED, needs_models
 from torch import Tensor
@@ -455,3 +458,38 @@ def test_an_input_size_that_does_not_fit_is_refused_at_load() -> None:
     DarknetDetector.of(Darknet(cfg), DetectorSettings(batch=1, input_size=64), compute)
     with pytest.raises(DarknetError, match=r"section 7 \[shortcut\]: maps of .* do not fit"):
         DarknetDetector.of(Darknet(cfg), DetectorSettings(batch=1, input_size=96), compute)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(
+                "[convolutional]\nfilters=2\nsize={}\nstride_y={}\nstride_x={}\npad={}\nactivation=linear\n".format,
+                st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(0, 1),
+            ),
+            st.builds("[maxpool]\nsize={}\nstride={}\n".format, st.integers(1, 5), st.integers(1, 3)),
+            st.just("[upsample]\nstride=2\n"),
+            st.builds("[shortcut]\nfrom=-{}\n".format, st.integers(2, 3)),
+            st.builds("[route]\nlayers=-1,-{}\n".format, st.integers(2, 3)),
+        ),
+        max_size=6,
+    ),
+    st.integers(1, 40),
+    st.integers(1, 40),
+)  # fmt: skip
+def test_sizes_are_those_of_a_run(sections: list[str], height: int, width: int) -> None:
+    """A network accepts a size if torch runs it on an image of this size, and otherwise refuses it."""
+    fit = CONVOLUTION.format(filters=6, size=1)
+    try:
+        network = Darknet(NET + fit + fit + fit + "".join(sections) + fit + END).eval()
+    except DarknetError:
+        assume(False)
+    try:
+        network.check_size(height, width)
+    except DarknetError as error:
+        assume(not re.search(r"\b1x|x1x", str(error)))  # torch repeats maps of one row or column, Darknet does not
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 3, height, width))
+    else:
+        assert torch.isfinite(network(torch.zeros(1, 3, height, width))).all()
