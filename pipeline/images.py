@@ -136,7 +136,7 @@ def _open(data: bytes) -> Image.Image | tiff.PlainTiff:
 def _decode(data: bytes, encoded: Image.Image | tiff.PlainTiff) -> tuple[np.ndarray, int, str | None]:
     """Upright pixels, the orientation that was applied, and a warning about harmless deviations."""
     if isinstance(encoded, tiff.PlainTiff):
-        return _upright(encoded.decode(), encoded.orientation), encoded.orientation, None
+        return upright(encoded.decode(), encoded.orientation), encoded.orientation, None
     if encoded.format == "PNG":
         png.check_png(data)
     orientation, warning = _orientation(encoded)
@@ -152,7 +152,7 @@ def _decode(data: bytes, encoded: Image.Image | tiff.PlainTiff) -> tuple[np.ndar
         pixels = _decode_by_pillow(encoded)
         if encoded.format == "TIFF":
             return pixels, orientation, warning  # Pillow has applied the orientation
-    return _upright(pixels, orientation), orientation, warning
+    return upright(pixels, orientation), orientation, warning
 
 
 def _reason(error: Exception) -> str:
@@ -179,8 +179,8 @@ def _decode_by_pillow(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply an EXIF orientation (TIFF 6.0 tag 274) to (H, W, 3) pixels."""
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, 3) pixels with an EXIF orientation 1..8 (TIFF 6.0 tag 274) applied."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

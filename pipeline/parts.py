@@ -137,6 +137,8 @@ class PartWriter:
         with queue.filling(), ThreadPoolExecutor(self.decoders, "decode") as pool:
             ahead: deque[Future[_Decoded]] = deque()
             for number, item in enumerate(_timed(read_shard(shard, self._limits), partial(watch, "read"))):
+                if number in poison:
+                    item.blame()
                 ahead.append(pool.submit(self._decode, item, number in poison))
                 if len(ahead) == self.decoders:
                     put(ahead.popleft())
@@ -148,7 +150,10 @@ class PartWriter:
             items = read_shard(shard, self._limits)
             for number in range(shard.num_images):
                 yield _InProgress(number)  # before it is read: reading may also kill the process
-                item = self._decode(next(items), number in poison)
+                read = next(items)
+                if number in poison:
+                    read.blame()
+                item = self._decode(read, number in poison)
                 if item.pixels is None:
                     yield self._without_people(item.row)
                     continue
@@ -170,6 +175,8 @@ class PartWriter:
     def _decode(self, item: Item, poison: bool) -> _Decoded:
         row = ImageRow(item.key, item.uri, self.precomputed.coco_id(item.key), item.sha256)
         row.status, row.error = item.status, item.error
+        if item.position is not None:
+            row.video, row.frame, row.pts, row.seconds = item.position
         if item.status != "ok":
             return _Decoded(row)
         if poison:

@@ -37,12 +37,19 @@ _IMAGE_FIELDS = [
     ("status", pa.string()),
     ("error", pa.string()),
     ("warning", pa.string()),
+    ("video", pa.string()),
+    ("frame", pa.int64()),
+    ("pts", pa.int64()),
+    ("seconds", pa.float64()),
 ]
 
 
 @dataclass
 class ImageRow:
-    """The columns of an image, without its people; width and height are those of the upright image."""
+    """The columns of an image, without its people.
+
+    Width and height are those of the upright image. The last four place a frame in its video, see `FramePosition`.
+    """
 
     image_id: str
     uri: str
@@ -54,6 +61,10 @@ class ImageRow:
     status: str = "ok"
     error: str | None = None
     warning: str | None = None
+    video: str | None = None
+    frame: int | None = None
+    pts: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,21 @@ class Section(BaseModel):
         return {}
 
 
+class VideoSettings(Section):
+    """Which frames of videos are annotated."""
+
+    every: int = Field(1, ge=1, description="each n-th frame, counted from the start of the video")
+    fps: float | None = Field(
+        None, gt=0, description="instead: frames per second; for each point in time the last frame until then"
+    )
+
+
 class InputSettings(Section):
     """The images to annotate."""
 
     uri: str | None = Field(
         None,
-        description="folder, prefix, glob, archive (.tar, .zip), Parquet, list (.txt, .csv, .jsonl), COCO .json",
+        description="folder, prefix, glob, video, archive (.tar, .zip), Parquet, list (.txt, .csv, .jsonl), COCO .json",
     )
     image_root: str | None = Field(
         None, description="folder of the images that a list or COCO file names; by default the folder of that file"
@@ -45,7 +54,10 @@ class InputSettings(Section):
     image_column: str | None = Field(
         None, description="column of a Parquet or CSV input with the images or their URIs; by default detected"
     )
-    shard_size: int = Field(1000, ge=1, description="images per shard, for inputs of single image files")
+    shard_size: int = Field(
+        1000, ge=1, description="images per shard, for inputs of single image files; about as many frames of videos"
+    )
+    video: VideoSettings = VideoSettings()
 
     def unused(self) -> dict[str, str]:
         named_images = (".json", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")

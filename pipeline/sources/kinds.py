@@ -14,6 +14,7 @@ from pipeline.sources.files import file_keys, plan_files, read_files
 from pipeline.sources.parquet import PARQUET_SUFFIXES, parquet_keys, plan_parquet, read_parquet
 from pipeline.sources.shard import Item, PlannedShard, Shard
 from pipeline.sources.tar import TAR_SUFFIXES, plan_tar, read_tar, tar_keys
+from pipeline.sources.video import VIDEO_SUFFIXES, plan_video, read_video, video_keys
 from pipeline.sources.zip import ZIP_SUFFIXES, plan_zip, read_zip, zip_keys
 from pipeline.storage import Entry
 
@@ -47,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "tar": Kind(TAR_SUFFIXES, plan_tar, read_tar, tar_keys),
     "zip": Kind(ZIP_SUFFIXES, plan_zip, read_zip, zip_keys),
     "parquet": Kind(PARQUET_SUFFIXES, plan_parquet, read_parquet, parquet_keys),
+    "video": Kind(VIDEO_SUFFIXES, plan_video, read_video, video_keys),
 }
 
 

@@ -10,8 +10,19 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import parsing
-from pipeline.sources.shard import PlannedShard, Shard
+from pipeline.sources.shard import PlannedShard, Shard, VideoRange
 
+_VIDEO = pa.struct(
+    [
+        ("frames", pa.list_(pa.int64())),
+        ("first_frame", pa.int64()),
+        ("anchor", pa.int64()),
+        ("lead_in", pa.int64()),
+        ("num_packets", pa.int64()),
+        ("orientation", pa.int8()),
+        ("error", pa.string()),
+    ]
+)
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -23,6 +34,7 @@ _SCHEMA = pa.schema(
         ("num_images", pa.int64()),
         ("row_group", pa.int32()),
         ("column", pa.string()),
+        ("video", _VIDEO),
     ]
 )
 _ENTRIES_PER_ROW_GROUP = 50_000
@@ -48,8 +60,9 @@ def write_manifest(uri: str, planned: Iterable[PlannedShard], fingerprint: str |
         rows: list[dict[str, object]] = []
         entries = 0
         for position, shard in enumerate(planned):
-            rows.append(dict(shard.at(position).__dict__))
-            entries += len(shard.keys)
+            row = dict(shard.at(position).__dict__)
+            rows.append(row | {"video": None if shard.video is None else shard.video.__dict__})
+            entries += shard.num_images if shard.video else len(shard.keys)
             count += 1
             if entries >= _ENTRIES_PER_ROW_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
@@ -87,4 +100,6 @@ class Manifest:
                     if row["id"] not in without:
                         for name in ("keys", "uris", "sizes", "etags"):
                             row[name] = tuple(row[name])
+                        if (video := row.get("video")) is not None:
+                            row["video"] = VideoRange(**video | {"frames": tuple(video["frames"])})
                         yield Shard(**row)

@@ -4,13 +4,52 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline import storage
 from pipeline.images import DecodedImage, DecodeLimits, decode_image
 from pipeline.storage import Entry
 
-Kind = Literal["files", "tar", "zip", "parquet"]
+Kind = Literal["files", "tar", "zip", "parquet", "video"]
+
+
+class FramePosition(NamedTuple):
+    """The place of a frame in its video.
+
+    Attributes:
+        video: key of the video.
+        frame: number of the frame from 0, in order of presentation.
+        pts: presentation time stamp, in units of the stream; None if it is not known.
+        seconds: since the start of the stream; None if it is not known.
+    """
+
+    video: str
+    frame: int
+    pts: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRange:
+    """Whole groups of pictures of a video; a group is a key frame and the packets until the next, in decoding order.
+
+    Attributes:
+        frames: numbers of the frames to annotate; (0,) if the video cannot be opened.
+        first_frame: number of the first frame of the groups.
+        anchor: decoding time stamp of the first packet, in units of the stream; None for the start of the video.
+        lead_in: that of the first packet of the group before; None if there is none.
+        num_packets: number of packets.
+        orientation: EXIF orientation 1..8 that makes the frames upright.
+        error: why the video cannot be opened; None if it can.
+    """
+
+    frames: tuple[int, ...]
+    first_frame: int = 0
+    anchor: int | None = None
+    lead_in: int | None = None
+    num_packets: int = 0
+    orientation: int = 1
+    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +58,7 @@ class PlannedShard:
 
     Attributes:
         kind: `files` for loose images, one per object; `tar` or `zip` for an archive; `parquet` for a row group of a
-            file.
+            file; `video` for a part of a video.
         keys: names in the collection: of the images (`files`) or of the container.
         uris: URIs of the images or of the container.
         sizes: in bytes, -1 if unknown.
@@ -27,6 +66,7 @@ class PlannedShard:
         num_images: number of images, which is the number of rows of the part.
         row_group: index of the row group (`parquet` only).
         column: name of the column with the images (`parquet` only).
+        video: the part of the video (`video` only).
     """
 
     kind: Kind
@@ -37,6 +77,7 @@ class PlannedShard:
     num_images: int
     row_group: int | None = None
     column: str | None = None
+    video: VideoRange | None = None
 
     @property
     def entries(self) -> list[Entry]:
@@ -45,7 +86,8 @@ class PlannedShard:
 
     def at(self, position: int) -> Shard:
         """This shard at a position (from 0) of the collection."""
-        content = "\n".join([*self.keys, *self.uris, str(self.num_images), str(self.row_group)])
+        part = self.row_group if self.video is None else self.video
+        content = "\n".join([*self.keys, *self.uris, str(self.num_images), str(part)])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return Shard(id=f"{position:08d}-{digest}", **self.__dict__)
 
@@ -62,7 +104,7 @@ class Shard(PlannedShard):
 
 
 def container_shard(key: str, entry: Entry, kind: Kind, num_images: int, **part: Any) -> PlannedShard:
-    """A shard of a container, or of a `part` of it (`row_group` and `column` of a Parquet file)."""
+    """A shard of a container, or of a `part` of it (such as `row_group` and `column` of a Parquet file)."""
     return PlannedShard(
         kind=kind,
         keys=(key,),
@@ -77,8 +119,7 @@ def container_shard(key: str, entry: Entry, kind: Kind, num_images: int, **part:
 class Item(Protocol):
     """One image of a collection, as a reader yields it: it becomes one row of the images table.
 
-    `EncodedImage` is the implementation for encoded images. Other sources of pixels, such as video frames, need their
-    own implementation.
+    `EncodedImage` is the implementation for encoded images, `VideoFrame` that for frames of videos.
     """
 
     @property
@@ -103,7 +144,12 @@ class Item(Protocol):
 
     @property
     def sha256(self) -> str | None:
-        """The SHA-256 of the stored bytes, None if they could not be read."""
+        """The SHA-256 of the stored bytes; None if they could not be read, and for frames of videos."""
+        ...
+
+    @property
+    def position(self) -> FramePosition | None:
+        """The place in its video; None for images."""
         ...
 
     def decode(self, limits: DecodeLimits) -> DecodedImage:
@@ -112,6 +158,10 @@ class Item(Protocol):
         Raises:
             ImageRefused: the image exceeds the limits or is damaged; holds the status and the error of its row.
         """
+        ...
+
+    def blame(self) -> None:
+        """Called if decoding it has ended a process: what is decoded together with it is not decoded again."""
         ...
 
 
@@ -128,6 +178,7 @@ class EncodedImage:
     data: bytes | None
     status: str = "ok"
     error: str | None = None
+    position: FramePosition | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -136,6 +187,9 @@ class EncodedImage:
     def decode(self, limits: DecodeLimits) -> DecodedImage:
         assert self.data is not None
         return decode_image(self.data, limits)
+
+    def blame(self) -> None:
+        """Nothing is decoded together with it."""
 
 
 def too_large(key: str, uri: str, limits: DecodeLimits) -> EncodedImage:
