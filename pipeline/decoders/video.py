@@ -1,15 +1,19 @@
 """Groups of pictures of a video, decoded one by one: a key frame and the packets until the next.
 
 FFmpeg, through PyAV, hands out frames after damage that differ from the undamaged ones without a mark. Therefore a
-group with any sign of damage is refused as a whole: a packet that cannot be decoded, a packet or frame marked as
-corrupt, a frame that does not come, comes twice, or out of order.
+group with any sign of damage is refused as a whole: an error that FFmpeg raises or logs while it reads or decodes the
+group, a packet or frame marked as corrupt, a frame that does not come, comes twice, or out of order. Noise inside a
+packet that gives none of these signs cannot be noticed: most containers have no checksums.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,6 +25,32 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 _KEPT_BYTES = 128 << 20  # frames of a group; a larger group is decoded twice
+
+
+def load_av() -> ModuleType:
+    """PyAV, with FFmpeg's error messages for `logged_errors`.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    import av
+    import av.logging
+
+    if av.logging.get_level() != av.logging.ERROR:
+        logging.getLogger("libav").setLevel(logging.CRITICAL + 1)  # nothing on stderr: they belong to rows
+        av.logging.set_level(av.logging.ERROR)
+    return av
+
+
+@contextmanager
+def logged_errors() -> Iterator[list[str]]:
+    """Collects the error messages of FFmpeg in this thread."""
+    from av.logging import Capture
+
+    collected: list[str] = []
+    with Capture(local=True) as messages:
+        yield collected
+    collected += [text.strip() for _, _, text in messages]
 
 
 def time_stamp(packet: av.Packet) -> int:
@@ -40,6 +70,8 @@ class GroupOfPictures:
         lead_in: the packets of the group before, if frames of this group refer to it (an open group); else empty.
         orientation: EXIF orientation 1..8 of the stream.
         wanted: time stamps of the frames that will be asked for.
+        damage: an error in the container where it has the group; None without one.
+        blamed: why the group must not be decoded; None if it may be.
     """
 
     codec: VideoCodecContext
@@ -47,6 +79,7 @@ class GroupOfPictures:
     lead_in: Sequence[av.Packet]
     orientation: int
     wanted: Collection[int]
+    damage: str | None = None
     blamed: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _refused: dict[int, str] | None = None
@@ -90,7 +123,7 @@ class GroupOfPictures:
 
         Frames that will be asked for are kept if they are few.
         """
-        signs = _Signs()
+        signs = _Signs(self.damage)
         size = 0
         for frame in self._frames(signs):
             assert frame.pts is not None
@@ -114,10 +147,8 @@ class GroupOfPictures:
 
     def _frames(self, signs: _Signs) -> Iterator[av.VideoFrame]:
         """The frames of the group in order of presentation; signs of damage are noted in `signs`."""
-        import av
-        from av import CodecContext
-
-        decoder = cast("VideoCodecContext", CodecContext.create(self.codec.codec, "r"))
+        pyav = load_av()
+        decoder = cast("VideoCodecContext", pyav.CodecContext.create(self.codec.codec, "r"))
         decoder.extradata = self.codec.extradata
         decoder.width, decoder.height, decoder.pix_fmt = self.codec.width, self.codec.height, self.codec.pix_fmt
         decoder.thread_type = "NONE"  # results and errors never depend on the number of threads
@@ -129,11 +160,14 @@ class GroupOfPictures:
         packets: list[tuple[Any, bool]] = [(packet, True) for packet in self.lead_in]
         packets += [(packet, False) for packet in self.packets]
         for packet, leads_in in [*packets, (None, False)]:
-            try:
-                frames = decoder.decode(packet)
-            except av.error.FFmpegError as error:
-                signs.note(f"a packet cannot be decoded ({error.strerror})", leads_in)
-                continue
+            frames: Sequence[av.VideoFrame] = ()
+            with logged_errors() as messages:
+                try:
+                    frames = decoder.decode(packet)
+                except pyav.error.FFmpegError as error:
+                    signs.note(f"a packet cannot be decoded ({error.strerror})", leads_in)
+            if messages:
+                signs.note(f"a packet cannot be decoded ({messages[0]})", leads_in)
             if packet is not None and packet.is_corrupt:
                 signs.note("a packet is marked as corrupt", leads_in)
             for frame in frames:

@@ -59,6 +59,11 @@ class InputSettings(Section):
     )
     video: VideoSettings = VideoSettings()
 
+    def problem(self) -> str | None:
+        if self.video.fps is not None and self.video.every != 1:
+            return "--input.video.every and --input.video.fps choose frames in two ways; leave one of them out"
+        return None
+
     def unused(self) -> dict[str, str]:
         named_images = (".json", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
         if self.image_root is not None and not (self.uri or "").lower().endswith(named_images):
@@ -359,7 +364,7 @@ class Settings(Section):
             return f"--detector.name {self.detector.name} needs --detector.weights, which is none"
         if self.detector.name not in OWN_DETECTORS and self.compute.runtime not in ("auto", "torch"):
             return f"--compute.runtime {self.compute.runtime} does not run torchvision detectors; leave it out"
-        return self.compute.problem()
+        return self.compute.problem() or self.input.problem()
 
     def unused(self) -> dict[str, str]:
         suppression = {

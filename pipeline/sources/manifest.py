@@ -20,6 +20,7 @@ _VIDEO = pa.struct(
         ("lead_in", pa.int64()),
         ("num_packets", pa.int64()),
         ("orientation", pa.int8()),
+        ("damaged", pa.list_(pa.int64())),
         ("error", pa.string()),
     ]
 )
@@ -101,5 +102,7 @@ class Manifest:
                         for name in ("keys", "uris", "sizes", "etags"):
                             row[name] = tuple(row[name])
                         if (video := row.get("video")) is not None:
-                            row["video"] = VideoRange(**video | {"frames": tuple(video["frames"])})
+                            row["video"] = VideoRange(
+                                **video | {name: tuple(video[name]) for name in ("frames", "damaged")}
+                            )
                         yield Shard(**row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 
@@ -17,6 +17,7 @@ from pipeline.sources.kinds import KINDS, Kind, container_kind
 from pipeline.sources.lists import LIST_SUFFIXES, read_list, unique
 from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column
 from pipeline.sources.shard import PlannedShard
+from pipeline.sources.video import has_video_signature
 
 _CONTAINERS_AT_A_TIME = 16
 _CHECKED_NAMES = 20  # one of the first names of a list must exist,
@@ -52,10 +53,10 @@ def plan_collection(settings: InputSettings, without: str | None = None) -> Iter
 
 def _plan(uri: str, settings: InputSettings, without: str | None) -> Iterator[PlannedShard]:
     if (names := _listed_names(uri, settings.image_column)) is not None:
-        return plan_files(_located(names, uri, settings.image_root), settings)
+        return _plan_listed(_located(names, uri, settings.image_root), settings, _video_kind)
     output = None if without is None else without.rstrip("/") + "/"
     listed = ((key, entry) for key, entry in _list_input(uri) if output is None or not entry.uri.startswith(output))
-    return _plan_listed(listed, settings)
+    return _plan_listed(listed, settings, _named_kind(uri))
 
 
 def _listed_names(uri: str, column: str | None) -> Iterator[str] | None:
@@ -88,12 +89,28 @@ def _list_input(uri: str) -> Iterator[_Keyed]:
 
 
 def _refuse_unknown(uri: str) -> None:
-    if not has_image_signature(storage.read_bytes(uri, SIGNATURE_BYTES)):
+    head = storage.read_bytes(uri, SIGNATURE_BYTES)
+    if not has_image_signature(head) and not has_video_signature(head):
         archives = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
         raise UserError(
             f"--input {uri} is neither an image ({', '.join(FORMATS)}) nor a known kind of file; known are folders, "
-            f"archives and Parquet ({archives}), lists ({', '.join(LIST_SUFFIXES)}) and COCO files ({_COCO_SUFFIX})"
+            f"videos, archives and Parquet ({archives}), lists ({', '.join(LIST_SUFFIXES)}) and COCO files "
+            f"({_COCO_SUFFIX})"
         )
+
+
+def _named_kind(uri: str) -> Callable[[str], Kind | None]:
+    """The kind of container by its name; a file that `--input` names is a video by its content, too."""
+    suffixed = container_kind(uri) is not None or uri.lower().endswith((*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES))
+    if not suffixed and storage.is_file(uri) and has_video_signature(storage.read_bytes(uri, SIGNATURE_BYTES)):
+        return lambda key: KINDS["video"]
+    return container_kind
+
+
+def _video_kind(key: str) -> Kind | None:
+    """Of the names in a list, videos alone are containers."""
+    kind = container_kind(key)
+    return kind if kind is KINDS["video"] else None
 
 
 def _keyed(entries: Iterable[storage.Entry], root: str) -> Iterator[_Keyed]:
@@ -105,13 +122,15 @@ def _keyed(entries: Iterable[storage.Entry], root: str) -> Iterator[_Keyed]:
             yield key, entry
 
 
-def _plan_listed(listed: Iterator[_Keyed], settings: InputSettings) -> Iterator[PlannedShard]:
-    """The shards of listed entries in order. Containers are planned concurrently."""
+def _plan_listed(
+    listed: Iterator[_Keyed], settings: InputSettings, kind_of: Callable[[str], Kind | None]
+) -> Iterator[PlannedShard]:
+    """The shards of listed entries in order. Containers, by the kind of their key, are planned concurrently."""
 
     def loose(first: _Keyed) -> Iterator[_Keyed]:
         yield first
         for key, entry in listed:
-            if container_kind(key) is not None:
+            if kind_of(key) is not None:
                 containers.append((key, entry))
                 return
             yield key, entry
@@ -124,7 +143,7 @@ def _plan_listed(listed: Iterator[_Keyed], settings: InputSettings) -> Iterator[
             item = containers.popleft() if containers else next(listed, None)
             if item is None:
                 break
-            kind = container_kind(item[0])
+            kind = kind_of(item[0])
             if kind is not None:
                 planning.append(pool.submit(_plan_container, kind, item, settings))
                 if len(planning) >= 2 * _CONTAINERS_AT_A_TIME:

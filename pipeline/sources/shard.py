@@ -40,6 +40,8 @@ class VideoRange:
         lead_in: that of the first packet of the group before; None if there is none.
         num_packets: number of packets.
         orientation: EXIF orientation 1..8 that makes the frames upright.
+        damaged: anchors of the groups in or after which the container is damaged. (Only reading a file from its start
+            shows it: after a seek, FFmpeg passes over the damage without a word.)
         error: why the video cannot be opened; None if it can.
     """
 
@@ -49,6 +51,7 @@ class VideoRange:
     lead_in: int | None = None
     num_packets: int = 0
     orientation: int = 1
+    damaged: tuple[int, ...] = ()
     error: str | None = None
 
 

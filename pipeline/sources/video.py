@@ -6,6 +6,8 @@ planning reads that alone; other files are read through once. Reading needs PyAV
 
 from __future__ import annotations
 
+import errno
+import io
 import math
 import struct
 from bisect import bisect_left, bisect_right
@@ -14,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, dropwhile, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from pipeline import storage
-from pipeline.decoders.video import GroupOfPictures, time_stamp
+from pipeline.decoders.video import GroupOfPictures, load_av, logged_errors, time_stamp
 from pipeline.errors import UserError
 from pipeline.images import DecodedImage, DecodeLimits
 from pipeline.settings.tree import InputSettings
+from pipeline.sources.files import plan_files
 from pipeline.sources.shard import EncodedImage, FramePosition, Item, PlannedShard, Shard, VideoRange, container_shard
 
 if TYPE_CHECKING:
@@ -53,12 +56,14 @@ class _Indexed(NamedTuple):
         stamp: the time stamp of its frame; None if only the index was read.
         is_key: whether decoding can start here.
         is_shown: whether it becomes a frame; an edit list may hide it.
+        error_after: whether FFmpeg reported damage of the container between it and the next.
     """
 
     anchor: int
     stamp: int | None
     is_key: bool
     is_shown: bool
+    error_after: bool = False
 
 
 @dataclass
@@ -84,11 +89,15 @@ class VideoFrame:
 def plan_video(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
     """Shards of whole groups of pictures, of about `shard_size` frames each.
 
-    A video that cannot be opened, or has no frames, is planned as one item, which is unreadable.
+    A video that cannot be opened, or has no frames, is planned as one item, which is unreadable; a missing one as a
+    loose file.
     """
     for key, entry in entries:
         try:
             ranges = list(_plan(entry.uri, settings))
+        except storage.MissingObject:
+            yield from plan_files([(key, entry)], settings)
+            continue
         except _Unreadable as error:
             ranges = [VideoRange(frames=(0,), error=str(error))]
         for part in ranges:
@@ -141,6 +150,8 @@ def _frames(
             stamps = {time_stamp(packet) for packet in chosen.values()}
             lead_in = before if is_open else ()
             group = GroupOfPictures(stream.codec_context, packets, lead_in, part.orientation, stamps)
+            if _anchor(packets[0]) in part.damaged:
+                group.damage = "the container is damaged, and packets may be missing"
             for frame, packet in chosen.items():
                 del planned[frame]
                 yield FramePosition(video, frame, *_time(packet, stream)), group
@@ -198,16 +209,17 @@ def _packets_at(container: InputContainer, stream: VideoStream, anchor: int | No
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """The packets of the stream in the order of the file, until its end or to damage of the container."""
-    import av
-
+    """The packets of the stream in the order of the file, until its end or to damage that FFmpeg cannot pass."""
+    pyav = load_av()
     packets = container.demux(stream)
     while True:
         try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
+            packet = next(packets, None)
+        except pyav.error.FFmpegError:
             return
-        if packet.size and not (packet.dts is None and packet.pts is None):
+        if packet is None or packet.size == 0:
+            return
+        if packet.dts is not None or packet.pts is not None:
             yield packet
 
 
@@ -230,10 +242,13 @@ def _plan(uri: str, settings: InputSettings) -> Iterator[VideoRange]:
         raise _Unreadable("the video has no frames")
     first_packet = first_frame = 0
     lead_in: int | None = None
+    damaged: list[int] = []
     keys = [i for i, packet in enumerate(index) if packet.is_key and i > 0]
     ends = [*keys, len(index)]
     ends_of_next = [*ends[1:], math.inf]
     for start, stop, following in zip([0, *keys], ends, ends_of_next, strict=True):
+        if any(packet.error_after for packet in index[start:stop]):
+            damaged.append(index[start].anchor)
         if following - first_packet <= settings.shard_size:
             continue
         shown = sum(packet.is_shown for packet in index[first_packet:stop])
@@ -246,7 +261,9 @@ def _plan(uri: str, settings: InputSettings) -> Iterator[VideoRange]:
                 lead_in=lead_in,
                 num_packets=stop - first_packet,
                 orientation=orientation,
+                damaged=tuple(damaged),
             )
+        damaged = []
         first_packet, first_frame, lead_in = stop, first_frame + shown, index[start].anchor
 
 
@@ -259,10 +276,16 @@ def _index(container: InputContainer, stream: VideoStream, with_stamps: bool) ->
     entries = stream.index_entries
     if not with_stamps and 0 < stream.frames == len(entries):
         return [_Indexed(entry.timestamp, None, entry.is_keyframe, not entry.is_discard) for entry in entries]
-    return [
-        _Indexed(_anchor(packet), time_stamp(packet), packet.is_keyframe, not packet.is_discard)
-        for packet in _packets(container, stream)
-    ]
+    index: list[_Indexed] = []
+    packets = _packets(container, stream)
+    while True:
+        with logged_errors() as errors:
+            packet = next(packets, None)
+        if errors and index:
+            index[-1] = index[-1]._replace(error_after=True)
+        if packet is None:
+            return index
+        index.append(_Indexed(_anchor(packet), time_stamp(packet), packet.is_keyframe, not packet.is_discard))
 
 
 def _chosen(index: Sequence[_Indexed], settings: InputSettings, time_base: Fraction | None) -> Sequence[int]:
@@ -276,23 +299,27 @@ def _chosen(index: Sequence[_Indexed], settings: InputSettings, time_base: Fract
     # For each multiple of 1 / fps, the last frame until then; the first frame starts the clock.
     times = [(stamp - stamps[0]) * time_base for stamp in stamps]
     step = 1 / Fraction(fps)
-    numbers = (bisect_right(times, k * step) - 1 for k in range(int(times[-1] / step) + 1)) if times else ()
+    # Matroska rounds to milliseconds: a frame that is late by rounding alone is in time.
+    rounding = min(time_base / 2, Fraction(1, 1000))
+    numbers = (
+        (bisect_right(times, k * step + rounding) - 1 for k in range(int((times[-1] + rounding) / step) + 1))
+        if times
+        else ()
+    )
     return list(dict.fromkeys(numbers))
 
 
 def _orientation(container: InputContainer, stream: VideoStream) -> int:
     """The EXIF orientation by the display matrix of the first frame that can be decoded; 1 without one."""
-    import av
-    from av.sidedata.sidedata import Type
-
+    pyav = load_av()
     for packet in _packets(container, stream):
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:
+        except pyav.error.FFmpegError:
             continue
         for frame in frames:
             side_data: Any = frame.side_data
-            matrix = next((data for data in side_data if data.type == Type.DISPLAYMATRIX), None)
+            matrix = next((data for data in side_data if data.type.name == "DISPLAYMATRIX"), None)
             if matrix is None:
                 return 1
             a, b, _, c, d = struct.unpack_from("<5i", bytes(matrix))
@@ -308,6 +335,22 @@ class _Unreadable(Exception):
     """The file is no video, or a damaged one; the message says why."""
 
 
+class _Clamped:
+    """A file for FFmpeg, which may seek before the start of a damaged one: that must not look like failing storage."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return self._file.seek(0)
+
+
 @contextmanager
 def _open(uri: str, listed: storage.Entry | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
@@ -316,16 +359,16 @@ def _open(uri: str, listed: storage.Entry | None = None) -> Iterator[tuple[Input
         OSError: the storage failed.
     """
     try:
-        import av
+        pyav = load_av()
     except ModuleNotFoundError:
         raise UserError(f"{uri} is a video, and videos need PyAV; install it by `uv sync --extra video`") from None
     with storage.open_read(uri, listed=listed) as file:
         try:
-            container = av.open(file)
-        except av.error.FFmpegError as error:
+            container = pyav.open(_Clamped(file))
+        except pyav.error.FFmpegError as error:
             raise _Unreadable(f"not a video that FFmpeg can open: {error.strerror}") from None
         with container:
-            covers = av.stream.Disposition.attached_pic
+            covers = pyav.stream.Disposition.attached_pic
             videos = [s for s in container.streams.video if not s.disposition & covers]
             if not videos:
                 raise _Unreadable("the file has no video stream")

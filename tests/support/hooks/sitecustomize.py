@@ -1,7 +1,8 @@
 """Loaded by every Python process of the tests' Ray cluster: slows its work down or kills it, as a file says.
 
 The file named by POSEMILL_TEST_HOOK holds JSON: `sleep`, seconds per image; `leak`, bytes that decoding an image never
-frees; `kill`, `crash`, `hang`, `devour` (memory), SHA-256 digests of images whose decoding does that; `broken`, files
+frees; `kill`, `crash`, `hang`, `devour` (memory), SHA-256 digests of images, or of the first packets of groups of
+pictures, whose decoding does that; `broken`, files
 that each let one worker fail to start and are deleted then; and `pause`, a stage of STAGES in which the first process
 that reaches it writes its number into the file `paused` and waits to be killed.
 """
@@ -19,6 +20,7 @@ from importlib.machinery import PathFinder
 STAGES = {
     "pipeline.fleet.worker": ("loading", "_take_gpus"),
     "pipeline.images": ("reading", "decode_image"),
+    "pipeline.decoders.video": ("group", "GroupOfPictures._check"),
     "pipeline.pose.estimator": ("networks", "PoseEstimator.estimate"),
     "pipeline.run.tables": ("writing", "encode_part"),
     "pipeline.storage.objects": ("committing", "_rename_into_place"),
@@ -96,6 +98,8 @@ class _Patch(Loader):
                 _loading(behaviour)
             if stage == "reading":
                 _decoding(behaviour, arguments[0])
+            if stage == "group":
+                _decoding(behaviour, bytes(arguments[0].packets[0]))
             return real(*arguments)
 
         setattr(holder, name, patched)

@@ -1,0 +1,312 @@
+"""Every frame of a video is one item: none is lost, repeated or wrong, however the video is cut."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from support.paths import SHARED
+from support.videos import CLIPS, decoded, moving, write_clip
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.images import DecodeLimits, ImageRefused
+from pipeline.settings.tree import InputSettings
+from pipeline.sources import Item, Manifest, plan_collection, read_items, read_shard, shard_keys, write_manifest
+
+FRAMES = 45
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of videos of 45 frames, in seven containers and codecs."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name, (codec, options) in CLIPS.items():
+        write_clip(folder / name, moving(FRAMES), codec, options)
+    return folder
+
+
+def read(path: str | Path, size: int = 1000, **video: object) -> list[Item]:
+    """The items of all shards of a video."""
+    settings = InputSettings.model_validate({"uri": str(path), "shard_size": size, "video": video})
+    return [item for i, shard in enumerate(plan_collection(settings)) for item in read_shard(shard.at(i))]
+
+
+def pixels_or_error(item: Item) -> np.ndarray | str:
+    if item.status != "ok":
+        return str(item.error)
+    try:
+        return item.decode(DecodeLimits()).pixels
+    except ImageRefused as refused:
+        return f"{refused.status}: {refused}"
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 1000])
+@pytest.mark.parametrize("name", CLIPS)
+def test_the_shards_hold_the_frames_of_sequential_decoding(name: str, size: int, clips: Path) -> None:
+    expected = decoded(clips / name)
+    assert len(expected) == FRAMES
+    items = read(clips / name, size)
+    assert [item.key for item in items] == [f"{name}#{number:09d}" for number in range(FRAMES)]
+    assert [item.position.frame for item in items] == list(range(FRAMES))
+    if not name.endswith(".avi"):  # it has no time stamps of presentation
+        assert [item.position.pts for item in items] == [stamp for stamp, _ in expected]
+    np.testing.assert_allclose([item.position.seconds for item in items], np.arange(FRAMES) / 30, atol=6e-4)
+    for item, (_, pixels) in zip(items, expected, strict=True):
+        np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+
+
+def test_a_video_is_cut_at_key_frames(clips: Path) -> None:
+    """Also without a header that counts the frames, and on object storage."""
+    for name in ("h264.mp4", "h264.ts"):
+        planned = list(plan_collection(InputSettings(uri=str(clips / name), shard_size=20)))
+        assert [shard.num_images for shard in planned] == [20, 20, 5]
+        assert [shard.video.anchor is None for shard in planned] == [True, False, False]
+    assert len(list(plan_collection(InputSettings(uri=str(clips / "h264.mp4"), shard_size=1)))) == 5
+
+
+def test_items_may_be_decoded_in_any_order_and_late(clips: Path) -> None:
+    items = read(clips / "open.mp4")
+    expected = decoded(clips / "open.mp4")
+    for number in np.random.default_rng(0).permutation(FRAMES):
+        np.testing.assert_array_equal(items[number].decode(DecodeLimits()).pixels, expected[number][1])
+
+
+def test_a_group_that_is_too_large_to_keep_is_decoded_again(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.decoders.video._KEPT_BYTES", 5 * 96 * 64)
+    for item, (_, pixels) in zip(read(clips / "h264.mp4"), decoded(clips / "h264.mp4"), strict=True):
+        np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+
+
+def test_a_manifest_keeps_the_shards_and_items_are_read_by_key(clips: Path, tmp_path: Path) -> None:
+    planned = list(plan_collection(InputSettings(uri=str(clips), shard_size=20)))
+    uri = str(tmp_path / "manifest.parquet")
+    write_manifest(uri, planned)
+    shards = list(Manifest(uri).shards())
+    assert shards == [shard.at(i) for i, shard in enumerate(planned)]
+    assert sum(shard.num_images for shard in shards) == FRAMES * len(CLIPS)
+    for shard in shards:
+        keys = list(shard_keys(shard))
+        assert keys == [item.key for item in read_shard(shard)]
+        (item,) = read_items(shard, keys[3:4])
+        assert item.key == keys[3]
+
+
+def test_videos_beside_images_in_lists_and_on_object_storage(clips: Path, s3_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    shutil.copy(clips / "h264.mp4", folder / "b.mp4")
+    (folder / "a.jpg").write_bytes(b"no image")
+    (folder / "c.jpg").write_bytes(b"no image")
+    keys = ["a.jpg", *(f"b.mp4#{number:09d}" for number in range(FRAMES)), "c.jpg"]
+    assert [item.key for item in read(folder)] == keys
+    (tmp_path / "list.txt").write_text("mixed/a.jpg\nmixed/b.mp4\nmixed/lost.mp4\n")
+    listed = read(tmp_path / "list.txt")
+    assert [item.key for item in listed] == [f"mixed/{key}" for key in [*keys[:-1], "lost.mp4"]]
+    assert listed[-1].status == "missing"
+    storage.write_bytes(f"{s3_folder}/clip.ts", (clips / "h264.ts").read_bytes())
+    for item, (_, pixels) in zip(read(f"{s3_folder}/clip.ts", 10), decoded(clips / "h264.ts"), strict=True):
+        assert item.uri.startswith(f"{s3_folder}/clip.ts#")
+        np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+
+
+def test_a_named_file_is_recognised_by_its_content(clips: Path, tmp_path: Path) -> None:
+    for name in ("h264.mp4", "vp9.webm", "mpeg4.avi"):
+        shutil.copy(clips / name, tmp_path / "recording")
+        assert len(read(tmp_path / "recording")) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("chosen", "numbers"),
+    [
+        ({"every": 10}, [0, 10, 20, 30, 40]),
+        ({"every": 100}, [0]),
+        # At 0, 1/7, 2/7, ... seconds: the last frame until then.
+        ({"fps": 7}, [0, 4, 8, 12, 17, 21, 25, 30, 34, 38, 42]),
+        ({"fps": 60}, list(range(FRAMES))),
+    ],
+)
+@pytest.mark.parametrize("size", [10, 1000])
+def test_frames_are_chosen_from_the_start_of_the_video(chosen: dict, numbers: list, size: int, clips: Path) -> None:
+    for name in ("h264.mp4", "h264.mkv"):
+        items = read(clips / name, size, **chosen)
+        assert [item.position.frame for item in items] == numbers
+        expected = decoded(clips / name)
+        for item in items:
+            np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, expected[item.position.frame][1])
+
+
+def test_variable_rates_keep_their_times(tmp_path: Path) -> None:
+    stamps = np.cumsum([0, *np.random.default_rng(1).choice([1, 2, 3, 12], 29)]).tolist()
+    clip = write_clip(tmp_path / "phone.mp4", moving(30), options={"g": "8", "bf": "2"}, stamps=stamps)
+    items = read(clip, 8)
+    np.testing.assert_allclose([item.position.seconds for item in items], np.array(stamps) / 30, atol=1e-9)
+    sparse = read(clip, 8, fps=5)
+    times = np.array(stamps) / 30
+    grid = np.arange(int(times[-1] * 5) + 1) / 5
+    expected = sorted({int(np.nonzero(times <= time + 1e-9)[0][-1]) for time in grid})
+    assert [item.position.frame for item in sparse] == expected
+
+
+@pytest.mark.parametrize(("rotation", "orientation", "turns"), [(-90, 6, 3), (90, 8, 1), (180, 3, 2), (45, 1, 0)])
+def test_frames_are_upright(rotation: int, orientation: int, turns: int, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "phone.mov", moving(3), rotation=rotation)
+    if rotation == 45:
+        orientation = read(clip)[0].decode(DecodeLimits()).orientation  # of no right angle: left as it is
+    for item, (_, pixels) in zip(read(clip), decoded(clip), strict=True):
+        image = item.decode(DecodeLimits())
+        assert image.orientation == orientation
+        np.testing.assert_array_equal(image.pixels, np.rot90(pixels, turns))
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "h264.mkv", "open.mp4", "mpeg4.avi"])
+@pytest.mark.parametrize("damage", ["noise", "zeros", "cut"])
+def test_after_damage_no_frame_is_wrong(name: str, damage: str, tmp_path: Path) -> None:
+    """Every planned frame has an item; those called ok equal the clean clip, and the groups without damage are ok."""
+    codec, options = CLIPS[name]
+    clean = write_clip(tmp_path / name, moving(FRAMES, 192, 128), codec, options)
+    expected = dict(decoded(clean))
+    data = bytearray(clean.read_bytes())
+    start = len(data) // 2
+    end = start + len(data) // 20
+    if damage == "noise":
+        data[start:end] = np.random.default_rng(2).integers(0, 256, end - start, np.uint8).tobytes()
+    elif damage == "zeros":
+        data[start:end] = bytes(end - start)
+    else:
+        del data[start:]
+    damaged = tmp_path / f"damaged_{name}"
+    damaged.write_bytes(data)
+    items = read(damaged, 10)
+    results = [pixels_or_error(item) for item in items]
+    if damage == "cut" and name.endswith(".mp4"):  # its index is at the end
+        assert results == ["not a video that FFmpeg can open: Invalid data found when processing input"]
+        return
+    good = [(item, pixels) for item, pixels in zip(items, results, strict=True) if not isinstance(pixels, str)]
+    if name.endswith(".avi"):
+        truth = [pixels for _, pixels in decoded(clean)]
+        assert all(any(np.array_equal(pixels, other) for other in truth) for _, pixels in good)
+    else:
+        for item, pixels in good:
+            np.testing.assert_array_equal(pixels, expected[item.position.pts])
+    assert len(good) >= 10
+    assert len(good) < FRAMES
+    if name.endswith(".mp4"):
+        assert len(items) == FRAMES
+    assert all("damage" in text or "refers to frames" in text for text in results if isinstance(text, str))
+
+
+def test_an_index_that_promises_more_than_the_file_has(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "plain.mp4", moving(FRAMES), *CLIPS["h264.mp4"])
+    with av.open(str(plain)) as source, av.open(
+        str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}
+    ) as target:  # fmt: skip
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    data = (tmp_path / "fast.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * 0.7)])
+    items = read(tmp_path / "cut.mp4", 10)
+    assert [item.position.frame for item in items] == list(range(FRAMES))
+    results = [pixels_or_error(item) for item in items]
+    assert results[-1] == "the video ends before this frame"
+    assert items[-1].position[2:] == (None, None)
+    expected = decoded(plain)
+    good = [i for i, result in enumerate(results) if not isinstance(result, str)]
+    assert 20 <= len(good) < FRAMES
+    for i in good:
+        np.testing.assert_array_equal(results[i], expected[i][1])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("empty.mp4", b"", "not a video that FFmpeg can open"),
+        ("text.mkv", b"no video at all\n" * 100, "not a video that FFmpeg can open"),
+        ("code.ts", b"export const answer: number = 42;\n" * 20, "not a video that FFmpeg can open"),
+    ],
+)
+def test_what_is_no_video_is_one_unreadable_item(name: str, content: bytes, error: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    (item,) = read(tmp_path)
+    assert (item.key, item.status, item.position) == (name, "unreadable", None)
+    assert error in str(item.error)
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (item,) = read(tmp_path / "song.mp4")
+    assert item.error == "the file has no video stream"
+
+
+def test_large_frames_are_refused_before_decoding(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.decoders.video.GroupOfPictures._check", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageRefused, match="96 x 64 pixels are more than") as refused:
+        read(clips / "h264.mp4")[0].decode(DecodeLimits(max_megapixels=0.006))
+    assert (refused.value.status, refused.value.width, refused.value.height) == ("too_large", 96, 64)
+
+
+def test_a_group_with_a_blamed_frame_is_not_decoded(clips: Path) -> None:
+    items = read(clips / "h264.mp4")
+    items[12].blame()
+    results = [pixels_or_error(item) for item in items]
+    refused = [i for i, result in enumerate(results) if isinstance(result, str)]
+    assert refused == list(range(10, 20))
+    assert results[10] == "unreadable: not decoded: frame 12 of the same group of pictures ended its process"
+
+
+@pytest.mark.parametrize(("matrix", "red"), [(6, (81, 90, 240)), (1, (63, 102, 240))], ids=["BT.601", "BT.709"])
+def test_colours_follow_the_matrix_of_the_video(matrix: int, red: tuple[int, int, int], tmp_path: Path) -> None:
+    """Pure red, by the values that both standards state for it."""
+    planes = np.concatenate([np.full(n, value, np.uint8) for n, value in zip((96, 24, 24), red, strict=True)])
+    with av.open(str(tmp_path / "red.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.colorspace = matrix
+        frame = av.VideoFrame.from_ndarray(planes.repeat(64).reshape(96, 96), format="yuv420p")
+        frame.colorspace, frame.color_range = matrix, 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (item,) = read(tmp_path / "red.mp4")
+    np.testing.assert_allclose(item.decode(DecodeLimits()).pixels.mean(axis=(0, 1)), (255, 0, 0), atol=3)
+
+
+def test_a_changed_video_is_noticed(clips: Path, tmp_path: Path) -> None:
+    shutil.copy(clips / "h264.mp4", tmp_path / "clip.mp4")
+    (shard,) = plan_collection(InputSettings(uri=str(tmp_path / "clip.mp4")))
+    shutil.copy(clips / "open.mp4", tmp_path / "clip.mp4")
+    with pytest.raises(storage.ChangedObject):
+        list(read_shard(shard.at(0)))
+
+
+def test_without_pyav_the_error_says_what_to_install(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(
+        UserError, match=r"h264\.mp4 is a video, and videos need PyAV; install it by `uv sync --extra video`"
+    ):
+        read(clips / "h264.mp4")
+
+
+_SHARED_CLIPS = sorted((SHARED / "clips").glob("*.m[pko][4kv]"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _SHARED_CLIPS, reason="needs ../shared/clips")
+@pytest.mark.parametrize("path", _SHARED_CLIPS, ids=lambda path: path.name)
+def test_real_clips(path: Path) -> None:
+    expected = decoded(path)
+    for size in (1, 50):
+        items = read(path, size)
+        assert [item.position.pts for item in items] == [stamp for stamp, _ in expected]
+        for item, (_, pixels) in zip(items, expected, strict=True):
+            np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
