@@ -2,8 +2,8 @@
 
 FFmpeg, through PyAV, hands out frames after damage that differ from the undamaged ones without a mark. Therefore a
 group with any sign of damage is refused as a whole: an error that FFmpeg raises or logs while it reads or decodes the
-group, a packet or frame marked as corrupt, a frame that does not come, comes twice, or out of order. Noise inside a
-packet that gives none of these signs cannot be noticed: most containers have no checksums.
+group, a packet or frame marked as corrupt, a frame that does not come, comes twice, or out of order. A changed byte
+inside a packet may give none of these signs, in HEVC and VP9 nearly always: these formats have no checksums.
 """
 
 from __future__ import annotations

@@ -9,10 +9,16 @@ import signal
 import tarfile
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from support.cluster import FLAGS, NUM_IMAGES, Cluster, end, ended_well, flags, parts, rows, wait_for
+from support.images import encode, gradient
+from support.paths import DEMO
+from support.videos import CLIPS, write_clip
 
 from pipeline import storage
+from pipeline.images import decode_image
 from pipeline.run import Run
 from pipeline.settings.flags import parse_settings
 
@@ -211,3 +217,71 @@ def test_a_network_that_cannot_be_loaded_ends_the_job_at_once(cluster: Cluster, 
 def test_other_settings_are_refused_before_anything_runs(cluster: Cluster, photos: Path, undisturbed_run: Path) -> None:
     output = cluster.run("annotate", *flags(photos, undisturbed_run), "--suppression.gamma=20", code=2)
     assert "suppression.gamma was None, now 20.0" in output
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a video of 60 frames, six groups of pictures, and a photograph."""
+    folder = tmp_path_factory.mktemp("clip")
+    portrait = decode_image((DEMO / "photos" / "eileen_collins.jpg").read_bytes()).pixels[::2, ::2]
+    frames = [np.ascontiguousarray(np.roll(portrait, i, axis=1)) for i in range(60)]
+    write_clip(folder / "clip.mp4", frames, *CLIPS["h264.mp4"])
+    (folder / "photo.jpg").write_bytes(encode(gradient(60, 40)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed_clip(cluster: Cluster, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
+    """The rows of a run without failures over that folder."""
+    output = tmp_path_factory.mktemp("clip_run") / "run"
+    cluster.behave()
+    cluster.run("annotate", *_clip_flags(clip, output))
+    images, people = rows(str(output))
+    assert [row["frame"] for row in images] == [*range(60), None]
+    assert len(people) >= 30
+    return images, people
+
+
+def _clip_flags(clip: Path, output: Path) -> list[str]:
+    """Four shards: three of the video and the photograph."""
+    return [f"--input={clip}", f"--output={output}", "--input.shard_size=20", *FLAGS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "driver"])
+def test_a_process_is_killed_in_the_middle_of_a_video(
+    cluster: Cluster, clip: Path, undisturbed_clip, tmp_path: Path, victim: str
+) -> None:
+    run, paused = tmp_path / "run", tmp_path / "paused"
+    cluster.behave(pause="networks" if victim == "worker" else "", paused=str(paused), sleep=0.5)
+    job = cluster.start("annotate", *_clip_flags(clip, run))
+    wait_for(lambda: paused.exists() and paused.read_text() if victim == "worker" else parts(run))
+    os.kill(int(paused.read_text()) if victim == "worker" else job.pid, signal.SIGKILL)
+    job.communicate(timeout=200)
+    cluster.behave()
+    if victim == "driver":
+        wait_for(lambda: not cluster.workers())
+        assert 0 < len(parts(run)) < 4
+        cluster.run("annotate", *_clip_flags(clip, run))
+    assert rows(str(run)) == undisturbed_clip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["kill", "hang"])
+def test_a_group_of_pictures_that_ends_its_process(
+    cluster: Cluster, clip: Path, undisturbed_clip, tmp_path: Path, act: str
+) -> None:
+    """Its first frame is blamed, its other frames are not decoded, and all others are as without it."""
+    with av.open(str(clip / "clip.mp4")) as container:
+        keys = [bytes(packet) for packet in container.demux(video=0) if packet.is_keyframe]
+    cluster.behave(**{act: [hashlib.sha256(keys[3]).hexdigest()]})
+    output = cluster.run("annotate", *_clip_flags(clip, tmp_path / "run"), "--fleet.image_seconds=3")
+    assert "61 images (51 ok, 9 unreadable, 1 poison)" in output
+    images, people = rows(str(tmp_path / "run"))
+    assert [row["frame"] for row in images if row["status"] == "poison"] == [30]
+    lost = [row for row in images if row["status"] == "unreadable"]
+    assert [row["frame"] for row in lost] == list(range(31, 40))
+    assert {row["error"] for row in lost} == {"not decoded: frame 30 of the same group of pictures ended its process"}
+    left = {row["image_id"] for row in images if row["status"] == "ok"}
+    assert [row for row in images if row["status"] == "ok"] == [r for r in undisturbed_clip[0] if r["image_id"] in left]
+    assert people == [row for row in undisturbed_clip[1] if row["image_id"] in left]
