@@ -113,7 +113,7 @@ def video_keys(shard: Shard) -> Iterator[str]:
 
 
 def read_video(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None = None) -> Iterator[Item]:
-    """The frames of a shard in order of presentation, `key#number` each; with `wanted` keys, those alone.
+    """The frames of a shard in order of presentation, `key/number` each; with `wanted` keys, those alone.
 
     Packets are read here, and decoded when an item is.
     """
@@ -123,7 +123,7 @@ def read_video(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | Non
         yield EncodedImage(key, listed.uri, None, "unreadable", part.error)
         return
     for position, group in _frames(key, listed, part):
-        frame_key, uri = _key(key, position.frame), _key(listed.uri, position.frame)
+        frame_key, uri = _key(key, position.frame), f"{listed.uri}#{position.frame:0{_DIGITS}d}"
         if wanted is not None and frame_key not in wanted:
             continue
         if group is None:
@@ -327,8 +327,8 @@ def _orientation(container: InputContainer, stream: VideoStream) -> int:
     return 1
 
 
-def _key(name: str, frame: int) -> str:
-    return f"{name}#{frame:0{_DIGITS}d}"
+def _key(video: str, frame: int) -> str:
+    return f"{video}/{frame:0{_DIGITS}d}"
 
 
 class _Unreadable(Exception):

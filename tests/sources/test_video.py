@@ -50,7 +50,7 @@ def test_the_shards_hold_the_frames_of_sequential_decoding(name: str, size: int,
     expected = decoded(clips / name)
     assert len(expected) == FRAMES
     items = read(clips / name, size)
-    assert [item.key for item in items] == [f"{name}#{number:09d}" for number in range(FRAMES)]
+    assert [item.key for item in items] == [f"{name}/{number:09d}" for number in range(FRAMES)]
     assert [item.position.frame for item in items] == list(range(FRAMES))
     if not name.endswith(".avi"):  # it has no time stamps of presentation
         assert [item.position.pts for item in items] == [stamp for stamp, _ in expected]
@@ -101,7 +101,7 @@ def test_videos_beside_images_in_lists_and_on_object_storage(clips: Path, s3_fol
     shutil.copy(clips / "h264.mp4", folder / "b.mp4")
     (folder / "a.jpg").write_bytes(b"no image")
     (folder / "c.jpg").write_bytes(b"no image")
-    keys = ["a.jpg", *(f"b.mp4#{number:09d}" for number in range(FRAMES)), "c.jpg"]
+    keys = ["a.jpg", *(f"b.mp4/{number:09d}" for number in range(FRAMES)), "c.jpg"]
     assert [item.key for item in read(folder)] == keys
     (tmp_path / "list.txt").write_text("mixed/a.jpg\nmixed/b.mp4\nmixed/lost.mp4\n")
     listed = read(tmp_path / "list.txt")
