@@ -30,6 +30,7 @@ from pipeline.run.precomputed import Precomputed
 from pipeline.run.progress import Progress
 from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
 from pipeline.sources import Item, Shard, read_shard
+from pipeline.sources.shard import frame_of_sequence
 
 _T = TypeVar("_T")
 
@@ -175,8 +176,9 @@ class PartWriter:
     def _decode(self, item: Item, poison: bool) -> _Decoded:
         row = ImageRow(item.key, item.uri, self.precomputed.coco_id(item.key), item.sha256)
         row.status, row.error = item.status, item.error
-        if item.position is not None:
-            row.video, row.frame, row.pts, row.seconds = item.position
+        position = item.position or frame_of_sequence(item.key, self.run.settings.input.video.sequence_fps)
+        if position is not None:
+            row.video, row.frame, row.pts, row.seconds = position
         if item.status != "ok":
             return _Decoded(row)
         if poison:

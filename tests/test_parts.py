@@ -21,6 +21,7 @@ from pipeline.run.precomputed import CocoFiles
 from pipeline.settings.tree import Settings
 from pipeline.sources import Shard, kinds, plan_collection, shard_keys, write_manifest
 from pipeline.sources import shard as shard_module
+from pipeline.sources.shard import FramePosition
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +258,7 @@ class Frame:
 
     def __init__(self, number: int) -> None:
         self.key, self.uri, self._number = f"clip/{number:06d}", f"clip#{number}", number
+        self.position = FramePosition("clip", number, 100 * number, number / 10)
 
     def decode(self, limits: DecodeLimits) -> DecodedImage:
         if self._number == 3:
@@ -280,4 +282,7 @@ def test_items_that_decode_themselves_have_rows_like_images(
     assert [row["image_id"] for row in rows] == [f"clip/{number:06d}" for number in range(23)]
     assert [(row["status"], row["error"]) for row in rows if row["status"] != "ok"] == [("unreadable", "damaged frame")]
     assert all((row["width"], row["height"]) == (64, 48) for row in rows)
+    assert [(row["video"], row["frame"], row["pts"], row["seconds"]) for row in rows] == [
+        ("clip", number, 100 * number, number / 10) for number in range(23)
+    ]
     assert rows[3]["people"] == []

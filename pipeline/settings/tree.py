@@ -33,11 +33,17 @@ class Section(BaseModel):
 
 
 class VideoSettings(Section):
-    """Which frames of videos are annotated."""
+    """Videos: which of their frames are annotated, and whether numbered images are such frames."""
 
     every: int = Field(1, ge=1, description="each n-th frame, counted from the start of the video")
     fps: float | None = Field(
         None, gt=0, description="instead: frames per second; for each point in time the last frame until then"
+    )
+    sequence_fps: float | None = Field(
+        None,
+        gt=0,
+        description="frames per second of image sequences: an image whose name ends in a number is that frame of its "
+        "folder; by default images are no frames",
     )
 
 

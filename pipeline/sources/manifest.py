@@ -21,6 +21,7 @@ _VIDEO = pa.struct(
         ("num_packets", pa.int64()),
         ("orientation", pa.int8()),
         ("damaged", pa.list_(pa.int64())),
+        ("section", pa.list_(pa.int64())),
         ("error", pa.string()),
     ]
 )
@@ -103,6 +104,6 @@ class Manifest:
                             row[name] = tuple(row[name])
                         if (video := row.get("video")) is not None:
                             row["video"] = VideoRange(
-                                **video | {name: tuple(video[name]) for name in ("frames", "damaged")}
+                                **video | {name: tuple(video[name]) for name in ("frames", "damaged", "section")}
                             )
                         yield Shard(**row)

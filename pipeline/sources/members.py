@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pipeline import storage
 from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, SIGNATURE_BYTES, DecodeLimits, has_image_signature
 from pipeline.sources.shard import EncodedImage, Shard, too_large
+from pipeline.sources.video import VIDEO_SUFFIXES
 
 _SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
 _LONGEST_CHAIN = 40  # of links, as in Linux
@@ -50,11 +51,20 @@ def is_image(name: str, head: Callable[[int], bytes]) -> bool:
         name: path in the archive.
         head: returns the first bytes of the content.
     """
-    parts = name.split("/")
-    if any(part.startswith(".") and part not in (".", "..") for part in parts) or "__MACOSX" in parts:
+    if _is_hidden(name):
         return False
-    suffix = posixpath.splitext(parts[-1])[1]
+    suffix = posixpath.splitext(name.split("/")[-1])[1]
     return suffix == "" or suffix.lower() in _SUFFIXES or has_image_signature(head(SIGNATURE_BYTES))
+
+
+def _is_hidden(name: str) -> bool:
+    parts = name.split("/")
+    return any(part.startswith(".") and part not in (".", "..") for part in parts) or "__MACOSX" in parts
+
+
+def is_video(name: str) -> bool:
+    """Whether a member is a video, by its suffix; hidden files and what macOS adds to archives are not."""
+    return name.lower().endswith(VIDEO_SUFFIXES) and not _is_hidden(name)
 
 
 def without_images(names: list[str]) -> Ending:
@@ -97,7 +107,7 @@ def member_items(
     Nothing is unpacked to disk, so member names such as `../x` are harmless.
     """
     (container,), (uri,) = shard.keys, shard.uris
-    unique = _Unique()
+    unique = Unique()
     for member in members:
         if isinstance(member, Ending):
             if wanted is None or _ending(container) in wanted:
@@ -126,7 +136,7 @@ def _ending(container: str) -> str:
     return f"{container}#end"
 
 
-class _Unique:
+class Unique:
     """Member names, with a number where the archive contains a name more than once, so that keys are unique."""
 
     def __init__(self) -> None:
@@ -143,6 +153,6 @@ class _Unique:
 
 
 def _names(members: Iterator[Member | Ending]) -> Iterator[str | None]:
-    unique = _Unique()
+    unique = Unique()
     for member in members:
         yield None if isinstance(member, Ending) else unique(member.name)

@@ -94,7 +94,7 @@ def _refuse_unknown(uri: str) -> None:
         archives = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
         raise UserError(
             f"--input {uri} is neither an image ({', '.join(FORMATS)}) nor a known kind of file; known are folders, "
-            f"videos, archives and Parquet ({archives}), lists ({', '.join(LIST_SUFFIXES)}) and COCO files "
+            f"archives, Parquet and videos ({archives}), lists ({', '.join(LIST_SUFFIXES)}) and COCO files "
             f"({_COCO_SUFFIX})"
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -29,6 +31,23 @@ class FramePosition(NamedTuple):
     seconds: float | None
 
 
+def frame_of_sequence(key: str, fps: float | None) -> FramePosition | None:
+    """The position of an image in a sequence of numbered images: its folder is the video.
+
+    Args:
+        key: of the image.
+        fps: frames per second; None if images are no frames.
+
+    >>> frame_of_sequence("walk/img_000012.jpg", 25)
+    FramePosition(video='walk', frame=12, pts=None, seconds=0.48)
+    """
+    number = re.search(r"([0-9]+)(\.\w+)?$", posixpath.basename(key))
+    if fps is None or number is None:
+        return None
+    frame = int(number[1])
+    return FramePosition(posixpath.dirname(key), frame, None, frame / fps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoRange:
     """Whole groups of pictures of a video; a group is a key frame and the packets until the next, in decoding order.
@@ -42,6 +61,7 @@ class VideoRange:
         orientation: EXIF orientation 1..8 that makes the frames upright.
         damaged: anchors of the groups in or after which the container is damaged. (Only reading a file from its start
             shows it: after a seek, FFmpeg passes over the damage without a word.)
+        section: first byte and number of bytes of the video in its file; None for all until the end.
         error: why the video cannot be opened; None if it can.
     """
 
@@ -52,6 +72,7 @@ class VideoRange:
     num_packets: int = 0
     orientation: int = 1
     damaged: tuple[int, ...] = ()
+    section: tuple[int, int | None] = (0, None)
     error: str | None = None
 
 

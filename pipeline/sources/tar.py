@@ -28,13 +28,16 @@ from pipeline.sources.members import (
     Member,
     MemberDamaged,
     MemberMissing,
+    Unique,
     is_image,
+    is_video,
     link_target,
     member_items,
     member_keys,
     without_images,
 )
 from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
+from pipeline.sources.video import plan_section
 
 _Decompress = Callable[[BinaryIO], BinaryIO]
 _COMPRESSIONS: dict[str, _Decompress] = {
@@ -55,11 +58,21 @@ _NAMED_MEMBERS = 3  # in error messages
 
 
 def plan_tar(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
-    """One shard per archive. Images are counted from the headers; a compressed archive is decompressed to read them."""
+    """One shard with the images of an archive, and those of the videos in it.
+
+    Images are counted from the headers; a compressed archive is decompressed to read them. Videos in compressed
+    archives are unreadable items.
+    """
     for key, entry in entries:
+        videos: list[tarfile.TarInfo] = []
         with storage.open_read(entry.uri, sequential=_compression(entry.uri) is not None) as stream:
-            count = sum(1 for _ in _walk(stream, entry.uri))
-        yield container_shard(key, entry, "tar", count)
+            count = sum(1 for _ in _walk(stream, entry.uri, videos=videos))
+        if count:
+            yield container_shard(key, entry, "tar", count)
+        unique = Unique()
+        for video in videos:
+            name = f"{key}/{unique(video.name)}"
+            yield from plan_section(name, entry, settings, (video.offset_data, video.size))
 
 
 def tar_keys(shard: Shard) -> Iterator[str]:
@@ -89,15 +102,18 @@ def _decompressed(stream: BinaryIO, uri: str) -> BinaryIO:
     return stream if compression is None else compression(stream)
 
 
-def _walk(stream: BinaryIO, uri: str, targets: _Targets | None = None) -> Iterator[Member | Ending]:
-    """The images of an archive, and an `Ending` if it is damaged or has none.
+def _walk(
+    stream: BinaryIO, uri: str, targets: _Targets | None = None, videos: list[tarfile.TarInfo] | None = None
+) -> Iterator[Member | Ending]:
+    """The images of an archive, and an `Ending` if it is damaged or has nothing to annotate.
 
     Args:
         stream: the file.
         uri: its URI, which states the compression.
         targets: what links refer to; None if members are not read.
+        videos: the videos of an archive without compression are added to it.
     """
-    images = 0
+    found = 0
     others: list[str] = []
     try:
         for archive, member in _members(_decompressed(stream, uri)):
@@ -105,8 +121,14 @@ def _walk(stream: BinaryIO, uri: str, targets: _Targets | None = None) -> Iterat
             if not (member.isreg() or linked):
                 continue
             file = None if linked else _open(archive, member)
-            if is_image(member.name, partial(_head, file)):
-                images += 1
+            if file is not None and is_video(member.name):
+                found += 1
+                if _compression(uri) is not None:
+                    yield Member(member.name, 0, _refuse_video)
+                elif videos is not None:
+                    videos.append(member)
+            elif is_image(member.name, partial(_head, file)):
+                found += 1
                 if file is not None:
                     yield Member(member.name, member.size, partial(_read, file, member))
                 else:
@@ -116,8 +138,12 @@ def _walk(stream: BinaryIO, uri: str, targets: _Targets | None = None) -> Iterat
     except _ArchiveDamaged as error:
         yield Ending(str(error))
     else:
-        if not images:
+        if not found:
             yield without_images(others)
+
+
+def _refuse_video() -> bytes:
+    raise MemberDamaged("a video in a compressed archive is not read; unpack it")
 
 
 class _ArchiveDamaged(Exception):

@@ -6,7 +6,6 @@ planning reads that alone; other files are read through once. Reading needs PyAV
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import struct
@@ -87,21 +86,37 @@ class VideoFrame:
 
 
 def plan_video(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
-    """Shards of whole groups of pictures, of about `shard_size` frames each.
-
-    A video that cannot be opened, or has no frames, is planned as one item, which is unreadable; a missing one as a
-    loose file.
-    """
+    """Shards of whole groups of pictures, of about `shard_size` frames each; a missing video is a loose file."""
     for key, entry in entries:
         try:
-            ranges = list(_plan(entry.uri, settings))
+            shards = list(plan_section(key, entry, settings))
         except storage.MissingObject:
-            yield from plan_files([(key, entry)], settings)
-            continue
-        except _Unreadable as error:
-            ranges = [VideoRange(frames=(0,), error=str(error))]
-        for part in ranges:
-            yield container_shard(key, entry, "video", len(part.frames), video=part)
+            shards = list(plan_files([(key, entry)], settings))
+        yield from shards
+
+
+def plan_section(
+    key: str, entry: storage.Entry, settings: InputSettings, section: tuple[int, int | None] = (0, None)
+) -> Iterator[PlannedShard]:
+    """The shards of a video that is a section of a file.
+
+    A video that cannot be opened, or has no frames, is planned as one item, which is unreadable.
+
+    Args:
+        key: of the video.
+        entry: the file.
+        section: first byte and number of bytes; None for all until the end of the file.
+
+    Raises:
+        storage.MissingObject: the file does not exist.
+        UserError: PyAV is not installed.
+    """
+    try:
+        ranges = list(_plan(entry.uri, settings, section))
+    except _Unreadable as error:
+        ranges = [VideoRange(frames=(0,), error=str(error))]
+    for part in ranges:
+        yield container_shard(key, entry, "video", len(part.frames), video=part)
 
 
 def video_keys(shard: Shard) -> Iterator[str]:
@@ -138,7 +153,7 @@ def _frames(
     """The planned frames of a shard with their groups; without a group where the video ends early."""
     planned = dict.fromkeys(part.frames)
     number = part.first_frame
-    with _open(listed.uri, listed) as (container, stream):
+    with _open(listed.uri, part.section, listed) as (container, stream):
         before: Sequence[av.Packet] = ()
         for packets in _groups(islice(_packets_at(container, stream, part.anchor), part.num_packets)):
             shown = sorted((p for p in packets if not p.is_discard), key=time_stamp)
@@ -181,7 +196,7 @@ def _groups(packets: Iterable[av.Packet]) -> Iterator[list[av.Packet]]:
 
 def _lead_in(listed: storage.Entry, part: VideoRange) -> list[av.Packet]:
     """The packets of the group before a shard."""
-    with _open(listed.uri, listed) as (container, stream):
+    with _open(listed.uri, part.section, listed) as (container, stream):
         return next(_groups(_packets_at(container, stream, part.lead_in)), [])
 
 
@@ -227,14 +242,14 @@ def _anchor(packet: av.Packet) -> int:
     return time_stamp(packet) if packet.dts is None else packet.dts
 
 
-def _plan(uri: str, settings: InputSettings) -> Iterator[VideoRange]:
+def _plan(uri: str, settings: InputSettings, section: tuple[int, int | None]) -> Iterator[VideoRange]:
     """
     Raises:
         _Unreadable: it is no video, or a damaged one.
     """
-    with _open(uri) as (container, stream):
+    with _open(uri, section) as (container, stream):
         orientation = _orientation(container, stream)
-    with _open(uri) as (container, stream):
+    with _open(uri, section) as (container, stream):
         index = _index(container, stream, with_stamps=settings.video.fps is not None)
         time_base = stream.time_base
     chosen = _chosen(index, settings, time_base)
@@ -262,6 +277,7 @@ def _plan(uri: str, settings: InputSettings) -> Iterator[VideoRange]:
                 num_packets=stop - first_packet,
                 orientation=orientation,
                 damaged=tuple(damaged),
+                section=section,
             )
         damaged = []
         first_packet, first_frame, lead_in = stop, first_frame + shown, index[start].anchor
@@ -335,25 +351,38 @@ class _Unreadable(Exception):
     """The file is no video, or a damaged one; the message says why."""
 
 
-class _Clamped:
-    """A file for FFmpeg, which may seek before the start of a damaged one: that must not look like failing storage."""
+class _Section:
+    """A section of a file as a file for FFmpeg.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.read, self.tell = file.read, file.tell
+    FFmpeg may seek before the start of a damaged video. Then it gets the start: this must not look like failing
+    storage.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, size: int | None) -> None:
+        self._file, self._start = file, start
+        self._end = file.seek(0, io.SEEK_END) if size is None else start + size
+        file.seek(start)
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(max(0, min(count, self._end - self._file.tell())))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return self._file.seek(0)
+        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}[whence]
+        return self._file.seek(max(self._start, base + offset)) - self._start
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
 
 
 @contextmanager
-def _open(uri: str, listed: storage.Entry | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """
+def _open(
+    uri: str, section: tuple[int, int | None], listed: storage.Entry | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video.
+
+    Args:
+        section: first byte and number of bytes in the file; None for all until its end.
+
     Raises:
         _Unreadable: FFmpeg cannot open it, or it has no video stream.
         OSError: the storage failed.
@@ -364,7 +393,7 @@ def _open(uri: str, listed: storage.Entry | None = None) -> Iterator[tuple[Input
         raise UserError(f"{uri} is a video, and videos need PyAV; install it by `uv sync --extra video`") from None
     with storage.open_read(uri, listed=listed) as file:
         try:
-            container = pyav.open(_Clamped(file))
+            container = pyav.open(_Section(file, *section))
         except pyav.error.FFmpegError as error:
             raise _Unreadable(f"not a video that FFmpeg can open: {error.strerror}") from None
         with container:

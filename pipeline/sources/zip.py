@@ -26,6 +26,7 @@ from pipeline.sources.members import (
     MemberDamaged,
     MemberMissing,
     is_image,
+    is_video,
     link_target,
     member_items,
     member_keys,
@@ -79,7 +80,7 @@ def _walk(stream: BinaryIO) -> Iterator[Member | Ending]:
     with archive:
         infos = {posixpath.normpath(info.filename): info for info in archive.infolist()}
         links: dict[str, str] | None = None
-        images = 0
+        found = 0
         others: list[str] = []
         for info in archive.infolist():
             if info.is_dir():
@@ -87,15 +88,22 @@ def _walk(stream: BinaryIO) -> Iterator[Member | Ending]:
             linked = _is_link(info)
             if linked and links is None:
                 links = {name: _target(archive, link) for name, link in infos.items() if _is_link(link)}
-            if is_image(info.filename, partial(_head, archive, info)):
-                images += 1
+            if is_video(info.filename):
+                found += 1
+                yield Member(info.filename, 0, _refuse_video)
+            elif is_image(info.filename, partial(_head, archive, info)):
+                found += 1
                 content = infos.get(link_target(info.filename, links)) if linked and links else info
                 size = content.file_size if content else 0
                 yield Member(info.filename, size, partial(_read, archive, content))
             elif len(others) < _NAMED_MEMBERS:
                 others.append(storage.portable_name(info.filename))
-        if not images:
+        if not found:
             yield without_images(others)
+
+
+def _refuse_video() -> bytes:
+    raise MemberDamaged("a video in a zip archive is not read; unpack it, or use a tar archive")
 
 
 def _is_link(info: zipfile.ZipInfo) -> bool:

@@ -26,7 +26,7 @@ def test_folders_whose_names_contain_wildcards_are_folders(folder: str, name: st
 def test_one_file_of_an_unknown_kind_is_refused(folder: str, name: str, data: bytes) -> None:
     uri = storage.join(folder, name)
     storage.write_bytes(uri, data)
-    with pytest.raises(UserError, match=r"neither an image .* known are folders, archives .*\.zip.*\.tsv.*\.json"):
+    with pytest.raises(UserError, match=r"neither an image .* known are folders, archives, .*\.zip.*\.tsv.*\.json"):
         plan(folder, uri)
 
 

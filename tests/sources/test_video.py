@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from support.paths import SHARED
+from support.sources import tar_bytes
 from support.videos import CLIPS, decoded, moving, write_clip
 
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.images import DecodeLimits, ImageRefused
+from pipeline.settings.flags import parse_settings
 from pipeline.settings.tree import InputSettings
 from pipeline.sources import Item, Manifest, plan_collection, read_items, read_shard, shard_keys, write_manifest
+from pipeline.sources.shard import frame_of_sequence
 
 FRAMES = 45
 
@@ -310,3 +314,53 @@ def test_real_clips(path: Path) -> None:
         assert [item.position.pts for item in items] == [stamp for stamp, _ in expected]
         for item, (_, pixels) in zip(items, expected, strict=True):
             np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+
+
+def test_videos_in_a_tar_archive_are_read_in_place(clips: Path, tmp_path: Path) -> None:
+    members = {"a.jpg": b"no image", "b/clip.mp4": (clips / "h264.mp4").read_bytes()}
+    members |= {"b/cut.mp4": members["b/clip.mp4"][:2000], "c.ts": (clips / "h264.ts").read_bytes(), "._c.ts": b"x"}
+    (tmp_path / "all.tar").write_bytes(tar_bytes(members))
+    items = read(tmp_path / "all.tar", 20)
+    frames = [f"{number:09d}" for number in range(FRAMES)]
+    assert [item.key for item in items] == [
+        "all.tar/a.jpg",
+        *(f"all.tar/b/clip.mp4/{frame}" for frame in frames),
+        "all.tar/b/cut.mp4",
+        *(f"all.tar/c.ts/{frame}" for frame in frames),
+    ]
+    for name, found in (("h264.mp4", items[1 : 1 + FRAMES]), ("h264.ts", items[-FRAMES:])):
+        for item, (_, pixels) in zip(found, decoded(clips / name), strict=True):
+            np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+    (tmp_path / "videos.tar").write_bytes(tar_bytes({"c.ts": members["c.ts"]}))
+    assert len(read(tmp_path / "videos.tar")) == FRAMES
+
+
+def test_videos_in_compressed_archives_are_unreadable_items(clips: Path, tmp_path: Path) -> None:
+    clip = {"clip.mp4": (clips / "h264.mp4").read_bytes()}
+    (tmp_path / "all.tar.gz").write_bytes(tar_bytes(clip, "w:gz"))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("clip.mp4", clip["clip.mp4"])
+    for name, reason in (("all.tar.gz", "in a compressed archive is not read"), ("all.zip", "in a zip archive")):
+        (item,) = read(tmp_path / name)
+        assert (item.key, item.status) == (f"{name}/clip.mp4", "unreadable")
+        assert reason in str(item.error)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("walk/000012.jpg", ("walk", 12, None, 0.48)),
+        ("a/b.c/frame-7.png", ("a/b.c", 7, None, 0.28)),
+        ("0.jpg", ("", 0, None, 0.0)),
+        ("clips.tar/walk/img3", ("clips.tar/walk", 3, None, 0.12)),
+        ("walk/cover.jpg", None),
+    ],
+)
+def test_numbered_images_are_frames_if_the_settings_say_so(key: str, expected: tuple | None) -> None:
+    assert frame_of_sequence(key, 25) == expected
+    assert frame_of_sequence(key, None) is None
+
+
+def test_frames_are_chosen_in_one_way() -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(["--input.video.every=2", "--input.video.fps=3", "--input=a.mp4", "--output=b"], "")
