@@ -176,7 +176,9 @@ class PartWriter:
     def _decode(self, item: Item, poison: bool) -> _Decoded:
         row = ImageRow(item.key, item.uri, self.precomputed.coco_id(item.key), item.sha256)
         row.status, row.error = item.status, item.error
-        position = item.position or frame_of_sequence(item.key, self.run.settings.input.video.sequence_fps)
+        position = item.position
+        if position is None and item.sha256 is not None:
+            position = frame_of_sequence(item.key, self.run.settings.input.video.sequence_fps)
         if position is not None:
             row.video, row.frame, row.pts, row.seconds = position
         if item.status != "ok":

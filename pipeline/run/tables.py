@@ -229,6 +229,9 @@ def _table_metadata(part: pa.Table) -> dict[bytes, bytes]:
 
 
 def _image_table(part: pa.Table, shard: str) -> pa.Table:
+    for name, kind in _IMAGE_FIELDS:
+        if name not in part.column_names:  # a part of an earlier version
+            part = part.append_column(name, pa.nulls(part.num_rows, kind))
     table = part.select([name for name, _ in _IMAGE_FIELDS])
     table = table.append_column("num_people", pc.list_value_length(part["people"]))
     table = table.append_column("shard", pa.array([shard] * part.num_rows, pa.string()))

@@ -14,7 +14,8 @@ from pipeline.sources.files import file_keys, plan_files, read_files
 from pipeline.sources.parquet import PARQUET_SUFFIXES, parquet_keys, plan_parquet, read_parquet
 from pipeline.sources.shard import Item, PlannedShard, Shard
 from pipeline.sources.tar import TAR_SUFFIXES, plan_tar, read_tar, tar_keys
-from pipeline.sources.video import VIDEO_SUFFIXES, plan_video, read_video, video_keys
+from pipeline.sources.video.plan import VIDEO_SUFFIXES, plan_video
+from pipeline.sources.video.read import read_video, video_keys
 from pipeline.sources.zip import ZIP_SUFFIXES, plan_zip, read_zip, zip_keys
 from pipeline.storage import Entry
 

@@ -16,10 +16,10 @@ _VIDEO = pa.struct(
     [
         ("frames", pa.list_(pa.int64())),
         ("first_frame", pa.int64()),
-        ("anchor", pa.int64()),
-        ("lead_in", pa.int64()),
+        ("first_packet", pa.int64()),
+        ("lead_packets", pa.int64()),
         ("num_packets", pa.int64()),
-        ("orientation", pa.int8()),
+        ("anchor", pa.int64()),
         ("damaged", pa.list_(pa.int64())),
         ("section", pa.list_(pa.int64())),
         ("error", pa.string()),

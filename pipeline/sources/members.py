@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline import storage
 from pipeline.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, SIGNATURE_BYTES, DecodeLimits, has_image_signature
 from pipeline.sources.shard import EncodedImage, Shard, too_large
-from pipeline.sources.video import VIDEO_SUFFIXES
+from pipeline.sources.video.plan import VIDEO_SUFFIXES
 
 _SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
 _LONGEST_CHAIN = 40  # of links, as in Linux

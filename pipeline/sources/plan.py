@@ -17,7 +17,7 @@ from pipeline.sources.kinds import KINDS, Kind, container_kind
 from pipeline.sources.lists import LIST_SUFFIXES, read_list, unique
 from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column
 from pipeline.sources.shard import PlannedShard
-from pipeline.sources.video import has_video_signature
+from pipeline.sources.video.plan import has_video_signature
 
 _CONTAINERS_AT_A_TIME = 16
 _CHECKED_NAMES = 20  # one of the first names of a list must exist,

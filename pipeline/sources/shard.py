@@ -41,7 +41,7 @@ def frame_of_sequence(key: str, fps: float | None) -> FramePosition | None:
     >>> frame_of_sequence("walk/img_000012.jpg", 25)
     FramePosition(video='walk', frame=12, pts=None, seconds=0.48)
     """
-    number = re.search(r"([0-9]+)(\.\w+)?$", posixpath.basename(key))
+    number = re.search(r"(?<![0-9])([0-9]{1,15})(\.\w+)?$", posixpath.basename(key))
     if fps is None or number is None:
         return None
     frame = int(number[1])
@@ -55,22 +55,23 @@ class VideoRange:
     Attributes:
         frames: numbers of the frames to annotate; (0,) if the video cannot be opened.
         first_frame: number of the first frame of the groups.
-        anchor: decoding time stamp of the first packet, in units of the stream; None for the start of the video.
-        lead_in: that of the first packet of the group before; None if there is none.
-        num_packets: number of packets.
-        orientation: EXIF orientation 1..8 that makes the frames upright.
-        damaged: anchors of the groups in or after which the container is damaged. (Only reading a file from its start
-            shows it: after a seek, FFmpeg passes over the damage without a word.)
+        first_packet: number of their first packet, from 0 in the order of the file.
+        lead_packets: number of packets in the groups before that it may refer to.
+        num_packets: number of packets of the groups.
+        anchor: decoding time stamp of the first packet of these groups, where the file has an index of all packets;
+            else None.
+        damaged: numbers of the first packets of the groups in or after which the container is damaged. (Only reading a
+            file from its start shows it.)
         section: first byte and number of bytes of the video in its file; None for all until the end.
         error: why the video cannot be opened; None if it can.
     """
 
     frames: tuple[int, ...]
     first_frame: int = 0
-    anchor: int | None = None
-    lead_in: int | None = None
+    first_packet: int = 0
+    lead_packets: int = 0
     num_packets: int = 0
-    orientation: int = 1
+    anchor: int | None = None
     damaged: tuple[int, ...] = ()
     section: tuple[int, int | None] = (0, None)
     error: str | None = None

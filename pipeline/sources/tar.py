@@ -37,7 +37,7 @@ from pipeline.sources.members import (
     without_images,
 )
 from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
-from pipeline.sources.video import plan_section
+from pipeline.sources.video.plan import plan_section
 
 _Decompress = Callable[[BinaryIO], BinaryIO]
 _COMPRESSIONS: dict[str, _Decompress] = {

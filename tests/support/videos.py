@@ -14,10 +14,14 @@ CLIPS = {
     "h264.mp4": ("libx264", {"g": "10", "bf": "3", "sc_threshold": "0"}),
     "h264.mov": ("libx264", {"g": "10", "bf": "0"}),
     "open.mp4": ("libx265", {"x265-params": "keyint=10:min-keyint=10:open-gop=1:bframes=4:log-level=none"}),
+    "open264.mp4": ("libx264", {"x264-params": "keyint=10:min-keyint=10:open-gop=1:bframes=3:scenecut=0"}),
     "h264.mkv": ("libx264", {"g": "10", "bf": "3"}),
+    "short.mkv": ("libx264", {"g": "2", "bf": "1"}),
     "vp9.webm": ("libvpx-vp9", {"g": "10", "lag-in-frames": "0", "deadline": "realtime"}),
     "h264.ts": ("libx264", {"g": "10", "bf": "3"}),
     "mpeg4.avi": ("mpeg4", {"g": "10"}),
+    "h264.avi": ("libx264", {"g": "10", "bf": "3"}),
+    "mpeg2.mpg": ("mpeg2video", {"g": "10", "bf": "2"}),
 }
 
 

@@ -20,7 +20,7 @@ from importlib.machinery import PathFinder
 STAGES = {
     "pipeline.fleet.worker": ("loading", "_take_gpus"),
     "pipeline.images": ("reading", "decode_image"),
-    "pipeline.decoders.video": ("group", "GroupOfPictures._check"),
+    "pipeline.sources.video.group": ("group", "GroupOfPictures._check"),
     "pipeline.pose.estimator": ("networks", "PoseEstimator.estimate"),
     "pipeline.run.tables": ("writing", "encode_part"),
     "pipeline.storage.objects": ("committing", "_rename_into_place"),

@@ -1,0 +1,1 @@
+"""Videos: each is cut into shards at key frames, and each of its frames is one item."""
