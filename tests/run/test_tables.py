@@ -125,3 +125,14 @@ def test_parts_of_another_run_or_length_are_refused(folder: str) -> None:
 def test_totals_add_in_any_order() -> None:
     a, b, c = Totals(1, 2, 3, 4, Counter(ok=2)), Totals(5, 6, 7, 8, Counter(ok=1, poison=1)), Totals()
     assert a + b + c == c + b + a == Totals(6, 8, 10, 12, Counter(ok=3, poison=1))
+
+
+def test_parts_of_earlier_versions_have_no_frames(tmp_path) -> None:
+    write_part(str(tmp_path), "s0", [2, 1])
+    path = tmp_path / "parts" / "s0.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["video", "frame", "pts", "seconds"]), path)
+    fold_parts(str(tmp_path), Fold("0.parquet", {"s0": 2}), "f")
+    (images,) = read_table(str(tmp_path), "images")
+    assert images["video"].to_pylist() == images["seconds"].to_pylist() == [None, None]
+    assert images["num_people"].to_pylist() == [2, 1]
