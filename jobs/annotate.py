@@ -35,6 +35,7 @@ from pipeline.run.tables import table_skeleton
 from pipeline.settings.flags import parse_settings
 from pipeline.settings.paths import absolute_paths
 from pipeline.sources import Manifest, collection_keys
+from pipeline.tracking.tables import write_tracks
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml"
 
@@ -56,9 +57,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"annotate: {error}", file=sys.stderr)
         return 2
     try:
-        reduction = stored_reduction(run)
-        if reduction is None:
-            reduction = _annotate(run, manifest, coco_files)
+        stored = stored_reduction(run)
+        reduction = _annotate(run, manifest, coco_files) if stored is None else stored
     except Stopped as stopped:
         done = len(run.parts())
         print(
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"annotate: {error}", file=sys.stderr)
         print("Finished shards are kept. Fix the cause, then rerun the same command to resume.", file=sys.stderr)
         return 1
-    code = _finish(run, reduction)
+    code = _finish(run, reduction, reuse_tracks=stored is not None)
     print(f"finished in {time.monotonic() - started:.0f} seconds")
     return code
 
@@ -95,10 +95,12 @@ def _annotate(run: Run, manifest: Manifest, coco_files: CocoFiles) -> Reduction:
         return reduce_run(run, fold_all=fold_on_ray)
 
 
-def _finish(run: Run, reduction: Reduction) -> int:
-    """Print the summary, evaluate and draw. A failure here does not undo the tables."""
+def _finish(run: Run, reduction: Reduction, reuse_tracks: bool) -> int:
+    """Print the summary, track, evaluate and draw. A failure here does not undo the tables."""
     print("\n".join(summary(run, reduction)))
     try:
+        if (tracks := write_tracks(run, run.settings.tracking, reuse_tracks)) is not None:
+            print(tracks.line(run))
         if reduction.totals.with_coco_id:
             print(f"results:   {write_coco(run)}")
         if run.settings.annotations:

@@ -5,8 +5,9 @@ examples:
   uv run jobs/reduce.py out/run1 --allow-partial
   uv run jobs/reduce.py out/run1 --export cvat --export yolo
   uv run jobs/reduce.py out/run1 --review 50 --by uncertain
+  uv run jobs/reduce.py out/run1 --tracking.memory 2
 
-Existing tables of a complete run are reused by --export and --review.
+Existing tables of a complete run are reused by --export, --review and --tracking.
 exit code: 0 tables built, 1 shards are missing or damaged, 2 not a run directory
 """
 
@@ -16,6 +17,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from pipeline.errors import UserError
 from pipeline.fleet import connect, fold_on_ray
 from pipeline.formats import FORMATS, export, write_coco
@@ -23,6 +26,10 @@ from pipeline.report.summary import summary
 from pipeline.review.queue import BY, write_review
 from pipeline.run import Run, RunRefused
 from pipeline.run.reduction import reduce_run, stored_reduction
+from pipeline.settings.tree import TrackingSettings
+from pipeline.tracking.tables import write_tracks
+
+_TRACKING = TrackingSettings.model_fields
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,17 +48,28 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--url-prefix", metavar="URL", help="--review: tasks refer to URL + image id, and no copies are written"
     )
+    for name, info in _TRACKING.items():
+        parser.add_argument(f"--tracking.{name}", metavar="VALUE", help=f"{info.description}; by default as annotated")
     arguments = parser.parse_args(argv)
     if arguments.review is None and (arguments.url_prefix or arguments.by != parser.get_default("by")):
         parser.error("--by and --url-prefix need --review N")
+    changed = {name: value for name in _TRACKING if (value := getattr(arguments, f"tracking.{name}")) is not None}
+    try:
+        TrackingSettings.model_validate(changed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        parser.error(f"--tracking.{first['loc'][0]} {first['input']}: {first['msg']}")
     try:
         run = Run.open(arguments.run)
-        reduction = stored_reduction(run) if arguments.export or arguments.review else None
+        stored = stored_reduction(run) if arguments.export or arguments.review or changed else None
+        reduction = stored
         if reduction is None:
             with connect(run.settings.fleet):
                 reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
         exported = [export(run, name) for name in arguments.export]
         results = write_coco(run) if reduction.totals.with_coco_id else None
+        tracking = TrackingSettings.model_validate(run.settings.tracking.model_dump() | changed)
+        tracks = write_tracks(run, tracking, reuse=stored is not None)
         queue = write_review(run, arguments.review, arguments.by, arguments.url_prefix) if arguments.review else None
     except RunRefused as error:
         print(f"reduce: {error}", file=sys.stderr)
@@ -60,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"reduce: {error}", file=sys.stderr)
         return 1
     print("\n".join(summary(run, reduction)))
+    if tracks is not None:
+        print(tracks.line(run))
     if results is not None:
         print(f"results:   {results}")
     for uri in exported:

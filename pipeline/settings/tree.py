@@ -315,6 +315,23 @@ class AnnotateComputeSettings(ComputeSettings):
         return None
 
 
+class TrackingSettings(Section):
+    """How people are followed through a video. Durations are in seconds, whatever the frame rate."""
+
+    kind: Literal["oks", "iou"] = Field(
+        "oks", description="what is compared with the prediction of a track: oks, the poses; iou, the boxes"
+    )
+    similarity: float = Field(
+        0.2, gt=0, le=1, description="minimum similarity of a person and a prediction for the same track"
+    )
+    memory: float = Field(
+        1.0, gt=0, le=3600, description="a person who is not seen for longer gets a new track, seconds"
+    )
+    confirm: float = Field(
+        0.2, ge=0, le=3600, description="people who are seen for a shorter time have no track, seconds"
+    )
+
+
 class FleetSettings(Section):
     """The distribution of the work over a Ray cluster."""
 
@@ -358,6 +375,7 @@ class Settings(Section):
     pose: PoseSettings = PoseSettings()
     suppression: PoseNMS = PoseNMS()
     compute: AnnotateComputeSettings = AnnotateComputeSettings()
+    tracking: TrackingSettings = TrackingSettings()
     fleet: FleetSettings = FleetSettings()
 
     @model_validator(mode="before")

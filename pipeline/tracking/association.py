@@ -1,0 +1,163 @@
+"""Association of the people in the frames of one video to tracks.
+
+Each track predicts its box and pose by a Kalman filter; people are assigned to predictions by the similarity of their
+poses, then, if they are left, to the boxes where tracks were seen last (observation-centric recovery: Cao et al.,
+Observation-Centric SORT, CVPR 2023). All durations are seconds: results hardly depend on the frame rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from pipeline.boxes import areas, iou
+from pipeline.settings.tree import TrackingSettings
+from pipeline.tracking.motion import BoxMotion
+
+_CONFIDENT = 0.2  # score from which a joint is compared
+_MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves more between frames
+_RECOVERY_IOU = 0.3
+
+
+class FramePeople(NamedTuple):
+    """The people of one frame.
+
+    Attributes:
+        seconds: time of the frame.
+        boxes: (N, 4) xyxy, pixels.
+        keypoints: (N, K, 2) x y, pixels.
+        keypoint_scores: (N, K) 0..1.
+    """
+
+    seconds: float
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    keypoint_scores: np.ndarray
+
+
+@dataclass(eq=False)
+class _Track:
+    """A person over time: the last observation, the motion, and where it was seen.
+
+    Attributes:
+        rank: position from the left in its first frame.
+    """
+
+    motion: BoxMotion
+    box: np.ndarray
+    keypoints: np.ndarray
+    keypoint_scores: np.ndarray
+    first_seconds: float
+    rank: int
+    seen: list[tuple[int, int]] = field(default_factory=list)  # frame and person, by position in the input
+
+
+def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: TrackingSettings) -> list[np.ndarray]:
+    """The tracks of the people of a video.
+
+    A person that is seen only once, or for a shorter time than `confirm`, has no track. Results do not depend on the
+    order of the people in a frame. Where the time goes back, in videos in a row, all tracks end.
+
+    Args:
+        frames: in order of presentation.
+        sigmas: (K,) of OKS, see `Skeleton`.
+        settings: how people are compared, and for how long tracks live.
+
+    Returns:
+        For each frame (N,) int64 track numbers from 1, 0 without a track. Tracks are numbered by their first frame,
+        then by the left edge of their box; numbers are never used again.
+    """
+    similarity = _pose_similarity if settings.kind == "oks" else _box_similarity
+    living: list[_Track] = []
+    ended: list[_Track] = []
+    counts: list[int] = []
+    for number, frame in enumerate(frames):
+        counts.append(len(frame.boxes))
+        alive = [0 <= frame.seconds - track.motion.seconds <= settings.memory for track in living]
+        ended += compress(living, (not lives for lives in alive))
+        living = list(compress(living, alive))
+        order = np.lexsort(frame.boxes.T[::-1])  # by left edge, top, ...
+        people = FramePeople(frame.seconds, *(array[order] for array in frame[1:]))
+        assigned = _assign(living, people, similarity, sigmas, settings)
+        for person, place in enumerate(order):
+            track = assigned.get(person)
+            observed = (people.boxes[person], people.keypoints[person], people.keypoint_scores[person])
+            if track is None:
+                track = _Track(BoxMotion(observed[0], frame.seconds), *observed, frame.seconds, person)
+                living.append(track)
+            else:
+                track.motion.update(observed[0], frame.seconds)
+                track.box, track.keypoints, track.keypoint_scores = observed
+            track.seen.append((number, int(place)))
+    numbers = [np.zeros(count, np.int64) for count in counts]
+    confirmed = [
+        track
+        for track in [*ended, *living]
+        if len(track.seen) > 1 and track.motion.seconds - track.first_seconds >= settings.confirm
+    ]
+    for identity, track in enumerate(sorted(confirmed, key=lambda track: (track.seen[0][0], track.rank)), 1):
+        for frame_number, person in track.seen:
+            numbers[frame_number][person] = identity
+    return numbers
+
+
+def _assign(
+    tracks: Sequence[_Track],
+    people: FramePeople,
+    similarity: Callable[[Sequence[_Track], FramePeople, np.ndarray], np.ndarray],
+    sigmas: np.ndarray,
+    settings: TrackingSettings,
+) -> dict[int, _Track]:
+    """The track of each person that continues one."""
+    if not tracks or len(people.boxes) == 0:
+        return {}
+    predicted = similarity(tracks, people, sigmas)
+    pairs = _best_pairs(predicted, settings.similarity)
+    taken_tracks, taken_people = {track for track, _ in pairs}, {person for _, person in pairs}
+    left_tracks = [i for i in range(len(tracks)) if i not in taken_tracks]
+    left_people = [i for i in range(len(people.boxes)) if i not in taken_people]
+    if left_tracks and left_people:
+        last = _overlaps(np.stack([tracks[i].box for i in left_tracks]), people.boxes[left_people])
+        pairs += [(left_tracks[t], left_people[p]) for t, p in _best_pairs(last, _RECOVERY_IOU)]
+    return {person: tracks[track] for track, person in pairs}
+
+
+def _best_pairs(similarity: np.ndarray, least: float) -> list[tuple[int, int]]:
+    """The assignment of rows to columns with the largest sum, of pairs with at least this similarity."""
+    rows, columns = linear_sum_assignment(np.where(similarity >= least, similarity, 0.0), maximize=True)
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if similarity[r, c] >= least]
+
+
+def _box_similarity(tracks: Sequence[_Track], people: FramePeople, sigmas: np.ndarray) -> np.ndarray:
+    """(T, N) IoU of the predicted boxes with those of the people."""
+    return _overlaps(np.stack([track.motion.predict(people.seconds)[0] for track in tracks]), people.boxes)
+
+
+def _pose_similarity(tracks: Sequence[_Track], people: FramePeople, sigmas: np.ndarray) -> np.ndarray:
+    """(T, N) OKS of the predicted poses with those of the people; IoU of the boxes of pairs without common joints.
+
+    A predicted pose is the last one, moved with its box. Its uncertainty is added to the tolerance of OKS: the longer a
+    track is unseen, the wider it searches.
+    """
+    predicted, variances = zip(*(track.motion.predict(people.seconds) for track in tracks), strict=True)
+    boxes = np.stack(predicted)
+    last = np.stack([track.box for track in tracks])
+    moved = (boxes[:, :2] + boxes[:, 2:] - last[:, :2] - last[:, 2:]) / 2
+    poses = np.stack([track.keypoints for track in tracks]) + moved[:, None]
+    seen = np.stack([track.keypoint_scores for track in tracks]) > _CONFIDENT
+    common = seen[:, None] & (people.keypoint_scores > _CONFIDENT)[None]  # (T, N, K)
+    distances = ((poses[:, None] - people.keypoints[None]) ** 2).sum(axis=3)
+    tolerance = 2 * areas(last)[:, None] * (_MARGIN * 2 * sigmas) ** 2 + 2 * np.array(variances)[:, None]  # (T, K)
+    agreement = np.exp(-distances / tolerance[:, None]) * common
+    joints = common.sum(axis=2)
+    return np.where(joints > 0, agreement.sum(axis=2) / np.maximum(joints, 1), _overlaps(boxes, people.boxes))
+
+
+def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(T, N) IoU of (T, 4) and (N, 4) boxes xyxy."""
+    return iou(np.concatenate([first, second]))[: len(first), len(first) :]
