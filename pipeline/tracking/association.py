@@ -22,6 +22,7 @@ from pipeline.tracking.motion import BoxMotion
 _CONFIDENT = 0.2  # score from which a joint is compared
 _MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves more between frames
 _RECOVERY_IOU = 0.3
+_JUST_SEEN = 0.12  # seconds: a detector that misses a person once or twice does not make a track stale
 
 
 class FramePeople(NamedTuple):
@@ -117,13 +118,17 @@ def _assign(
     if not tracks or len(people.boxes) == 0:
         return {}
     predicted = similarity(tracks, people, sigmas)
-    pairs = _best_pairs(predicted, settings.similarity)
-    taken_tracks, taken_people = {track for track, _ in pairs}, {person for _, person in pairs}
-    left_tracks = [i for i in range(len(tracks)) if i not in taken_tracks]
-    left_people = [i for i in range(len(people.boxes)) if i not in taken_people]
-    if left_tracks and left_people:
-        last = _overlaps(np.stack([tracks[i].box for i in left_tracks]), people.boxes[left_people])
-        pairs += [(left_tracks[t], left_people[p]) for t, p in _best_pairs(last, _RECOVERY_IOU)]
+    last = _overlaps(np.stack([track.box for track in tracks]), people.boxes)
+    # Tracks that were just seen come first: the tolerance of others is wider, so that they would take over people.
+    latest = max(track.motion.seconds for track in tracks)
+    just_seen = np.array([track.motion.seconds >= latest - _JUST_SEEN for track in tracks])
+    rounds = ((predicted, settings.similarity, just_seen), (predicted, settings.similarity, ~just_seen))
+    pairs: list[tuple[int, int]] = []
+    for values, least, eligible in (*rounds, (last, _RECOVERY_IOU, np.ones(len(tracks), bool))):
+        left = np.where(eligible[:, None], values, -1.0)
+        left[[track for track, _ in pairs]] = -1.0
+        left[:, [person for _, person in pairs]] = -1.0
+        pairs += _best_pairs(left, least)
     return {person: tracks[track] for track, person in pairs}
 
 
@@ -139,7 +144,7 @@ def _box_similarity(tracks: Sequence[_Track], people: FramePeople, sigmas: np.nd
 
 
 def _pose_similarity(tracks: Sequence[_Track], people: FramePeople, sigmas: np.ndarray) -> np.ndarray:
-    """(T, N) OKS of the predicted poses with those of the people; IoU of the boxes of pairs without common joints.
+    """(T, N) mean of the OKS of predicted poses and the IoU of predicted boxes; without common joints the IoU.
 
     A predicted pose is the last one, moved with its box. Its uncertainty is added to the tolerance of OKS: the longer a
     track is unseen, the wider it searches.
@@ -155,7 +160,8 @@ def _pose_similarity(tracks: Sequence[_Track], people: FramePeople, sigmas: np.n
     tolerance = 2 * areas(last)[:, None] * (_MARGIN * 2 * sigmas) ** 2 + 2 * np.array(variances)[:, None]  # (T, K)
     agreement = np.exp(-distances / tolerance[:, None]) * common
     joints = common.sum(axis=2)
-    return np.where(joints > 0, agreement.sum(axis=2) / np.maximum(joints, 1), _overlaps(boxes, people.boxes))
+    overlaps = _overlaps(boxes, people.boxes)
+    return np.where(joints > 0, (agreement.sum(axis=2) / np.maximum(joints, 1) + overlaps) / 2, overlaps)
 
 
 def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:

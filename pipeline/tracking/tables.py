@@ -30,6 +30,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _FILE = "00000.parquet"
+_VERSION = "1"  # increased whenever the same settings may give other tracks
 _PEOPLE = [column.name for column in PERSON_COLUMNS]
 
 
@@ -73,7 +74,7 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTota
     Raises:
         UserError: the frames of a video are not together in the tables.
     """
-    schema = _SCHEMA.with_metadata({"tracking": settings.model_dump_json()})
+    schema = _SCHEMA.with_metadata({"tracking": settings.model_dump_json(), "version": _VERSION})
     uri = run.path("tables", "tracks", _FILE)
     if not (reuse and _has_metadata(uri, schema)):
         sigmas = np.array(table_skeleton(run.uri).oks_sigmas)
