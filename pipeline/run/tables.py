@@ -202,7 +202,8 @@ def fold_parts(run_uri: str, fold: Fold, fingerprint: str) -> Totals:
 def _read_part(run_uri: str, shard: str, count: int, fingerprint: str) -> pa.Table:
     uri = storage.join(run_uri, "parts", f"{shard}.parquet")
     try:
-        part = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+        # Without threads: one of pyarrow's that frees a Python buffer while the interpreter exits ends the process.
+        part = pq.read_table(io.BytesIO(storage.read_bytes(uri)), use_threads=False, pre_buffer=False)
     except pa.ArrowInvalid as error:
         raise UserError(f"{uri} is damaged ({error}); delete it and rerun jobs/annotate.py") from None
     metadata = read_footer(part.schema)
@@ -278,7 +279,7 @@ def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) ->
     for uri in _table_files(run_uri, name):
         with parsing(uri, "a table"), storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=list(columns) if columns else None)
+                yield file.read_row_group(group, columns=list(columns) if columns else None, use_threads=False)
 
 
 def image_ids(run_uri: str) -> Iterator[str]:

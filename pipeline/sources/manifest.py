@@ -85,7 +85,7 @@ class Manifest:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         with parsing(uri, "a manifest"), storage.open_read(uri) as stream:
-            table = pq.read_table(stream, columns=["id", "num_images"])
+            table = pq.read_table(stream, columns=["id", "num_images"], use_threads=False, pre_buffer=False)
         stored = (table.schema.metadata or {}).get(_FINGERPRINT)
         self.fingerprint = stored.decode() if stored else None
         self.counts: dict[str, int] = dict(zip(table["id"].to_pylist(), table["num_images"].to_pylist(), strict=True))
@@ -98,7 +98,7 @@ class Manifest:
         """The shards in order, except those with an id in `without`; reads one row group of the file at a time."""
         with storage.open_read(self._uri) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
-                for row in file.read_row_group(group).to_pylist():
+                for row in file.read_row_group(group, use_threads=False).to_pylist():
                     if row["id"] not in without:
                         for name in ("keys", "uris", "sizes", "etags"):
                             row[name] = tuple(row[name])
