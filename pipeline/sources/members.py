@@ -57,6 +57,15 @@ def is_image(name: str, head: Callable[[int], bytes]) -> bool:
     return suffix == "" or suffix.lower() in _SUFFIXES or has_image_signature(head(SIGNATURE_BYTES))
 
 
+def refused_video(name: str, advice: str) -> Member:
+    """A video that cannot be read where it is; `advice` says what to do."""
+
+    def refuse() -> bytes:
+        raise MemberDamaged(f"a video in this kind of archive is not read; {advice}")
+
+    return Member(name, 0, refuse)
+
+
 def _is_hidden(name: str) -> bool:
     parts = name.split("/")
     return any(part.startswith(".") and part not in (".", "..") for part in parts) or "__MACOSX" in parts

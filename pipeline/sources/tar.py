@@ -34,6 +34,7 @@ from pipeline.sources.members import (
     link_target,
     member_items,
     member_keys,
+    refused_video,
     without_images,
 )
 from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
@@ -124,7 +125,7 @@ def _walk(
             if file is not None and is_video(member.name):
                 found += 1
                 if _compression(uri) is not None:
-                    yield Member(member.name, 0, _refuse_video)
+                    yield refused_video(member.name, "unpack it, or use a tar archive without compression")
                 elif videos is not None:
                     videos.append(member)
             elif is_image(member.name, partial(_head, file)):
@@ -140,10 +141,6 @@ def _walk(
     else:
         if not found:
             yield without_images(others)
-
-
-def _refuse_video() -> bytes:
-    raise MemberDamaged("a video in a compressed archive is not read; unpack it")
 
 
 class _ArchiveDamaged(Exception):

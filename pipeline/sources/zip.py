@@ -30,6 +30,7 @@ from pipeline.sources.members import (
     link_target,
     member_items,
     member_keys,
+    refused_video,
     without_images,
 )
 from pipeline.sources.shard import EncodedImage, PlannedShard, Shard, container_shard
@@ -90,7 +91,7 @@ def _walk(stream: BinaryIO) -> Iterator[Member | Ending]:
                 links = {name: _target(archive, link) for name, link in infos.items() if _is_link(link)}
             if is_video(info.filename):
                 found += 1
-                yield Member(info.filename, 0, _refuse_video)
+                yield refused_video(info.filename, "unpack it, or use a tar archive")
             elif is_image(info.filename, partial(_head, archive, info)):
                 found += 1
                 content = infos.get(link_target(info.filename, links)) if linked and links else info
@@ -100,10 +101,6 @@ def _walk(stream: BinaryIO) -> Iterator[Member | Ending]:
                 others.append(storage.portable_name(info.filename))
         if not found:
             yield without_images(others)
-
-
-def _refuse_video() -> bytes:
-    raise MemberDamaged("a video in a zip archive is not read; unpack it, or use a tar archive")
 
 
 def _is_link(info: zipfile.ZipInfo) -> bool:

@@ -13,7 +13,6 @@ from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.boxes import areas, iou
 from pipeline.settings.tree import TrackingSettings
@@ -134,6 +133,8 @@ def _assign(
 
 def _best_pairs(similarity: np.ndarray, least: float) -> list[tuple[int, int]]:
     """The assignment of rows to columns with the largest sum, of pairs with at least this similarity."""
+    from scipy.optimize import linear_sum_assignment  # imported here: runs without videos need not wait for it
+
     rows, columns = linear_sum_assignment(np.where(similarity >= least, similarity, 0.0), maximize=True)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if similarity[r, c] >= least]
 

@@ -1,6 +1,6 @@
 """MPII Human Pose's annotations as COCO keypoints (Andriluka et al., 2D Human Pose Estimation, CVPR 2014).
 
-uv run --with scipy -m pipeline.training.mpii mpii_human_pose_v1_u12_1.mat mpii_train.json
+uv run -m pipeline.training.mpii mpii_human_pose_v1_u12_1.mat mpii_train.json
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.io import loadmat
 
 from pipeline import storage
 from pipeline.coco.errors import AnnotationError
@@ -95,11 +96,6 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        print("mpii: MATLAB files need scipy: uv run --with scipy -m pipeline.training.mpii ...", file=sys.stderr)
-        return 1
     source, target = argv
     try:
         path = storage.local_copy(source)

@@ -61,14 +61,13 @@ def read_video(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | Non
     if part.error is not None:
         yield EncodedImage(key, listed.uri, None, "unreadable", part.error)
         return
-    uri = listed.uri
+    start = f"{listed.uri}#"
     if part.section[1] is not None:  # a member of an archive
-        uri += "#" + key.partition(f"{storage.basename(uri)}/")[2]
+        start += key.partition(f"{storage.basename(listed.uri)}/")[2] + "/"
     numbers = [number for number in part.frames if wanted is None or _key(key, number) in wanted]
     for position, group in _frames(key, listed, part, numbers, limits):
         number = position.frame
-        frame_key = _key(key, number)
-        frame_uri = _key(uri, number) if "#" in uri else f"{uri}#{_digits(number)}"
+        frame_key, frame_uri = _key(key, number), f"{start}{_digits(number)}"
         if group is None:
             yield EncodedImage(frame_key, frame_uri, None, "unreadable", "the video ends before this frame", position)
         else:
