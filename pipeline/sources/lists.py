@@ -138,7 +138,7 @@ def _parquet_names(uri: str, column: str | None) -> Iterator[str]:
     with parsing(uri, "a Parquet file"), storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
         text = [field.name for field in file.schema_arrow if _is_text(field.type)]
         chosen = _choose(uri, text, column)
-        for batch in file.iter_batches(columns=[chosen]):
+        for batch in file.iter_batches(columns=[chosen], use_threads=False):
             yield from (name for name in batch.column(0).to_pylist() if name)
 
 

@@ -57,7 +57,7 @@ def _first_value(uri: str, column: str) -> bytes:
         _damage_as_value_error(),
         pq.ParquetFile(stream) as file,
     ):
-        for batch in file.iter_batches(1, columns=[column]):
+        for batch in file.iter_batches(1, columns=[column], use_threads=False):
             if (value := batch.column(0)[0].as_py()) is not None:
                 return value
     return b""
@@ -184,7 +184,9 @@ def _cells(file: pq.ParquetFile, shard: Shard, column: str) -> Iterator[tuple[in
     reason = "the row group has fewer rows than its file says"
     try:
         with _damage_as_value_error():
-            for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[shard.row_group], columns=[column]):
+            for batch in file.iter_batches(
+                _ROWS_AT_A_TIME, row_groups=[shard.row_group], columns=[column], use_threads=False
+            ):
                 for value in batch.column(0):
                     yield row, _value(value)
                     row += 1
