@@ -316,7 +316,7 @@ class AnnotateComputeSettings(ComputeSettings):
 
 
 class TrackingSettings(Section):
-    """How people are followed through a video. Durations are in seconds, whatever the frame rate."""
+    """How people are followed through a video, and their joints smoothed. Durations are in seconds."""
 
     kind: Literal["oks", "iou"] = Field(
         "oks", description="what is compared with the prediction of a track: oks, the poses; iou, the boxes"
@@ -330,6 +330,14 @@ class TrackingSettings(Section):
     confirm: float = Field(
         0.2, ge=0, le=3600, description="people who are seen for a shorter time have no track, seconds"
     )
+    smooth: Literal["rts", "butterworth", "one_euro", "none"] = Field(
+        "rts",
+        description="filter of the joints: rts (Kalman, in both directions), butterworth, one_euro (past frames alone)",
+    )
+    gap: float = Field(
+        0.2, ge=0, le=0.5, description="people and joints that are not seen for up to this time are filled in, seconds"
+    )
+    cutoff: float = Field(6.0, gt=0, le=1000, description="cut-off frequency of the butterworth filter, Hz")
 
 
 class FleetSettings(Section):

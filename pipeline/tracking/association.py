@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.boxes import areas, iou
 from pipeline.settings.tree import TrackingSettings
-from pipeline.tracking.motion import BoxMotion
+from pipeline.tracking.box_motion import BoxMotion
 
 _CONFIDENT = 0.2  # score from which a joint is compared
 _MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves more between frames

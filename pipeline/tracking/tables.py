@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
@@ -17,21 +18,34 @@ from pipeline.run import Run
 from pipeline.run.columns import PERSON_COLUMNS, people_from_arrow
 from pipeline.run.tables import read_table, table_skeleton
 from pipeline.settings.tree import TrackingSettings
+from pipeline.skeletons import Skeleton
 from pipeline.tracking.association import FramePeople, track_people
+from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
-_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("person", pa.int32()),
-        ("video", pa.string()),
-        ("frame", pa.int64()),
-        ("seconds", pa.float64()),
-        ("track_id", pa.int64()),
-    ]
-)
 _FILE = "00000.parquet"
-_VERSION = "1"  # increased whenever the same settings may give other tracks
+_VERSION = "2"  # increased whenever the same settings may give other tracks
 _PEOPLE = [column.name for column in PERSON_COLUMNS]
+
+
+def tracks_schema(num_joints: int) -> pa.Schema:
+    """The columns of tables/tracks, see jobs/README.md."""
+    positions = pa.list_(pa.list_(pa.float32(), 2), num_joints)
+    return pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("person", pa.int32()),
+            ("video", pa.string()),
+            ("frame", pa.int64()),
+            ("seconds", pa.float64()),
+            ("track_id", pa.int64()),
+            ("interpolated", pa.bool_()),
+            ("box", pa.list_(pa.float32(), 4)),
+            ("keypoints_smooth", positions),
+            ("keypoint_std", pa.list_(pa.float32(), num_joints)),
+            ("swapped_arms", pa.bool_()),
+            ("swapped_legs", pa.bool_()),
+        ]
+    )
 
 
 class TrackTotals(NamedTuple):
@@ -40,18 +54,20 @@ class TrackTotals(NamedTuple):
     Attributes:
         people: in frames of videos.
         tracked: of these, the people with a track.
+        interpolated: people that were filled in between frames; they do not count as people.
     """
 
     videos: int
     tracks: int
     people: int
     tracked: int
+    interpolated: int
 
     def line(self, run: Run) -> str:
         """A line for a terminal."""
         return (
             f"tracks:    {run.path('tables', 'tracks')} ({self.tracks} in {self.videos} videos; {self.tracked} of "
-            f"{self.people} people in frames)"
+            f"{self.people} people in frames, {self.interpolated} more filled in)"
         )
 
 
@@ -74,10 +90,11 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTota
     Raises:
         UserError: the frames of a video are not together in the tables.
     """
-    schema = _SCHEMA.with_metadata({"tracking": settings.model_dump_json(), "version": _VERSION})
+    skeleton = table_skeleton(run.uri)
+    schema = tracks_schema(len(skeleton))
+    schema = schema.with_metadata({"tracking": settings.model_dump_json(), "version": _VERSION})
     uri = run.path("tables", "tracks", _FILE)
     if not (reuse and _has_metadata(uri, schema)):
-        sigmas = np.array(table_skeleton(run.uri).oks_sigmas)
         videos = groupby(_frames(run), key=lambda frame: frame.video)
         first = next(videos, None)
         if first is None:
@@ -92,7 +109,7 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTota
                     )
                 seen.add(video)
                 in_order = sorted(frames, key=lambda frame: frame.frame)
-                writer.write_table(_track_video(in_order, sigmas, settings, schema))
+                writer.write_table(_track_video(in_order, skeleton, settings, schema))
     return _totals(run)
 
 
@@ -105,29 +122,106 @@ def _has_metadata(uri: str, schema: pa.Schema) -> bool:
 
 
 def _totals(run: Run) -> TrackTotals:
-    people = tracked = 0
+    people = tracked = interpolated = 0
     videos: set[str] = set()
     tracks: set[tuple[str, int]] = set()
-    for table in read_table(run.uri, "tracks", ["video", "track_id"]):
-        people += table.num_rows
-        tracked += table.num_rows - table["track_id"].null_count
+    for table in read_table(run.uri, "tracks", ["video", "track_id", "interpolated"]):
+        filled = pc.sum(table["interpolated"]).as_py() or 0
+        interpolated += filled
+        people += table.num_rows - filled
+        tracked += table.num_rows - filled - table["track_id"].null_count
         videos.update(table["video"].unique().to_pylist())
-        tracks.update((row["video"], row["track_id"]) for row in table.drop_null().to_pylist())
-    return TrackTotals(len(videos), len(tracks), people, tracked)
+        pairs = table.select(["video", "track_id"]).drop_null().group_by(["video", "track_id"]).aggregate([])
+        tracks.update((row["video"], row["track_id"]) for row in pairs.to_pylist())
+    return TrackTotals(len(videos), len(tracks), people, tracked, interpolated)
 
 
-def _track_video(frames: list[_Frame], sigmas: np.ndarray, settings: TrackingSettings, schema: pa.Schema) -> pa.Table:
+class _Row(NamedTuple):
+    """A person in a frame. Without a track the place in the trajectory is unused."""
+
+    frame: int
+    person: int | None
+    track: int
+    place: int
+
+
+def _track_video(frames: list[_Frame], skeleton: Skeleton, settings: TrackingSettings, schema: pa.Schema) -> pa.Table:
     numbers = track_people(
         (FramePeople(f.seconds, f.people.boxes, f.people.keypoints, f.people.keypoint_scores) for f in frames),
-        sigmas,
+        np.array(skeleton.oks_sigmas),
         settings,
     )
-    rows = [
-        (frame.image_id, person, frame.video, frame.frame, frame.seconds, int(number) or None)
-        for frame, tracks in zip(frames, numbers, strict=True)
-        for person, number in enumerate(tracks)
+    seen: dict[int, list[tuple[int, int]]] = {}  # frame and person of each track
+    rows: list[_Row] = []
+    for frame, tracks in enumerate(numbers):
+        for person, track in enumerate(tracks.tolist()):
+            if track:
+                seen.setdefault(track, []).append((frame, person))
+            else:
+                rows.append(_Row(frame, person, 0, 0))
+    trajectories: dict[int, Trajectory] = {}
+    for track, places in seen.items():
+        first, last = places[0][0], places[-1][0]
+        trajectories[track] = refine(_observed(frames[first : last + 1], first, places, skeleton), skeleton, settings)
+        rows += [_Row(frame, person, track, frame - first) for frame, person in places]
+        rows += [_Row(first + int(i), None, track, int(i)) for i in np.flatnonzero(trajectories[track].filled)]
+    rows.sort(key=lambda row: (row.frame, row.person is None, row.person or row.track))
+    return _table(rows, frames, trajectories, schema)
+
+
+def _observed(frames: list[_Frame], first: int, places: list[tuple[int, int]], skeleton: Skeleton) -> Observed:
+    """A person in consecutive frames, the first of which has the number `first`."""
+    count, joints = len(frames), len(skeleton)
+    observed = Observed(
+        np.array([frame.seconds for frame in frames]),
+        np.full((count, 4), np.nan),
+        np.full((count, joints, 2), np.nan),
+        np.zeros((count, joints)),
+    )
+    for frame, person in places:
+        people = frames[frame - first].people
+        observed.boxes[frame - first] = people.boxes[person]
+        observed.keypoints[frame - first] = people.keypoints[person]
+        observed.scores[frame - first] = people.keypoint_scores[person]
+    return observed
+
+
+def _table(rows: list[_Row], frames: list[_Frame], trajectories: dict[int, Trajectory], schema: pa.Schema) -> pa.Table:
+    joints = schema.field("keypoint_std").type.list_size
+    boxes = np.zeros((len(rows), 4), np.float32)
+    keypoints = np.full((len(rows), joints, 2), np.nan, np.float32)
+    std = np.full((len(rows), joints), np.nan, np.float32)
+    swapped = np.zeros((len(rows), 2), bool)
+    for i, row in enumerate(rows):
+        if row.track:
+            found = trajectories[row.track]
+            boxes[i], keypoints[i], std[i] = found.boxes[row.place], found.keypoints[row.place], found.std[row.place]
+            swapped[i, : found.swapped.shape[1]] = found.swapped[row.place]
+        else:
+            boxes[i] = frames[row.frame].people.boxes[row.person or 0]
+    untracked = pa.array([not row.track for row in rows])
+    positions = pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), 2)
+    columns = [
+        [frames[row.frame].image_id for row in rows],
+        [row.person for row in rows],
+        [frames[row.frame].video for row in rows],
+        [frames[row.frame].frame for row in rows],
+        [frames[row.frame].seconds for row in rows],
+        [row.track or None for row in rows],
+        [row.person is None for row in rows],
+        pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4),
+        pa.FixedSizeListArray.from_arrays(positions, joints, mask=untracked),
+        pa.FixedSizeListArray.from_arrays(pa.array(std.ravel()), joints, mask=untracked),
+        swapped[:, 0],
+        swapped[:, 1],
     ]
-    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+    return pa.Table.from_arrays(
+        [
+            pa.array(values, field.type) if not isinstance(values, pa.Array) else values
+            for values, field in zip(columns, schema, strict=True)
+        ],
+        schema=schema,
+    )
 
 
 def _frames(run: Run) -> Iterator[_Frame]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.tracking.motion import BoxMotion
+from pipeline.tracking.box_motion import BoxMotion
 
 
 @pytest.mark.parametrize("step", [0.02, 0.1])

@@ -1,0 +1,184 @@
+"""Filters of joint positions over time. Frames may be unevenly spaced; nan means that a joint was not measured.
+
+The default is a Kalman filter with the smoother of Rauch, Tung and Striebel (AIAA Journal 3, 1965): it fills gaps, does
+not lag, and states a standard deviation. The others are Butterworth's, run in both directions, and the 1 Euro filter
+(Casiez et al., CHI 2012), which uses the past alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+_GATE = 25.0  # squared standard deviations: a measurement farther from its prediction is not used
+_MAX_REFUSED = 3  # measurements in a row; then the joint did move, and its filter starts again
+_UNKNOWN = 1e6  # variance of a state that nothing is known about, in units of the squared scale
+_TWO_PASSES = (2**0.5 - 1) ** 0.25  # a second-order filter that runs twice has its cut-off at this share of its own
+
+
+class Smoothed(NamedTuple):
+    """Filtered series.
+
+    Attributes:
+        states: (T, N, D, 3) value, first and second derivative by time.
+        std: (T, N) standard deviation of each coordinate of the value.
+        used: (T, N) bool, whether the measurement was used: it exists, and is no outlier.
+        log_likelihood: (N,) of the measurements under the model; constants are left out.
+    """
+
+    states: np.ndarray
+    std: np.ndarray
+    used: np.ndarray
+    log_likelihood: np.ndarray
+
+
+class _Filtered(NamedTuple):
+    """The forward pass: at each step the predicted and the updated states and covariances, and the transition."""
+
+    predicted: np.ndarray  # (T, N, D, 3)
+    predicted_covariances: np.ndarray  # (T, N, 3, 3)
+    updated: np.ndarray
+    updated_covariances: np.ndarray
+    used: np.ndarray
+    log_likelihood: np.ndarray
+
+
+def rts(seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray) -> Smoothed:
+    """Smooth series under a model of constant acceleration: its derivative is white noise.
+
+    Args:
+        seconds: (T,) increasing.
+        values: (T, N, D) measurements; the D coordinates of a series share their variance; nan where not measured.
+        variances: (T, N) of the measurements of each coordinate.
+        density: (T,) spectral density of the third derivative, value^2 / s^5.
+    """
+    forward = _filter(seconds, values, variances, density, keep=True)
+    states, covariances = forward.updated.copy(), forward.updated_covariances.copy()
+    for t in range(len(seconds) - 2, -1, -1):
+        transition = _transition(seconds[t + 1] - seconds[t])
+        ahead = forward.predicted_covariances[t + 1]
+        gain = np.linalg.solve(ahead, transition @ covariances[t]).swapaxes(1, 2)
+        states[t] += (states[t + 1] - forward.predicted[t + 1]) @ gain.swapaxes(1, 2)
+        covariances[t] += gain @ (covariances[t + 1] - ahead) @ gain.swapaxes(1, 2)
+    std = np.sqrt(np.maximum(covariances[..., 0, 0], 0))
+    return Smoothed(states, std, forward.used, forward.log_likelihood)
+
+
+def fit_variance(
+    seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray, factors: np.ndarray
+) -> np.ndarray:
+    """(N,) the factor of the variances under which the measurements of each series are likeliest. Arguments as `rts`.
+
+    Args:
+        factors: (F,) to choose from.
+    """
+    count = values.shape[1]
+    tiled = np.repeat(factors, count)[None] * np.tile(variances, len(factors))
+    found = _filter(seconds, np.tile(values, (1, len(factors), 1)), tiled, density, keep=False).log_likelihood
+    return factors[found.reshape(len(factors), count).argmax(axis=0)]
+
+
+def _filter(
+    seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray, keep: bool
+) -> _Filtered:
+    """The Kalman filter; only with `keep` the result has the states of each step."""
+    steps, count, coordinates = values.shape
+    measured = ~np.isnan(values).any(axis=2)
+    first = np.where(measured.any(axis=0), measured.argmax(axis=0), 0)
+    start = np.nan_to_num(values[first, np.arange(count)])
+    scale = variances.mean(axis=0)
+    state = np.zeros((count, coordinates, 3))
+    state[..., 0] = start
+    covariance = scale[:, None, None] * _UNKNOWN * np.eye(3)
+    refused = np.zeros(count, int)
+    log_likelihood = np.zeros(count)
+    rows = steps if keep else 0
+    kept = _Filtered(
+        np.zeros((rows, count, coordinates, 3)),
+        np.zeros((rows, count, 3, 3)),
+        np.zeros((rows, count, coordinates, 3)),
+        np.zeros((rows, count, 3, 3)),
+        np.zeros((steps, count), bool),
+        log_likelihood,
+    )
+    for t in range(steps):
+        if t:
+            step = seconds[t] - seconds[t - 1]
+            transition = _transition(step)
+            state = state @ transition.T
+            covariance = transition @ covariance @ transition.T + density[t] * _process_noise(step)
+        innovation = np.where(measured[t][:, None], values[t] - state[..., 0], 0.0)
+        farthest = (innovation**2).max(axis=1)
+        outlier = measured[t] & (farthest > _GATE * (covariance[:, 0, 0] + variances[t]))
+        restarted = outlier & (refused == _MAX_REFUSED)
+        covariance = covariance + np.where(restarted, scale * _UNKNOWN, 0.0)[:, None, None] * np.eye(3)
+        used = measured[t] & (~outlier | restarted)
+        refused = np.where(used, 0, refused + outlier)
+        expected = covariance[:, 0, 0] + variances[t]
+        squared = np.where(outlier, _GATE * coordinates, (innovation**2).sum(axis=1) / expected)
+        log_likelihood -= np.where(measured[t], squared + coordinates * np.log(expected), 0.0) / 2
+        if keep:
+            kept.predicted[t], kept.predicted_covariances[t] = state, covariance
+        gain = np.where(used[:, None], covariance[:, :, 0] / expected[:, None], 0.0)
+        state = state + innovation[..., None] * gain[:, None]
+        covariance = covariance - gain[:, :, None] * covariance[:, None, 0]
+        kept.used[t] = used
+        if keep:
+            kept.updated[t], kept.updated_covariances[t] = state, covariance
+    return kept
+
+
+def _transition(step: float) -> np.ndarray:
+    return np.array([[1.0, step, step**2 / 2], [0.0, 1.0, step], [0.0, 0.0, 1.0]])
+
+
+def _process_noise(step: float) -> np.ndarray:
+    """Covariance that white noise of density 1 in the third derivative adds to a state in a step."""
+    h = step
+    return np.array([[h**5 / 20, h**4 / 8, h**3 / 6], [h**4 / 8, h**3 / 3, h**2 / 2], [h**3 / 6, h**2 / 2, h]])
+
+
+def butterworth(seconds: np.ndarray, values: np.ndarray, cutoff: float) -> np.ndarray:
+    """A second-order low pass that runs forwards and backwards: fourth order, without lag.
+
+    Args:
+        seconds: (T,) increasing; uneven steps are resampled to even ones of the mean length.
+        values: (T, ...) without nan.
+        cutoff: frequency in Hz at which half of the power passes; at or above half the frame rate nothing is filtered.
+    """
+    from scipy.signal import butter, sosfiltfilt  # imported here: runs without videos need not wait for it
+
+    rate = (len(seconds) - 1) / (seconds[-1] - seconds[0]) if len(seconds) > 1 else 0.0
+    own = cutoff / _TWO_PASSES
+    if own >= rate / 2:
+        return values
+    even = np.linspace(seconds[0], seconds[-1], len(seconds))
+    series = values.reshape(len(seconds), -1)
+    resampled = np.column_stack([np.interp(even, seconds, column) for column in series.T])
+    padding = min(len(seconds) - 1, round(rate))
+    filtered = sosfiltfilt(butter(2, own, fs=rate, output="sos"), resampled, axis=0, padlen=padding)
+    return np.column_stack([np.interp(seconds, even, column) for column in filtered.T]).reshape(values.shape)
+
+
+def one_euro(seconds: np.ndarray, values: np.ndarray, cutoff: float, beta: float) -> np.ndarray:
+    """The 1 Euro filter: a low pass of the past alone, whose cut-off rises with the speed.
+
+    Args:
+        seconds: (T,) increasing.
+        values: (T, N) without nan.
+        cutoff: Hz, at rest.
+        beta: by how much the cut-off rises, Hz for each unit of the speed.
+    """
+    filtered = np.array(values, np.float64)
+    speed = np.zeros(values.shape[1:])
+    for t in range(1, len(seconds)):
+        step = seconds[t] - seconds[t - 1]
+        speed += _low_pass(1.0, step) * ((values[t] - values[t - 1]) / step - speed)
+        filtered[t] = filtered[t - 1] + _low_pass(cutoff + beta * np.abs(speed), step) * (values[t] - filtered[t - 1])
+    return filtered
+
+
+def _low_pass(cutoff: np.ndarray | float, step: float) -> np.ndarray:
+    """The share of a new value that an exponential low pass takes in."""
+    return np.asarray(1 / (1 + 1 / (2 * np.pi * cutoff * step)))
