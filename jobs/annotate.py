@@ -25,6 +25,7 @@ from pipeline.fleet import Stop, Stopped, annotate_run, connect, fold_on_ray
 from pipeline.fleet.display import Display
 from pipeline.formats import write_coco
 from pipeline.images import ImageRefused
+from pipeline.motion.tables import write_motion
 from pipeline.preflight import check_networks
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
@@ -96,11 +97,13 @@ def _annotate(run: Run, manifest: Manifest, coco_files: CocoFiles) -> Reduction:
 
 
 def _finish(run: Run, reduction: Reduction, reuse_tracks: bool) -> int:
-    """Print the summary, track, evaluate and draw. A failure here does not undo the tables."""
+    """Print the summary, track, measure, evaluate and draw. A failure here does not undo the tables."""
     print("\n".join(summary(run, reduction)))
     try:
         if (tracks := write_tracks(run, run.settings.tracking, reuse_tracks)) is not None:
             print(tracks.line(run))
+        if run.settings.motion:
+            print(write_motion(run, run.settings.tracking, reuse_tracks).line(run))
         if reduction.totals.with_coco_id:
             print(f"results:   {write_coco(run)}")
         if run.settings.annotations:

@@ -5,9 +5,9 @@ examples:
   uv run jobs/reduce.py out/run1 --allow-partial
   uv run jobs/reduce.py out/run1 --export cvat --export yolo
   uv run jobs/reduce.py out/run1 --review 50 --by uncertain
-  uv run jobs/reduce.py out/run1 --tracking.memory 2
+  uv run jobs/reduce.py out/run1 --tracking.memory 2 --motion
 
-Existing tables of a complete run are reused by --export, --review and --tracking.
+Existing tables of a complete run are reused by --export, --review, --tracking and --motion.
 exit code: 0 tables built, 1 shards are missing or damaged, 2 not a run directory
 """
 
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from pipeline.errors import UserError
 from pipeline.fleet import connect, fold_on_ray
 from pipeline.formats import FORMATS, export, write_coco
+from pipeline.motion.tables import has_motion, write_motion
 from pipeline.report.summary import summary
 from pipeline.review.queue import BY, write_review
 from pipeline.run import Run, RunRefused
@@ -48,6 +49,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--url-prefix", metavar="URL", help="--review: tasks refer to URL + image id, and no copies are written"
     )
+    parser.add_argument(
+        "--motion", action="store_true", help="also write joint angles and events; by default as before"
+    )
     for name, info in _TRACKING.items():
         parser.add_argument(f"--tracking.{name}", metavar="VALUE", help=f"{info.description}; by default as annotated")
     arguments = parser.parse_args(argv)
@@ -61,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"--tracking.{first['loc'][0]} {first['input']}: {first['msg']}")
     try:
         run = Run.open(arguments.run)
-        stored = stored_reduction(run) if arguments.export or arguments.review or changed else None
+        stored = stored_reduction(run) if arguments.export or arguments.review or arguments.motion or changed else None
         reduction = stored
         if reduction is None:
             with connect(run.settings.fleet):
@@ -70,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
         results = write_coco(run) if reduction.totals.with_coco_id else None
         tracking = TrackingSettings.model_validate(run.settings.tracking.model_dump() | changed)
         tracks = write_tracks(run, tracking, reuse=stored is not None)
+        wanted = arguments.motion or run.settings.motion or has_motion(run)
+        motion = write_motion(run, tracking, reuse=stored is not None) if wanted else None
         queue = write_review(run, arguments.review, arguments.by, arguments.url_prefix) if arguments.review else None
     except RunRefused as error:
         print(f"reduce: {error}", file=sys.stderr)
@@ -80,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
     print("\n".join(summary(run, reduction)))
     if tracks is not None:
         print(tracks.line(run))
+    if motion is not None:
+        print(motion.line(run))
     if results is not None:
         print(f"results:   {results}")
     for uri in exported:

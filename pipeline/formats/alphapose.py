@@ -9,8 +9,9 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.coco.categories import USUAL_PERSON_ID
-from pipeline.formats.common import export_path, extra_values, images_with_people, rounded, write_json_list, xywh
+from pipeline.formats.common import export_path, extra_values, rounded, write_json_list, xywh
 from pipeline.run import Run
+from pipeline.run.images import images_with_people
 
 
 def write_alphapose(run: Run) -> str:

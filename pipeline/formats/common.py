@@ -1,9 +1,9 @@
-"""Helpers of the formats: the tables of a run image by image, visibility, rounding, JSON lists, names in archives."""
+"""Helpers of the formats: visibility, rounding, JSON lists, names in archives."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -12,39 +12,9 @@ from pipeline import storage
 from pipeline.boxes import xyxy_to_xywh
 from pipeline.people import People
 from pipeline.run import Run
-from pipeline.run.columns import people_from_arrow
-from pipeline.run.tables import read_table
 
 VISIBLE_SCORE = 0.2  # joints with a lower score are not visible, in formats that have visibility
 _LABELLED_AND_VISIBLE = 2  # COCO's v
-_COLUMNS = ["image_id", "uri", "coco_id", "status", "width", "height", "num_people"]
-
-
-def images_with_people(run: Run, names: Mapping[str, str] | None = None) -> Iterator[tuple[dict[str, Any], People]]:
-    """Each image with status `ok`, in the order of the tables, with its people.
-
-    tables/people has the order of tables/images, so both are read side by side.
-
-    Args:
-        names: image id to exported name of the images that are wanted; by default all, under their ids.
-    """
-    tables = (people_from_arrow(table) for table in read_table(run.uri, "people"))
-    current, position = People.empty(0), 0
-    for table in read_table(run.uri, "images", _COLUMNS):
-        for row in table.to_pylist():
-            parts = []
-            missing = row["num_people"]
-            while missing:
-                if position == len(current):
-                    current, position = next(tables), 0
-                taken = min(missing, len(current) - position)
-                parts.append(current[position : position + taken])
-                position += taken
-                missing -= taken
-            if row["status"] == "ok" and (names is None or row["image_id"] in names):
-                if names is not None:
-                    row["image_id"] = names[row["image_id"]]
-                yield row, People.concatenate(parts) if parts else current[:0]
 
 
 def is_visible(people: People, i: int, width: int, height: int) -> np.ndarray:

@@ -10,13 +10,13 @@ from pipeline.coco.categories import PERSON, USUAL_PERSON_ID
 from pipeline.formats.common import (
     box_inside,
     export_path,
-    images_with_people,
     rounded,
     visible_joints,
     write_json_list,
     xywh,
 )
 from pipeline.run import Run
+from pipeline.run.images import images_with_people
 from pipeline.run.tables import table_skeleton
 
 

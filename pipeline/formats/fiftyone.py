@@ -18,9 +18,10 @@ from pipeline.coco.annotations import read_annotations
 from pipeline.coco.categories import PERSON
 from pipeline.coco.columns import GroundTruth
 from pipeline.evaluation.image_errors import TruthOfImages, diagnose_people
-from pipeline.formats.common import VISIBLE_SCORE, export_path, images_with_people, rounded, write_json_list
+from pipeline.formats.common import VISIBLE_SCORE, export_path, rounded, write_json_list
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.images import images_with_people
 from pipeline.run.tables import image_ids, table_skeleton
 from pipeline.skeletons import Skeleton
 

@@ -12,7 +12,6 @@ from pipeline import storage
 from pipeline.formats.common import (
     box_inside,
     export_path,
-    images_with_people,
     is_visible,
     rounded,
     write_json_list,
@@ -20,6 +19,7 @@ from pipeline.formats.common import (
 )
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.images import images_with_people
 from pipeline.run.tables import table_skeleton
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.formats.common import MemberNames, export_path, images_with_people, rounded
+from pipeline.formats.common import MemberNames, export_path, rounded
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.images import images_with_people
 from pipeline.run.tables import table_skeleton
 from pipeline.skeletons import Skeleton
 

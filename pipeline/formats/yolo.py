@@ -11,9 +11,10 @@ import yaml
 
 from pipeline import storage
 from pipeline.coco.categories import PERSON
-from pipeline.formats.common import MemberNames, box_inside, export_path, images_with_people, visible_joints
+from pipeline.formats.common import MemberNames, box_inside, export_path, visible_joints
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.images import images_with_people
 from pipeline.run.tables import table_skeleton
 
 

@@ -43,8 +43,8 @@ def people_to_arrow(people: People) -> pa.Table:
 
 def people_from_arrow(table: pa.Table) -> People:
     """The people of rows of tables/people, or of a part; the columns `IMAGE_KEYS` are left out."""
-    arrays = {column.array: _to_numpy(table[column.name]) for column in PERSON_COLUMNS}
-    extra = {name: _to_numpy(table[name]) for name in table.column_names if name not in (*IMAGE_KEYS, *_NAMES)}
+    arrays = {column.array: list_values(table[column.name]) for column in PERSON_COLUMNS}
+    extra = {name: list_values(table[name]) for name in table.column_names if name not in (*IMAGE_KEYS, *_NAMES)}
     return People(**arrays, extra=extra)
 
 
@@ -55,7 +55,8 @@ def _to_arrow(array: np.ndarray) -> pa.Array:
     return column
 
 
-def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+def list_values(column: pa.ChunkedArray) -> np.ndarray:
+    """A column without nulls as an array; fixed-size lists of 4 become (N, 4)."""
     array, shape = column.combine_chunks(), []
     while pa.types.is_fixed_size_list(array.type):
         shape.append(array.type.list_size)

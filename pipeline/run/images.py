@@ -1,9 +1,10 @@
-"""The people and the pixels of some images of a reduced run, for pictures and review."""
+"""The images of a reduced run with their people, and the pixels of some of them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,37 @@ from pipeline.run.columns import people_from_arrow
 from pipeline.run.directory import Run
 from pipeline.run.tables import read_table, table_skeleton
 from pipeline.sources import read_items
+
+_COLUMNS = [
+    "image_id", "uri", "coco_id", "status", "width", "height", "video", "frame", "seconds", "num_people"
+]  # fmt: skip
+
+
+def images_with_people(run: Run, names: Mapping[str, str] | None = None) -> Iterator[tuple[dict[str, Any], People]]:
+    """Each image with status `ok`, in the order of the tables, with its people.
+
+    tables/people has the order of tables/images, so both are read side by side.
+
+    Args:
+        names: image id to exported name of the images that are wanted; by default all, under their ids.
+    """
+    tables = (people_from_arrow(table) for table in read_table(run.uri, "people"))
+    current, position = People.empty(len(table_skeleton(run.uri))), 0
+    for table in read_table(run.uri, "images", _COLUMNS):
+        for row in table.to_pylist():
+            parts = []
+            missing = row["num_people"]
+            while missing:
+                if position == len(current):
+                    current, position = next(tables), 0
+                taken = min(missing, len(current) - position)
+                parts.append(current[position : position + taken])
+                position += taken
+                missing -= taken
+            if row["status"] == "ok" and (names is None or row["image_id"] in names):
+                if names is not None:
+                    row["image_id"] = names[row["image_id"]]
+                yield row, People.concatenate(parts) if parts else current[:0]
 
 
 def people_of(run: Run, image_ids: set[str]) -> dict[str, People]:

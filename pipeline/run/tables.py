@@ -305,6 +305,15 @@ def _table_files(run_uri: str, name: str) -> Iterator[str]:
         return
 
 
+def has_metadata(uri: str, expected: Mapping[str, str]) -> bool:
+    """Whether a table exists and its schema has this metadata."""
+    if not storage.exists(uri):
+        return False
+    with parsing(uri, "a table"), storage.open_read(uri, sequential=False) as stream:
+        stored = pq.read_schema(stream).metadata or {}
+    return all(stored.get(key.encode()) == value.encode() for key, value in expected.items())
+
+
 def table_skeleton(run_uri: str) -> Skeleton:
     """The skeleton of a reduced run's people.
 

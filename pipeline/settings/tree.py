@@ -378,6 +378,7 @@ class Settings(Section):
     )
     profile: bool = Field(False, description="print the time that the workers spent in each stage")
     draw: int = Field(0, ge=0, description="number of images to draw with boxes and skeletons")
+    motion: bool = Field(False, description="write joint angles, centres of mass and events of movements")
     images: ImageSettings = ImageSettings()
     detector: DetectorSettings = DetectorSettings()
     pose: PoseSettings = PoseSettings()

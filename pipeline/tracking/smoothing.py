@@ -13,7 +13,7 @@ import numpy as np
 
 _GATE = 25.0  # squared standard deviations: a measurement farther from its prediction is not used
 _MAX_REFUSED = 3  # measurements in a row; then the joint did move, and its filter starts again
-_UNKNOWN = 1e6  # variance of a state that nothing is known about, in units of the squared scale
+_UNKNOWN = np.diag([1e6, 1e8, 1e10])  # covariance of a state that nothing is known about, in measured variances
 _TWO_PASSES = (2**0.5 - 1) ** 0.25  # a second-order filter that runs twice has its cut-off at this share of its own
 
 
@@ -87,10 +87,10 @@ def _filter(
     measured = ~np.isnan(values).any(axis=2)
     first = np.where(measured.any(axis=0), measured.argmax(axis=0), 0)
     start = np.nan_to_num(values[first, np.arange(count)])
-    scale = variances.mean(axis=0)
+    unknown = variances.mean(axis=0)[:, None, None] * _UNKNOWN
     state = np.zeros((count, coordinates, 3))
     state[..., 0] = start
-    covariance = scale[:, None, None] * _UNKNOWN * np.eye(3)
+    covariance = unknown
     refused = np.zeros(count, int)
     log_likelihood = np.zeros(count)
     rows = steps if keep else 0
@@ -112,7 +112,7 @@ def _filter(
         farthest = (innovation**2).max(axis=1)
         outlier = measured[t] & (farthest > _GATE * (covariance[:, 0, 0] + variances[t]))
         restarted = outlier & (refused == _MAX_REFUSED)
-        covariance = covariance + np.where(restarted, scale * _UNKNOWN, 0.0)[:, None, None] * np.eye(3)
+        covariance = covariance + restarted[:, None, None] * unknown
         used = measured[t] & (~outlier | restarted)
         refused = np.where(used, 0, refused + outlier)
         expected = covariance[:, 0, 0] + variances[t]

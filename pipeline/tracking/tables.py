@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import UserError, parsing
+from pipeline.errors import UserError
 from pipeline.people import People
 from pipeline.run import Run
-from pipeline.run.columns import PERSON_COLUMNS, people_from_arrow
-from pipeline.run.tables import read_table, table_skeleton
+from pipeline.run.images import images_with_people
+from pipeline.run.tables import has_metadata, read_table, table_skeleton
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
 from pipeline.tracking.association import FramePeople, track_people
@@ -24,7 +24,6 @@ from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
 _FILE = "00000.parquet"
 _VERSION = "2"  # increased whenever the same settings may give other tracks
-_PEOPLE = [column.name for column in PERSON_COLUMNS]
 
 
 def tracks_schema(num_joints: int) -> pa.Schema:
@@ -92,9 +91,10 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTota
     """
     skeleton = table_skeleton(run.uri)
     schema = tracks_schema(len(skeleton))
-    schema = schema.with_metadata({"tracking": settings.model_dump_json(), "version": _VERSION})
+    metadata = {"tracking": settings.model_dump_json(), "version": _VERSION}
+    schema = schema.with_metadata(metadata)
     uri = run.path("tables", "tracks", _FILE)
-    if not (reuse and _has_metadata(uri, schema)):
+    if not (reuse and has_metadata(uri, metadata)):
         videos = groupby(_frames(run), key=lambda frame: frame.video)
         first = next(videos, None)
         if first is None:
@@ -111,14 +111,6 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTota
                 in_order = sorted(frames, key=lambda frame: frame.frame)
                 writer.write_table(_track_video(in_order, skeleton, settings, schema))
     return _totals(run)
-
-
-def _has_metadata(uri: str, schema: pa.Schema) -> bool:
-    if not storage.exists(uri):
-        return False
-    with parsing(uri, "a table"), storage.open_read(uri, sequential=False) as stream:
-        stored = pq.read_schema(stream).metadata or {}
-    return all(stored.get(key) == value for key, value in schema.metadata.items())
 
 
 def _totals(run: Run) -> TrackTotals:
@@ -226,24 +218,6 @@ def _table(rows: list[_Row], frames: list[_Frame], trajectories: dict[int, Traje
 
 def _frames(run: Run) -> Iterator[_Frame]:
     """The frames of videos with the status ok, in the order of the tables, with their people."""
-    people = _PeopleInOrder(run)
-    for table in read_table(run.uri, "images", ["image_id", "video", "frame", "seconds", "status", "num_people"]):
-        for row in table.to_pylist():
-            found = people.take(row["num_people"])
-            if row["video"] is not None and row["status"] == "ok" and row["seconds"] is not None:
-                yield _Frame(row["image_id"], row["video"], row["frame"], row["seconds"], found)
-
-
-class _PeopleInOrder:
-    """The people of tables/people, which has the order of tables/images."""
-
-    def __init__(self, run: Run) -> None:
-        self._tables = (people_from_arrow(table.select(_PEOPLE)) for table in read_table(run.uri, "people"))
-        self._left = People.empty(len(table_skeleton(run.uri)))
-
-    def take(self, count: int) -> People:
-        """The next people."""
-        while len(self._left) < count:
-            self._left = People.concatenate([self._left, next(self._tables)])
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
+    for row, people in images_with_people(run):
+        if row["video"] is not None and row["seconds"] is not None:
+            yield _Frame(row["image_id"], row["video"], row["frame"], row["seconds"], people)

@@ -16,10 +16,11 @@ from support.runs import judged_run
 from jobs.reduce import main as reduce
 from pipeline import storage
 from pipeline.formats import FORMATS, export
-from pipeline.formats.common import MemberNames, images_with_people
+from pipeline.formats.common import MemberNames
 from pipeline.formats.openpose import openpose_joints
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.images import images_with_people
 from pipeline.run.tables import Fold, ImageRow, encode_part, fold_parts, skeleton_metadata
 from pipeline.settings.tree import Settings
 from pipeline.skeletons import SKELETONS

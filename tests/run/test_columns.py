@@ -14,10 +14,10 @@ from support.runs import planned_run, write_part
 
 from pipeline import storage
 from pipeline.formats import export
-from pipeline.formats.common import images_with_people
 from pipeline.people import ARRAYS, People
 from pipeline.run import Run
 from pipeline.run.columns import IMAGE_KEYS, PERSON_COLUMNS, people_from_arrow, people_to_arrow
+from pipeline.run.images import images_with_people
 from pipeline.run.reduction import reduce_run
 from pipeline.run.tables import read_candidates, read_table
 from pipeline.skeletons import SKELETONS

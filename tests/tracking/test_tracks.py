@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.video_runs import make_run, photo, video, walkers
 
 from jobs.reduce import main as reduce
-from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.people import People
 from pipeline.run import Run
-from pipeline.run.reduction import reduce_run
-from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
-from pipeline.settings.tree import Settings, TrackingSettings
-from pipeline.skeletons import SKELETONS
-from pipeline.sources import PlannedShard, write_manifest
+from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.tables import TrackTotals, write_tracks
-
-SKELETON = SKELETONS["coco17"]
-POSE = np.random.default_rng(0).uniform(0.1, 0.9, (17, 2))
-
-
-def walkers(*lefts: float) -> People:
-    boxes = np.array([[left, 50, left + 60, 230] for left in lefts]).reshape(-1, 4)
-    keypoints = boxes[:, None, :2] + POSE * (60, 180)
-    count = len(boxes)
-    return People(boxes, np.ones(count), keypoints.reshape(-1, 17, 2), np.ones((count, 17)), np.ones(count))
-
-
-def video(name: str, frames: range, *starts: float, step: float = 3) -> list[tuple[ImageRow, People]]:
-    return [
-        (
-            ImageRow(f"{name}/{n:09d}", "", None, None, 640, 480, 1, video=name, frame=n, pts=n, seconds=n / 25),
-            walkers(*(start + step * n for start in starts)),
-        )
-        for n in frames
-    ]
-
-
-def photo(name: str) -> tuple[ImageRow, People]:
-    return ImageRow(name, "", None, "ab", 640, 480, 1), walkers(10, 200, 400)
-
-
-def make_run(folder: Path, *shards: list[tuple[ImageRow, People]]) -> Run:
-    """A reduced run with these images."""
-    (folder / "in").mkdir(parents=True)
-    settings = Settings.model_validate({"input": {"uri": str(folder / "in")}, "output": {"uri": str(folder / "run")}})
-    run = Run.create(settings)
-    planned = [
-        PlannedShard(kind="files", keys=(str(i),), uris=("",), sizes=(0,), etags=("",), num_images=len(images))
-        for i, images in enumerate(shards)
-    ]
-    storage.write_bytes(run.path("run.json"), json.dumps(described(run)).encode())
-    write_manifest(run.manifest_uri, planned, run.fingerprint)
-    for i, images in enumerate(shards):
-        shard = planned[i].at(i).id
-        metadata = {"shard": shard, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
-        rows, people = [row for row, _ in images], [found for _, found in images]
-        storage.write_bytes(run.part_uri(shard), encode_part(rows, people, None, People.empty(17), metadata))
-    reduce_run(run)
-    return run
-
-
-def described(run: Run) -> dict:
-    return {"fingerprint": run.fingerprint, "settings": run.settings.model_dump(mode="json"), "results": {}}
 
 
 def rows(run: Run) -> list[dict]:
@@ -81,13 +27,34 @@ def test_each_person_in_a_frame_has_a_row(tmp_path: Path) -> None:
     lonely = video("b.mp4", range(1), 100)
     run = make_run(tmp_path, [photo("0.jpg"), *first], [*second, photo("b.jpg"), *lonely])
     totals = write_tracks(run, TrackingSettings(), reuse=False)
-    assert totals == TrackTotals(videos=2, tracks=2, people=2 * 19 + 1, tracked=2 * 19)
+    assert totals == TrackTotals(videos=2, tracks=2, people=2 * 19 + 1, tracked=2 * 19, interpolated=0)
     found = rows(run)
     assert [row["track_id"] for row in found] == [1, 2] * 19 + [None]
-    assert found[0] == {
+    expected = {
         "image_id": "a.mp4/000000000", "person": 0, "video": "a.mp4", "frame": 0, "seconds": 0.0, "track_id": 1,
+        "interpolated": False, "box": [100, 50, 160, 230], "swapped_arms": False, "swapped_legs": False,
     }  # fmt: skip
+    assert {name: found[0][name] for name in expected} == expected
+    assert (found[-1]["keypoints_smooth"], found[-1]["keypoint_std"]) == (None, None), "nothing to smooth it with"
     assert [row["frame"] for row in found if row["video"] == "a.mp4"][::2] == [n for n in range(20) if n != 5]
+
+
+def test_frames_without_a_person_are_filled_with_rows_of_their_own(tmp_path: Path) -> None:
+    """Marked, without a number in tables/people, and not counted as people; tables/people stays as it is."""
+    images = video("a.mp4", range(20), 100)
+    images[7:9] = [(row, walkers()) for row, _ in images[7:9]]
+    run = make_run(tmp_path, images)
+    totals = write_tracks(run, TrackingSettings(), reuse=False)
+    assert totals == TrackTotals(videos=1, tracks=1, people=18, tracked=18, interpolated=2)
+    found = rows(run)
+    assert [row["frame"] for row in found] == list(range(20))
+    assert [row["frame"] for row in found if row["interpolated"]] == [7, 8]
+    assert [row["person"] for row in found[6:10]] == [0, None, None, 0]
+    truth = walkers(100 + 3 * 8)
+    np.testing.assert_allclose(found[8]["box"], truth.boxes[0], atol=0.01)
+    np.testing.assert_allclose(found[8]["keypoints_smooth"], truth.keypoints[0], atol=0.5)
+    assert (np.array(found[8]["keypoint_std"]) > np.array(found[12]["keypoint_std"])).all()
+    assert pq.read_table(run.path("tables", "people")).num_rows == 18
 
 
 def test_frames_of_sequences_are_tracked_by_number(tmp_path: Path) -> None:
@@ -114,13 +81,13 @@ def test_other_settings_make_other_tracks_without_networks(tmp_path: Path, capsy
     gap = [*video("a.mp4", range(20), 100), *video("a.mp4", range(60, 80), 100)]
     run = make_run(tmp_path, gap)
     assert reduce([run.uri]) == 0
-    assert "(2 in 1 videos; 40 of 40 people in frames)" in capsys.readouterr().out
+    assert "(2 in 1 videos; 40 of 40 people in frames, 0 more filled in)" in capsys.readouterr().out
     path = next((tmp_path / "run" / "tables" / "tracks").iterdir())
     written = path.stat().st_mtime_ns
     write_tracks(run, TrackingSettings(), reuse=True)
     assert path.stat().st_mtime_ns == written
     assert reduce([run.uri, "--tracking.memory=5"]) == 0
-    assert "(1 in 1 videos; 40 of 40 people in frames)" in capsys.readouterr().out
+    assert "(1 in 1 videos; 40 of 40 people in frames, 0 more filled in)" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         reduce([run.uri, "--tracking.memory=-1"])
     assert "--tracking.memory -1: Input should be greater than 0" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""From which side a person is seen, and where it faces."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.motion.points import MID_HIP, MID_SHOULDER, first_point, place, trunk_length
+from pipeline.skeletons import Skeleton
+
+SAGITTAL, OBLIQUE, FRONTAL = "sagittal", "oblique", "frontal"
+# Width of the shoulders in the image, in lengths of the trunk: 0.7 to 0.8 from the front, so that these are about 20
+# and 45 degrees away from the side.
+_OBLIQUE_WIDTH, _FRONTAL_WIDTH = 0.25, 0.5
+_HALF_WINDOW = 0.25  # seconds
+_NOSE_AHEAD = 0.25  # trunks from the middle of the shoulders, from the side
+_WALKING = 1.0  # trunks a second, about 0.3 body heights a second
+_SURE = 0.25  # of a score from -1 to 1
+
+
+class Views(NamedTuple):
+    """Attributes:
+    views: (T,) sagittal, oblique, frontal, or None where shoulders or hips are unknown.
+    facing: (T,) 1 right, -1 left, nan in frontal views and where it is unknown.
+    """
+
+    views: list[str | None]
+    facing: np.ndarray
+
+
+def find_views(seconds: np.ndarray | None, joints: np.ndarray, skeleton: Skeleton) -> Views:
+    """Views of a person over time: medians over half a second; a person faces the other way only when that is sure.
+
+    Feet decide where it faces; without feet the nose, and the direction in which it walks.
+
+    Args:
+        seconds: (T,) increasing; None if the rows are different people.
+        joints: (T, K, 2) x y, pixels; nan where unknown.
+    """
+    trunk = np.maximum(trunk_length(joints, skeleton), 1e-6)
+    left, right = (place(joints, skeleton, (f"{side}_shoulder",)) for side in ("left", "right"))
+    width = np.abs(left[:, 0] - right[:, 0]) / trunk
+    scores = _facing_scores(seconds, joints, trunk, skeleton)
+    if seconds is not None:
+        width, scores = _median(width, seconds), _median(scores, seconds)
+    views = [
+        None if np.isnan(w) else SAGITTAL if w < _OBLIQUE_WIDTH else OBLIQUE if w < _FRONTAL_WIDTH else FRONTAL
+        for w in width
+    ]
+    sure = np.abs(scores) > _SURE
+    facing = np.where(sure, np.sign(scores), np.nan)
+    if seconds is not None and sure.any():
+        latest = np.maximum.accumulate(np.where(sure, np.arange(len(scores)), -1))
+        facing = np.sign(scores[np.where(latest < 0, np.argmax(sure), latest)])
+    return Views(views, np.where([view in (SAGITTAL, OBLIQUE) for view in views], facing, np.nan))
+
+
+def _facing_scores(seconds: np.ndarray | None, joints: np.ndarray, trunk: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """(T,) from -1, left, to 1, right; nan where nothing tells."""
+    feet = []
+    for side in ("left", "right"):
+        if first_point(skeleton, [(f"{side}_big_toe", f"{side}_heel")]):
+            toe, heel = (place(joints, skeleton, (f"{side}_{end}",)) for end in ("big_toe", "heel"))
+            feet.append((toe - heel)[:, 0] / (_NOSE_AHEAD * trunk))
+    nose = (place(joints, skeleton, ("nose",)) - place(joints, skeleton, MID_SHOULDER))[:, 0] / (_NOSE_AHEAD * trunk)
+    walking = by_feet = np.full(len(joints), np.nan)
+    if seconds is not None and len(seconds) > 1:
+        speed = np.gradient(place(joints, skeleton, MID_HIP)[:, 0], seconds) / trunk
+        walking = np.where(np.abs(speed) > _WALKING, np.sign(speed), np.nan)
+    if feet:
+        by_feet = _mean(np.clip(feet, -1, 1))
+    return np.where(np.isnan(by_feet), _mean(np.stack([np.clip(nose, -1, 1), walking])), by_feet)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Means of the columns without nan; nan for columns of nan alone."""
+    known = ~np.isnan(values)
+    return np.where(known.any(axis=0), np.nansum(values, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)
+
+
+def _median(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """The median of the known values within a quarter of a second on both sides."""
+    first = np.searchsorted(seconds, seconds - _HALF_WINDOW)
+    last = np.searchsorted(seconds, seconds + _HALF_WINDOW, side="right")
+    known = [values[a:b][~np.isnan(values[a:b])] for a, b in zip(first, last, strict=True)]
+    return np.array([np.median(window) if len(window) else np.nan for window in known])

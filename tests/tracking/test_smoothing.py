@@ -1,0 +1,146 @@
+"""Filters of joints over time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.paths import SHARED
+
+from pipeline.tracking.smoothing import butterworth, fit_variance, one_euro, rts
+
+PEZZACK = SHARED / "clips" / "motion" / "Pezzack.txt"
+
+
+def series(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, float)[:, None, None]
+
+
+def dense_posterior(
+    seconds: np.ndarray, values: np.ndarray, variance: float, density: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of all values given all measurements, by one system of linear equations.
+
+    Another formulation of the same model: the information matrix of all states at once, without a filter.
+    """
+    n = len(seconds)
+    information, vector = np.zeros((3 * n, 3 * n)), np.zeros(3 * n)
+    information[0, 0], vector[0] = 1e-9, 1e-9 * values[0]  # hardly anything is known before
+    for i in range(n):
+        if not np.isnan(values[i]):
+            information[3 * i, 3 * i] += 1 / variance
+            vector[3 * i] += values[i] / variance
+        if i:
+            h = seconds[i] - seconds[i - 1]
+            f = np.array([[1, h, h * h / 2], [0, 1, h], [0, 0, 1]])
+            q = density * np.array(
+                [[h**5 / 20, h**4 / 8, h**3 / 6], [h**4 / 8, h**3 / 3, h**2 / 2], [h**3 / 6, h**2 / 2, h]]
+            )
+            step = np.hstack([-f, np.eye(3)])
+            place = slice(3 * (i - 1), 3 * (i + 1))
+            information[place, place] += step.T @ np.linalg.inv(q) @ step
+    covariance = np.linalg.inv(information)
+    return (covariance @ vector)[::3], np.sqrt(np.diag(covariance)[::3])
+
+
+def test_the_smoother_is_the_best_estimate_from_all_measurements() -> None:
+    random = np.random.default_rng(0)
+    seconds = np.cumsum(random.uniform(0.02, 0.1, 25))
+    values = np.sin(3 * seconds) + random.normal(0, 0.05, 25)
+    values[[7, 8, 15]] = np.nan
+    found = rts(seconds, series(values), np.full((25, 1), 0.0025), np.full(25, 100.0))
+    mean, std = dense_posterior(seconds, values, 0.0025, 100.0)
+    np.testing.assert_allclose(found.states[:, 0, 0, 0], mean, atol=1e-6)
+    np.testing.assert_allclose(found.std[:, 0], std, rtol=1e-4)
+
+
+def test_the_stated_deviation_covers_the_truth() -> None:
+    """Two thirds of the errors or more are within one deviation, and 95 % within two."""
+    random = np.random.default_rng(1)
+    seconds = np.arange(0, 20, 1 / 30)
+    truth = 40 * np.sin(2 * np.pi * 1.1 * seconds) + 15 * np.sin(2 * np.pi * 2.3 * seconds)
+    values = series(truth + random.normal(0, 3.0, len(seconds)))
+    thought, density = np.full((len(seconds), 1), 36.0), np.full(len(seconds), 1e8)
+    factor = fit_variance(seconds, values, thought, density, np.array([1 / 16, 1 / 4, 1.0, 4.0, 16.0]))
+    assert factor == [1 / 4]
+    found = rts(seconds, values, thought * factor, density)
+    errors = np.abs(found.states[:, 0, 0, 0] - truth) / found.std[:, 0]
+    assert 0.66 < (errors < 1).mean() < 0.85
+    assert (errors < 2).mean() > 0.95
+    assert found.std.mean() < 0.7 * 3.0
+
+
+def test_uneven_steps_are_taken_as_they_are() -> None:
+    """With the true times the error is smaller than with an even rate."""
+    random = np.random.default_rng(2)
+    seconds = np.cumsum(random.choice([0.033, 0.066, 0.2], 150))
+    truth = 50 * np.sin(4 * seconds)
+    values = series(truth + random.normal(0, 2, 150))
+    errors = [
+        np.abs(rts(times, values, np.full((150, 1), 4.0), np.full(150, 1e5)).states[:, 0, 0, 0] - truth).mean()
+        for times in (seconds, np.linspace(seconds[0], seconds[-1], 150))
+    ]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_a_stray_measurement_is_not_used_and_a_true_jump_is() -> None:
+    seconds = np.arange(60) / 30
+    values = np.where(np.arange(60) < 30, 100.0, 400.0)
+    values[10] = 300.0
+    found = rts(seconds, series(values), np.full((60, 1), 1.0), np.full(60, 1e4))
+    assert not found.used[10, 0]
+    assert found.states[10, 0, 0, 0] == pytest.approx(100, abs=1)
+    assert found.used[34:].all(), "after three measurements that do not fit the filter starts again"
+    np.testing.assert_allclose(found.states[34:, 0, 0, 0], 400, atol=1)
+    np.testing.assert_allclose(found.states[:28, 0, 0, 0], 100, atol=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-1e4, 1e4), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.integers(3, 40))
+def test_constant_acceleration_is_left_as_it_is(x: float, v: float, a: float, count: int) -> None:
+    seconds = np.arange(count) / 25
+    values = x + v * seconds + a * seconds**2 / 2
+    found = rts(seconds, series(values), np.full((count, 1), 0.01), np.full(count, 1e4))
+    np.testing.assert_allclose(found.states[:, 0, 0, 0], values, atol=0.3)
+    if count > 9:
+        np.testing.assert_allclose(butterworth(seconds, values[:, None] * 0 + x, 6)[:, 0], x, atol=1e-6 * (1 + abs(x)))
+
+
+def test_the_butterworth_filter_halves_the_power_at_its_cutoff_without_lag() -> None:
+    seconds = np.arange(0, 20, 0.01)
+    wave = np.sin(2 * np.pi * 6 * seconds)
+    filtered = butterworth(seconds, wave[:, None], 6.0)[:, 0]
+    middle = slice(500, 1500)
+    assert np.std(filtered[middle]) / np.std(wave[middle]) == pytest.approx(2**-0.5, abs=0.01)
+    assert np.corrcoef(filtered[middle], wave[middle])[0, 1] > 0.9999
+    few = np.array([1.0, 5.0, 2.0])
+    np.testing.assert_array_equal(butterworth(np.arange(3) / 5, few[:, None], 6.0)[:, 0], few)
+
+
+def test_the_one_euro_filter_sees_the_past_alone() -> None:
+    random = np.random.default_rng(3)
+    seconds, values = np.arange(50) / 30, random.normal(0, 1, (50, 2))
+    whole, part = (one_euro(seconds[:n], values[:n], 2.0, 0.1) for n in (50, 20))
+    np.testing.assert_array_equal(whole[:20], part)
+    assert np.std(whole[5:]) < 0.7 * np.std(values)
+
+
+@pytest.mark.skipif(not PEZZACK.exists(), reason="needs ../shared/clips")
+def test_the_classic_signal_of_pezzack() -> None:
+    """RMS errors in degrees and rad/s^2 of the signal with the noise of Vint and Hinrichs (1996), without the ends."""
+    seconds, truth, noisy, acceleration = np.loadtxt(PEZZACK, skiprows=6).T
+    inner = slice(5, -5)
+
+    def rms(found: np.ndarray, expected: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((found - expected)[inner] ** 2)))
+
+    assert np.degrees(rms(noisy, truth)) == pytest.approx(0.347, abs=0.001)
+    for cutoff, expected in ((5, 0.202), (6, 0.199), (10, 0.254)):
+        filtered = butterworth(seconds, noisy[:, None], cutoff)[:, 0]
+        assert np.degrees(rms(filtered, truth)) == pytest.approx(expected, abs=0.003)
+    variance = np.full((len(seconds), 1), np.radians(0.347) ** 2)
+    smooth = rts(seconds, series(noisy), variance, np.full(len(seconds), 1e4))
+    assert np.degrees(rms(smooth.states[:, 0, 0, 0], truth)) == pytest.approx(0.205, abs=0.003)
+    assert rms(smooth.states[:, 0, 0, 2], acceleration) == pytest.approx(5.0, abs=0.15)
+    assert np.degrees(rms(one_euro(seconds, noisy[:, None], 6, 3)[:, 0], truth)) == pytest.approx(2.4, abs=0.2)
