@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby, islice
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from pipeline.run.images import images_with_people
 from pipeline.run.tables import has_metadata, read_table, table_skeleton
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
+from pipeline.tracking.tables import tracks_by_video
 
 _FILE = "00000.parquet"
 _VERSION = "1"  # increased whenever the same tracks may give other motion
@@ -147,11 +148,7 @@ def _images(run: Run, skeleton: Skeleton) -> Iterator[pa.Table]:
 
 def _videos(run: Run, skeleton: Skeleton) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Rows of tables/motion and tables/events of each video."""
-    if not storage.exists(run.path("tables", "tracks", _FILE)):
-        return
-    tables = read_table(run.uri, "tracks")  # each holds rows of one video
-    for _, pieces in groupby(tables, key=lambda table: table["video"][0].as_py() if table.num_rows else None):
-        video = pa.concat_tables(pieces)
+    for _, video in tracks_by_video(run):
         tracked = pc.is_valid(video["track_id"])
         motion, happened = [video.filter(pc.invert(tracked)).select(_KEYS.names)], []
         video = video.filter(tracked)

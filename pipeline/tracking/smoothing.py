@@ -11,9 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-_GATE = 25.0  # squared standard deviations: a measurement farther from its prediction is not used
-_MAX_REFUSED = 3  # measurements in a row; then the joint did move, and its filter starts again
 _UNKNOWN = np.diag([1e6, 1e8, 1e10])  # covariance of a state that nothing is known about, in measured variances
+_TAILS = 4.0  # degrees of freedom of the errors of measurements: few, so that far ones are common
+_ROUNDS = 20  # of expectation and maximization, at most
+_SETTLED = 0.05  # relative change of a factor at which they end
+_VARIANCE_RANGE = (1 / 256, 16.0)  # of the factor that is found
+_STRAY = 0.1  # a measurement with a smaller weight hardly counts
 _TWO_PASSES = (2**0.5 - 1) ** 0.25  # a second-order filter that runs twice has its cut-off at this share of its own
 
 
@@ -23,25 +26,19 @@ class Smoothed(NamedTuple):
     Attributes:
         states: (T, N, D, 3) value, first and second derivative by time.
         std: (T, N) standard deviation of each coordinate of the value.
-        used: (T, N) bool, whether the measurement was used: it exists, and is no outlier.
-        log_likelihood: (N,) of the measurements under the model; constants are left out.
     """
 
     states: np.ndarray
     std: np.ndarray
-    used: np.ndarray
-    log_likelihood: np.ndarray
 
 
 class _Filtered(NamedTuple):
-    """The forward pass: at each step the predicted and the updated states and covariances, and the transition."""
+    """The forward pass: at each step the predicted and the updated states (N, D, 3) and covariances (N, 3, 3)."""
 
-    predicted: np.ndarray  # (T, N, D, 3)
-    predicted_covariances: np.ndarray  # (T, N, 3, 3)
+    predicted: np.ndarray
+    predicted_covariances: np.ndarray
     updated: np.ndarray
     updated_covariances: np.ndarray
-    used: np.ndarray
-    log_likelihood: np.ndarray
 
 
 def rts(seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray) -> Smoothed:
@@ -53,7 +50,7 @@ def rts(seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density:
         variances: (T, N) of the measurements of each coordinate.
         density: (T,) spectral density of the third derivative, value^2 / s^5.
     """
-    forward = _filter(seconds, values, variances, density, keep=True)
+    forward = _filter(seconds, values, variances, density)
     states, covariances = forward.updated.copy(), forward.updated_covariances.copy()
     for t in range(len(seconds) - 2, -1, -1):
         transition = _transition(seconds[t + 1] - seconds[t])
@@ -61,71 +58,58 @@ def rts(seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density:
         gain = np.linalg.solve(ahead, transition @ covariances[t]).swapaxes(1, 2)
         states[t] += (states[t + 1] - forward.predicted[t + 1]) @ gain.swapaxes(1, 2)
         covariances[t] += gain @ (covariances[t + 1] - ahead) @ gain.swapaxes(1, 2)
-    std = np.sqrt(np.maximum(covariances[..., 0, 0], 0))
-    return Smoothed(states, std, forward.used, forward.log_likelihood)
+    return Smoothed(states, np.sqrt(np.maximum(covariances[..., 0, 0], 0)))
 
 
-def fit_variance(
-    seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray, factors: np.ndarray
-) -> np.ndarray:
-    """(N,) the factor of the variances under which the measurements of each series are likeliest. Arguments as `rts`.
+def robust_rts(
+    seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray
+) -> tuple[Smoothed, np.ndarray]:
+    """Smooth series whose measurements are sometimes far off, and whose variances are known up to a factor.
 
-    Args:
-        factors: (F,) to choose from.
+    Errors have a t distribution with 4 degrees of freedom: far measurements get small weights. The weights, and the
+    factor of the variances of each series, are found by expectation and maximization (Lange, Little and Taylor, JASA
+    84, 1989; with the divisor of Kent, Tyler and Vardi, Communications in Statistics 23, 1994). Arguments as `rts`.
+
+    Returns:
+        The smoothed series, and (T, N) bool, whether a measurement exists and is not stray.
     """
-    count = values.shape[1]
-    tiled = np.repeat(factors, count)[None] * np.tile(variances, len(factors))
-    found = _filter(seconds, np.tile(values, (1, len(factors), 1)), tiled, density, keep=False).log_likelihood
-    return factors[found.reshape(len(factors), count).argmax(axis=0)]
+    coordinates = values.shape[2]
+    measured = ~np.isnan(values).any(axis=2)
+    weights, factors = np.ones(measured.shape), np.ones(measured.shape[1])
+    for _ in range(_ROUNDS):
+        smoothed = rts(seconds, values, factors * variances / weights, density)
+        residuals = ((values - smoothed.states[..., 0]) ** 2).sum(axis=2) + coordinates * smoothed.std**2
+        squared = np.where(measured, residuals, 0.0) / variances  # expected, under what is known of the true values
+        total = np.where(measured, weights, 0.0).sum(axis=0)  # not their number: so it converges faster
+        before = factors
+        factors = np.clip((weights * squared).sum(axis=0) / np.maximum(coordinates * total, 1e-9), *_VARIANCE_RANGE)
+        weights = (_TAILS + coordinates) / (_TAILS + squared / factors)
+        if (np.abs(factors - before) < _SETTLED * before).all():
+            break
+    return rts(seconds, values, factors * variances / weights, density), measured & (weights > _STRAY)
 
 
-def _filter(
-    seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray, keep: bool
-) -> _Filtered:
-    """The Kalman filter; only with `keep` the result has the states of each step."""
+def _filter(seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, density: np.ndarray) -> _Filtered:
+    """The Kalman filter."""
     steps, count, coordinates = values.shape
     measured = ~np.isnan(values).any(axis=2)
-    first = np.where(measured.any(axis=0), measured.argmax(axis=0), 0)
-    start = np.nan_to_num(values[first, np.arange(count)])
-    unknown = variances.mean(axis=0)[:, None, None] * _UNKNOWN
+    first = measured.argmax(axis=0)
     state = np.zeros((count, coordinates, 3))
-    state[..., 0] = start
-    covariance = unknown
-    refused = np.zeros(count, int)
-    log_likelihood = np.zeros(count)
-    rows = steps if keep else 0
-    kept = _Filtered(
-        np.zeros((rows, count, coordinates, 3)),
-        np.zeros((rows, count, 3, 3)),
-        np.zeros((rows, count, coordinates, 3)),
-        np.zeros((rows, count, 3, 3)),
-        np.zeros((steps, count), bool),
-        log_likelihood,
-    )
+    state[..., 0] = np.nan_to_num(values[first, np.arange(count)])
+    covariance = variances.mean(axis=0)[:, None, None] * _UNKNOWN
+    kept = _Filtered(*(np.zeros((steps, count, *shape)) for shape in ((coordinates, 3), (3, 3)) * 2))
     for t in range(steps):
         if t:
             step = seconds[t] - seconds[t - 1]
             transition = _transition(step)
             state = state @ transition.T
             covariance = transition @ covariance @ transition.T + density[t] * _process_noise(step)
+        kept.predicted[t], kept.predicted_covariances[t] = state, covariance
         innovation = np.where(measured[t][:, None], values[t] - state[..., 0], 0.0)
-        farthest = (innovation**2).max(axis=1)
-        outlier = measured[t] & (farthest > _GATE * (covariance[:, 0, 0] + variances[t]))
-        restarted = outlier & (refused == _MAX_REFUSED)
-        covariance = covariance + restarted[:, None, None] * unknown
-        used = measured[t] & (~outlier | restarted)
-        refused = np.where(used, 0, refused + outlier)
-        expected = covariance[:, 0, 0] + variances[t]
-        squared = np.where(outlier, _GATE * coordinates, (innovation**2).sum(axis=1) / expected)
-        log_likelihood -= np.where(measured[t], squared + coordinates * np.log(expected), 0.0) / 2
-        if keep:
-            kept.predicted[t], kept.predicted_covariances[t] = state, covariance
-        gain = np.where(used[:, None], covariance[:, :, 0] / expected[:, None], 0.0)
+        gain = covariance[:, :, 0] / (covariance[:, 0, 0] + variances[t])[:, None] * measured[t][:, None]
         state = state + innovation[..., None] * gain[:, None]
         covariance = covariance - gain[:, :, None] * covariance[:, None, 0]
-        kept.used[t] = used
-        if keep:
-            kept.updated[t], kept.updated_covariances[t] = state, covariance
+        kept.updated[t], kept.updated_covariances[t] = state, covariance
     return kept
 
 

@@ -113,6 +113,15 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTota
     return _totals(run)
 
 
+def tracks_by_video(run: Run) -> Iterator[tuple[str, pa.Table]]:
+    """The name of each video of a run with tracks, and its rows of tables/tracks, in the order of the frames."""
+    if not storage.exists(run.path("tables", "tracks", _FILE)):
+        return
+    tables = (table for table in read_table(run.uri, "tracks") if table.num_rows)  # each of one video
+    for video, pieces in groupby(tables, key=lambda table: table["video"][0].as_py()):
+        yield video, pa.concat_tables(pieces)
+
+
 def _totals(run: Run) -> TrackTotals:
     people = tracked = interpolated = 0
     videos: set[str] = set()

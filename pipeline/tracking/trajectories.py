@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.boxes import areas
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
-from pipeline.tracking.smoothing import butterworth, fit_variance, one_euro, rts
+from pipeline.tracking.smoothing import butterworth, one_euro, robust_rts
 from pipeline.tracking.swaps import find_swaps, limb_pairs
 
 _CONFIDENT = 0.2  # score from which a joint is a measurement
@@ -18,9 +18,6 @@ _LEAST_SCORE = 0.05  # of the score that divides a variance
 # White noise in the third derivative, scales^2 / s^5. The likeliest value for people who walk and jump (the demo clip
 # of Sports2D); for people who stand it is 10, but one that is too small cuts off the tops of fast movements.
 _DENSITY = 1e3
-# The variance between frames, as a share of that of OKS, is the likeliest of these: a network that is wrong by some
-# pixels is often wrong by the same pixels in the next frame.
-_VARIANCE_FACTORS = np.array([1 / 64, 1 / 16, 1 / 4, 1.0, 4.0])
 _EURO_CUTOFF, _EURO_BETA = 6.0, 3.0  # Hz, and Hz for each scale a second
 
 
@@ -88,10 +85,8 @@ def _smooth(
     if settings.smooth == "none":
         return joints, nothing
     if settings.smooth == "rts":
-        density = _DENSITY * scales**2
-        factors = fit_variance(seconds, joints, variances, density, _VARIANCE_FACTORS)
-        smoothed = rts(seconds, joints, variances * factors, density)
-        unknown = _gaps_of_each(seconds, smoothed.used) > settings.gap
+        smoothed, used = robust_rts(seconds, joints, variances, _DENSITY * scales**2)
+        unknown = _gaps_of_each(seconds, used) > settings.gap
         values, std = smoothed.states[..., 0], smoothed.std
     else:
         unknown = _gaps_of_each(seconds, ~np.isnan(joints[..., 0])) > settings.gap
