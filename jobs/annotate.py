@@ -29,6 +29,7 @@ from pipeline.motion.tables import write_motion
 from pipeline.preflight import check_networks
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
+from pipeline.report.videos import draw_videos
 from pipeline.run import Run
 from pipeline.run.precomputed import CocoFiles
 from pipeline.run.reduction import IncompleteRun, Reduction, reduce_run, stored_reduction
@@ -111,7 +112,10 @@ def _finish(run: Run, reduction: Reduction, reuse_tracks: bool) -> int:
             write_metrics(metrics, run.path(""), table_skeleton(run.uri))
             print("\n".join(metrics.lines()))
         if run.settings.draw:
-            print(f"pictures:  {run.path('pictures')} ({len(draw_run(run, run.settings.draw))})")
+            if pictures := draw_run(run, run.settings.draw):
+                print(f"pictures:  {run.path('pictures')} ({len(pictures)})")
+            if videos := draw_videos(run, run.settings.draw):
+                print(f"videos:    {run.path('videos')} ({len(videos)})")
     except (UserError, OSError, ImageRefused) as error:
         print(f"annotate: the tables are complete, but {error}", file=sys.stderr)
         return 1

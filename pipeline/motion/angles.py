@@ -25,6 +25,7 @@ class Angle(NamedTuple):
             person is seen from the side; 0 for the size of the turn.
         offset: added to the turn, degrees.
         lowest: values are from here up to 360 degrees more.
+        possible: the range of people; outside of it a joint is misplaced, and the angle unknown.
         segment: an angle of one segment against the horizontal; it keeps its sign, and runs on beyond 360 degrees.
     """
 
@@ -34,6 +35,7 @@ class Angle(NamedTuple):
     sign: int = 0
     offset: float = 0.0
     lowest: float = -180.0
+    possible: tuple[float, float] = (-180.0, 360.0)
     segment: bool = False
 
     @property
@@ -47,9 +49,9 @@ def _sides(side: str) -> list[Angle]:
     heel, toe = (f"{side}_heel",), (f"{side}_big_toe",)
     trunk_down = (MID_SHOULDER, MID_HIP)
     return [
-        Angle(f"{side}_knee_flexion", (hip, knee), (knee, ankle), sign=-1),
-        Angle(f"{side}_hip_flexion", trunk_down, (hip, knee), sign=1),
-        Angle(f"{side}_ankle_dorsiflexion", (knee, ankle), (heel, toe), sign=1, offset=-90),
+        Angle(f"{side}_knee_flexion", (hip, knee), (knee, ankle), sign=-1, possible=(-25, 170)),
+        Angle(f"{side}_hip_flexion", trunk_down, (hip, knee), sign=1, possible=(-60, 160)),
+        Angle(f"{side}_ankle_dorsiflexion", (knee, ankle), (heel, toe), sign=1, offset=-90, possible=(-80, 60)),
         Angle(f"{side}_shoulder_flexion", trunk_down, (shoulder, elbow), sign=1, lowest=-90),
         Angle(f"{side}_elbow_flexion", (shoulder, elbow), (elbow, wrist)),
         *(
@@ -110,6 +112,8 @@ def measure(
         value = (angle.sign * facing * turn + angle.offset - angle.lowest) % 360 + angle.lowest
     else:
         value = np.abs(turn)
+    if not angle.segment:
+        value = np.where((value >= angle.possible[0]) & (value <= angle.possible[1]), value, np.nan)
     return value, np.where(np.isnan(value), np.nan, error)
 
 

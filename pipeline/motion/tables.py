@@ -30,7 +30,7 @@ from pipeline.tracking.tables import tracks_by_video
 _FILE = "00000.parquet"
 _VERSION = "1"  # increased whenever the same tracks may give other motion
 _LEAST_SCORE = 0.2  # of the joints of people without a track
-_GOOD_ERROR = 3.0  # degrees
+GOOD_ERROR = 3.0  # degrees
 _IMAGES_AT_A_TIME = 1024
 _KEYS = pa.schema(
     [
@@ -86,7 +86,7 @@ class MotionTotals(NamedTuple):
         share = f"{self.good / self.angles:.0%} of the angles have" if self.angles else "no angle has"
         return (
             f"motion:    {run.path('tables', 'motion')} ({self.people} people, {self.events} events; {share} a "
-            f"standard error below {_GOOD_ERROR:.0f} degrees)"
+            f"standard error below {GOOD_ERROR:.0f} degrees)"
         )
 
 
@@ -126,7 +126,7 @@ def _totals(run: Run) -> MotionTotals:
     for table in read_table(run.uri, "motion", errors):
         people += table.num_rows
         known += sum(len(column) - column.null_count for column in table.columns)
-        good += sum(pc.sum(pc.less(column, _GOOD_ERROR)).as_py() or 0 for column in table.columns)
+        good += sum(pc.sum(pc.less(column, GOOD_ERROR)).as_py() or 0 for column in table.columns)
     events = sum(table.num_rows for table in read_table(run.uri, "events", ["event"]))
     return MotionTotals(people, events, known, good)
 

@@ -58,7 +58,9 @@ class Drawn(NamedTuple):
     wide: bool = False
 
 
-def lines(series: Mapping[str, tuple[Numbers, Numbers]], x: str, y: str, unit_square: bool = False) -> str:
+def lines(
+    series: Mapping[str, tuple[Numbers, Numbers]], x: str, y: str, unit_square: bool = False, wide: bool = False
+) -> str:
     """Line chart with one line per series.
 
     Args:
@@ -81,7 +83,76 @@ def lines(series: Mapping[str, tuple[Numbers, Numbers]], x: str, y: str, unit_sq
         for name, (xs, ys) in series.items()
         if len(xs)
     )
-    return _svg(draw, "; ".join(ends))
+    return _svg(draw, "; ".join(ends), wide)
+
+
+class Band(NamedTuple):
+    """A line with the range of its error: x values, y values and errors; nan leaves a gap."""
+
+    xs: np.ndarray
+    ys: np.ndarray
+    errors: np.ndarray
+
+
+def bands(series: Mapping[str, Band], marks: Mapping[str, Numbers], x: str, y: str) -> str:
+    """A wide line chart with a band of one error around each line, and vertical lines at marks by name."""
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, band) in zip(_colours(len(series)), series.items(), strict=True):
+            axes.plot(band.xs, band.ys, label=name, color=colour, linewidth=1.6)
+            axes.fill_between(band.xs, band.ys - band.errors, band.ys + band.errors, color=colour, alpha=0.18, lw=0)
+        styles = ("--", ":", "-.")
+        for i, (name, places) in enumerate(marks.items()):
+            for number, place in enumerate(places):
+                label = name if number == 0 else None
+                axes.axvline(place, color=FAINT, linewidth=0.8, linestyle=styles[i % len(styles)], label=label)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        _legend(axes, [*series, *marks], wide=True)
+
+    ranges_ = (
+        f"{name}: {_number(float(np.nanmin(band.ys)))} to {_number(float(np.nanmax(band.ys)))}"
+        for name, band in series.items()
+    )
+    return _svg(draw, f"{y}: " + "; ".join(ranges_), wide=True)
+
+
+class Span(NamedTuple):
+    """A piece of a row of a timeline, its colour, and whether it is faint."""
+
+    start: float
+    end: float
+    colour: str
+    faint: bool = False
+
+
+def timeline(rows: Mapping[str, Sequence[Span]], marks: Numbers, x: str, marked: str) -> str:
+    """A wide chart with a row of spans for each name, the first on top, and vertical lines at marks.
+
+    Args:
+        marked: what the marks are, for the legend.
+    """
+
+    def draw(axes: Axes) -> None:
+        for position, spans in enumerate(rows.values()):
+            for span in spans:
+                alpha = 0.35 if span.faint else 1.0
+                axes.barh(position, span.end - span.start, 0.7, span.start, color=span.colour, alpha=alpha)
+        for number, place in enumerate(marks):
+            axes.axvline(place, color=RED, linewidth=1.0, label=marked if number == 0 else None)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(x)
+        if len(marks):
+            _legend(axes, [marked, ""], wide=True)
+
+    listed = (
+        f"{name}: {_number(min(s.start for s in spans))} to {_number(max(s.end for s in spans))}"
+        for name, spans in rows.items()
+        if spans
+    )
+    return _svg(draw, f"by {x}: " + "; ".join(listed), wide=True)
 
 
 def bars(values: Mapping[str, Numbers], names: Sequence[str], y: str, stacked: bool = False) -> str:
@@ -243,10 +314,11 @@ def ranges(values: Mapping[str, Numbers], y: str) -> str:
     return _svg(draw, f"{y}: " + "; ".join(listed))
 
 
-def _legend(axes: Axes, names: Sequence[str]) -> None:
+def _legend(axes: Axes, names: Sequence[str], wide: bool = False) -> None:
     """A legend above the axes, where it covers nothing, if there are several series."""
     if len(names) > 1:
-        columns = len(names) if max(map(len, names)) * len(names) < _MAX_LETTERS else 1
+        room = 2 * _MAX_LETTERS if wide else _MAX_LETTERS
+        columns = len(names) if (max(map(len, names)) + 2) * len(names) < room else 1
         axes.legend(frameon=False, fontsize=8, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 

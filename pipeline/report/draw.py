@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 import re
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ _FACE = ("nose", "eye", "ear")
 _FINE = ("face_", "_hand_")  # dense joints, drawn thin
 _MIN_KEYPOINT_SCORE = 0.2
 _PAPER = 255
+_GOLDEN = 0.618  # of the colour circle from one track to the next: neighbours differ, and none comes back soon
 
 
 def draw_people(
@@ -116,6 +118,12 @@ def draw_run(run: Run, count: int) -> list[str]:
         storage.write_bytes(uri, encode_jpeg(picture))
         uris.append(uri)
     return uris
+
+
+def track_colour(track: int) -> Colour:
+    """The colour of a track, RGB."""
+    red, green, blue = colorsys.hsv_to_rgb(track * _GOLDEN % 1, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def plain_name(key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,14 @@ def galleries(statistics: Statistics, suspicion: Suspicion, errors: ImageErrors 
     note = "Every image that could be read has the same chance."
     chosen.append(Gallery("sample", "Random sample", note, sample, list(map(describe, sample)), len(ok)))
     return [gallery for gallery in chosen if gallery.rows]
+
+
+def event_gallery(statistics: Statistics, captions: Mapping[str, str]) -> list[Gallery]:
+    """The frames of events, with captions by image id; none if there are no events."""
+    row_of = {image_id: row for row, image_id in enumerate(statistics.ids) if image_id in captions}
+    rows = {row_of[image_id]: caption for image_id, caption in captions.items() if image_id in row_of}
+    note = "Frames at steps, jumps and throws."
+    return [Gallery("events", "Events", note, list(rows), list(rows.values()), len(rows))] if rows else []
 
 
 def _worst(

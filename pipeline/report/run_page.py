@@ -1,4 +1,4 @@
-"""The page of a run: verdict, pictures of the errors, metrics, comparison, groups, the collection and its images."""
+"""The page of a run: verdict, pictures of the errors, videos, metrics, comparison, groups, and all images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pipeline.report.charts import Drawn
 from pipeline.report.collection_charts import collection_charts
 from pipeline.report.comparison import compare, label
 from pipeline.report.evaluation_charts import error_charts, group_charts, threshold_chart
-from pipeline.report.galleries import Gallery, galleries
+from pipeline.report.galleries import Gallery, event_gallery, galleries
 from pipeline.report.image_table import failure_table, image_table, listed_rows
 from pipeline.report.page import render
 from pipeline.report.pictures import JOINT_CLASSES, LARGE, SMALL, overlays, pictures
+from pipeline.report.video_section import read_videos
 from pipeline.review.ranking import suspicion
 from pipeline.run import Run
 from pipeline.run.statistics import Statistics
@@ -39,7 +40,8 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
     errors = ImageErrors.of(metrics, statistics, skeleton)
     truth = None if errors is None else _truth(errors, statistics)
     unusual = suspicion(statistics)
-    shown = galleries(statistics, unusual, errors)
+    videos = read_videos(run)
+    shown = [*galleries(statistics, unusual, errors), *event_gallery(statistics, videos.event_images)]
     rows = listed_rows(statistics, unusual, errors)
     comparison = compare(run, metrics, *other, errors.truth) if other and metrics and errors else None
     compared = _compared_ids(comparison, truth, statistics) if comparison and truth else []
@@ -88,6 +90,7 @@ def write_report(run: Run, metrics: RunMetrics | None = None, other: tuple[Run, 
         else [],
         group_charts=group_charts(evaluation.analysis.groups) if evaluation and evaluation.analysis else [],
         groups=_group_table(evaluation),
+        videos=videos,
         collection_charts=collection_charts(run, statistics),
         failures=failure_table(statistics),
         table_data=table,

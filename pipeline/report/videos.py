@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import colorsys
+import hashlib
 import shutil
 import tempfile
 from collections import defaultdict, deque
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.people import People
-from pipeline.report.draw import Colour, draw_people, plain_name, to_point
+from pipeline.report.draw import Colour, draw_people, plain_name, to_point, track_colour
 from pipeline.run import Run
 from pipeline.run.images import pixels_of
 from pipeline.run.tables import read_table, table_skeleton
@@ -35,7 +35,6 @@ _ENCODERS: dict[str, dict[str, str]] = {
 _TIME_BASE = Fraction(1, 60_000)  # the usual frame rates are whole numbers of these; MPEG-4 part 2 takes no finer one
 _TRAIL = 1.0  # seconds
 _WHITE = (255, 255, 255)
-_GOLDEN = 0.618  # of the colour circle from one track to the next: neighbours differ, and none comes back soon
 
 
 class _Video(NamedTuple):
@@ -65,7 +64,7 @@ def draw_videos(run: Run, count: int) -> list[str]:
         if tracked is not None and tracked[0] == video.name:
             people = _by_image(tracked[1])
             tracked = next(tracks, None)
-        uri = run.path("videos", f"{len(drawn):04d}-{plain_name(video.name)}.mp4")
+        uri = drawn_uri(run, video.name)
         with tempfile.TemporaryFile(suffix=".mp4") as file:
             if _encode(_pictures(run, video, people, skeleton), file):
                 file.seek(0)
@@ -73,6 +72,12 @@ def draw_videos(run: Run, count: int) -> list[str]:
                     shutil.copyfileobj(file, stream)
                 drawn.append(uri)
     return drawn
+
+
+def drawn_uri(run: Run, video: str) -> str:
+    """Where the drawn copy of a video is."""
+    digest = hashlib.sha256(video.encode()).hexdigest()[:8]  # names may differ in other characters than plain ones
+    return run.path("videos", f"{plain_name(video)}-{digest}.mp4")
 
 
 def _videos(run: Run) -> Iterator[_Video]:
@@ -132,12 +137,6 @@ def _draw_rows(picture: np.ndarray, rows: list[dict[str, Any]], skeleton: Skelet
         if row["track_id"] is not None:
             _label(drawn, f"{row['track_id']}{' filled in' if row['interpolated'] else ''}", row["box"], colour)
     return drawn
-
-
-def track_colour(track: int) -> Colour:
-    """The colour of a track, RGB."""
-    red, green, blue = colorsys.hsv_to_rgb(track * _GOLDEN % 1, 0.75, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _label(picture: np.ndarray, text: str, box: list[float], colour: Colour) -> None:

@@ -377,7 +377,7 @@ class Settings(Section):
         None, description="COCO annotations to evaluate against, matched by id or file name"
     )
     profile: bool = Field(False, description="print the time that the workers spent in each stage")
-    draw: int = Field(0, ge=0, description="number of images to draw with boxes and skeletons")
+    draw: int = Field(0, ge=0, description="number of images, and of videos, to draw with boxes and skeletons")
     motion: bool = Field(False, description="write joint angles, centres of mass and events of movements")
     images: ImageSettings = ImageSettings()
     detector: DetectorSettings = DetectorSettings()

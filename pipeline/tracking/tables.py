@@ -200,7 +200,7 @@ def _table(rows: list[_Row], frames: list[_Frame], trajectories: dict[int, Traje
             swapped[i, : found.swapped.shape[1]] = found.swapped[row.place]
         else:
             boxes[i] = frames[row.frame].people.boxes[row.person or 0]
-    untracked = pa.array([not row.track for row in rows])
+    untracked = pa.array([not row.track for row in rows], pa.bool_())
     positions = pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), 2)
     columns = [
         [frames[row.frame].image_id for row in rows],

@@ -143,6 +143,13 @@ def test_angles_without_their_joints_or_their_facing_are_unknown() -> None:
     assert np.isnan([found, error]).all()
 
 
+def test_angles_that_nobody_has_are_unknown() -> None:
+    """A knee that bends forward by 70 degrees is a misplaced ankle."""
+    joints = figure(knee=-70)
+    assert np.isnan(value("left_knee_flexion", joints)).all()
+    assert value("left_shank_angle", joints)[0] == pytest.approx(160), "segments have no such limits"
+
+
 def test_segment_angles_run_on_over_time() -> None:
     """A full turn, with a frame in which nothing was seen."""
     turns = np.arange(0, 721, 30.0)

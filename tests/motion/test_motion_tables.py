@@ -7,36 +7,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.video_runs import SKELETON, make_run, photo, video, walkers
+from support.video_runs import SKELETON, gait, make_run, photo, walkers
 
 from jobs.reduce import main as reduce
 from pipeline.motion.tables import has_motion, write_motion
 from pipeline.people import People
 from pipeline.run import Run
-from pipeline.run.tables import ImageRow
 from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.tables import write_tracks
 
 
 def table(run: Run, name: str) -> list[dict]:
     return pq.read_table(run.path("tables", name)).to_pylist()
-
-
-def gait(frames: int) -> list[tuple[ImageRow, People]]:
-    """A person of 180 pixels who walks to the right for `frames` frames, one stride a second."""
-    images = video("walk.mp4", range(frames), 100)
-    for t, (_, people) in zip(np.arange(frames) / 25, images, strict=True):
-        joints = people.keypoints[0]
-        hip = people.boxes[0, 0] + 30
-        for i, name in enumerate(SKELETON.joints):
-            side = 1 if name.startswith("left") else -1 if name.startswith("right") else 0
-            height = 15 if i < 5 else 35 if "shoulder" in name else 90 if "hip" in name else 130
-            joints[i] = [hip + (15 if i == 0 else 0), 50 + height]
-            if "ankle" in name:
-                joints[i] = [hip + side * 40 * np.sin(2 * np.pi * t), 50 + 170]
-            if "knee" in name:
-                joints[i, 0] = hip + side * 20 * np.sin(2 * np.pi * t) + 5
-    return images
 
 
 def test_each_person_has_a_row(tmp_path: Path) -> None:

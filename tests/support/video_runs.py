@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pipeline.run.reduction import reduce_run
 from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
 from pipeline.settings.tree import Settings
 from pipeline.skeletons import SKELETONS
-from pipeline.sources import PlannedShard, write_manifest
+from pipeline.sources import PlannedShard, read_shard, write_manifest
 
 SKELETON = SKELETONS["coco17"]
 _POSE = np.random.default_rng(0).uniform(0.1, 0.9, (17, 2))
@@ -37,6 +38,23 @@ def video(name: str, frames: range, *starts: float, step: float = 3) -> list[tup
         )
         for n in frames
     ]
+
+
+def gait(frames: int) -> list[tuple[ImageRow, People]]:
+    """A person of 180 pixels who walks to the right for `frames` frames, one stride a second."""
+    images = video("walk.mp4", range(frames), 100)
+    for t, (_, people) in zip(np.arange(frames) / 25, images, strict=True):
+        joints = people.keypoints[0]
+        hip = people.boxes[0, 0] + 30
+        for i, name in enumerate(SKELETON.joints):
+            side = 1 if name.startswith("left") else -1 if name.startswith("right") else 0
+            height = 15 if i < 5 else 35 if "shoulder" in name else 90 if "hip" in name else 130
+            joints[i] = [hip + (15 if i == 0 else 0), 50 + height]
+            if "ankle" in name:
+                joints[i] = [hip + side * 40 * np.sin(2 * np.pi * t), 50 + 170]
+            if "knee" in name:
+                joints[i, 0] = hip + side * 20 * np.sin(2 * np.pi * t) + 5
+    return images
 
 
 def photo(name: str) -> tuple[ImageRow, People]:
@@ -65,4 +83,31 @@ def make_run(folder: Path, *shards: list[tuple[ImageRow, People]]) -> Run:
 
 
 def _described(run: Run) -> dict:
-    return {"fingerprint": run.fingerprint, "settings": run.settings.model_dump(mode="json"), "results": {}}
+    return {
+        "fingerprint": run.fingerprint,
+        "settings": run.settings.model_dump(mode="json"),
+        "results": {"digests": {}},
+        "versions": {},
+    }
+
+
+def make_clip_run(folder: Path, clips: Mapping[str, Sequence[People]]) -> Run:
+    """A reduced run on videos in `folder / "in"`, with the people of each frame, by name of the video."""
+    source = {"uri": str(folder / "in"), "shard_size": 10}
+    settings = Settings.model_validate(
+        {"input": source, "output": str(folder / "run"), "detector": {"name": "whole_image"}}
+    )
+    run = Run.create(settings)
+    for shard in run.plan().shards():
+        rows, people = [], []
+        for item in read_shard(shard, settings.images.limits):
+            assert item.position is not None
+            place = item.position
+            width, height = (None, None) if item.status != "ok" else (96, 64)
+            rows.append(ImageRow(item.key, item.uri, None, None, width, height, 1, item.status, item.error))
+            rows[-1].video, rows[-1].frame, rows[-1].pts, rows[-1].seconds = place
+            people.append(clips[place.video][place.frame or 0] if item.status == "ok" else People.empty(17))
+        metadata = {"shard": shard.id, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
+        storage.write_bytes(run.part_uri(shard.id), encode_part(rows, people, None, People.empty(17), metadata))
+    reduce_run(run)
+    return run
