@@ -70,12 +70,12 @@ def main(argv: Sequence[str]) -> int:
         if reduction is None:
             with connect(run.settings.fleet):
                 reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
-        exported = [export(run, name) for name in arguments.export]
         results = write_coco(run) if reduction.totals.with_coco_id else None
         tracking = TrackingSettings.model_validate(run.settings.tracking.model_dump() | changed)
         tracks = write_tracks(run, tracking, reuse=stored is not None)
         wanted = arguments.motion or run.settings.motion or has_motion(run)
         motion = write_motion(run, tracking, reuse=stored is not None) if wanted else None
+        exported = [export(run, name) for name in arguments.export]
         queue = write_review(run, arguments.review, arguments.by, arguments.url_prefix) if arguments.review else None
     except RunRefused as error:
         print(f"reduce: {error}", file=sys.stderr)

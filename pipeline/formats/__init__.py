@@ -1,7 +1,7 @@
 """Formats of other tools: one file each. `FORMATS` names them.
 
 Every function writes one file (FiftyOne: a folder) of a reduced run and returns its URI; it streams, one table at a
-time in memory.
+time in memory; of videos one video.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from pipeline.errors import UserError
 from pipeline.formats.alphapose import write_alphapose
 from pipeline.formats.coco import write_coco
 from pipeline.formats.cvat import write_cvat
+from pipeline.formats.cvat_video import write_cvat_video
 from pipeline.formats.fiftyone import write_fiftyone
 from pipeline.formats.label_studio import write_label_studio
+from pipeline.formats.label_studio_video import write_label_studio_video
+from pipeline.formats.mot import write_mot
 from pipeline.formats.openpose import write_cmu, write_openpose
+from pipeline.formats.opensim import write_opensim
+from pipeline.formats.posetrack import write_posetrack
 from pipeline.formats.yolo import write_yolo
 from pipeline.run import Run
 
@@ -29,6 +34,11 @@ FORMATS: dict[str, Callable[[Run], str]] = {
     "label_studio": write_label_studio,
     "cvat": write_cvat,
     "fiftyone": write_fiftyone,
+    "mot": write_mot,
+    "posetrack": write_posetrack,
+    "cvat_video": write_cvat_video,
+    "label_studio_video": write_label_studio_video,
+    "opensim": write_opensim,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import math
-import re
 from collections.abc import Sequence
 
 import cv2
@@ -114,7 +113,7 @@ def draw_run(run: Run, count: int) -> list[str]:
     people = people_of(run, set(chosen))
     for image_id, pixels in pixels_of(run, chosen):
         picture = draw_people(pixels, people[image_id], skeleton)
-        uri = run.path("pictures", f"{len(uris):04d}-{plain_name(image_id)}.jpg")
+        uri = run.path("pictures", f"{len(uris):04d}-{storage.plain_name(image_id)}.jpg")
         storage.write_bytes(uri, encode_jpeg(picture))
         uris.append(uri)
     return uris
@@ -124,11 +123,6 @@ def track_colour(track: int) -> Colour:
     """The colour of a track, RGB."""
     red, green, blue = colorsys.hsv_to_rgb(track * _GOLDEN % 1, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def plain_name(key: str) -> str:
-    """A key of a collection without its suffix, as a file name: only plain characters may reach the file system."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", key.removesuffix(storage.suffix(key)))[-100:]
 
 
 def _choose(run: Run, count: int) -> dict[str, str]:

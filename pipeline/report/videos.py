@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections import defaultdict, deque
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.people import People
-from pipeline.report.draw import Colour, draw_people, plain_name, to_point, track_colour
+from pipeline.report.draw import Colour, draw_people, to_point, track_colour
 from pipeline.run import Run
 from pipeline.run.images import pixels_of
 from pipeline.run.tables import read_table, table_skeleton
@@ -76,8 +75,7 @@ def draw_videos(run: Run, count: int) -> list[str]:
 
 def drawn_uri(run: Run, video: str) -> str:
     """Where the drawn copy of a video is."""
-    digest = hashlib.sha256(video.encode()).hexdigest()[:8]  # names may differ in other characters than plain ones
-    return run.path("videos", f"{plain_name(video)}-{digest}.mp4")
+    return run.path("videos", f"{storage.unique_name(video)}.mp4")
 
 
 def _videos(run: Run) -> Iterator[_Video]:

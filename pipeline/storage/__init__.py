@@ -29,10 +29,12 @@ from pipeline.storage.uris import (
     is_local,
     join,
     normalised,
+    plain_name,
     portable_name,
     refuse_password,
     refuse_secret,
     suffix,
+    unique_name,
 )
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "normalised",
     "open_read",
     "open_write",
+    "plain_name",
     "portable_name",
     "read_bytes",
     "read_entry",
@@ -66,5 +69,6 @@ __all__ = [
     "sha256",
     "stat",
     "suffix",
+    "unique_name",
     "write_bytes",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 
 from pipeline.errors import UserError
 
@@ -20,6 +22,16 @@ def portable_name(name: str) -> str:
 def native_path(path: str) -> str:
     """The inverse of `portable_name`."""
     return path.translate(_TO_NATIVE)
+
+
+def plain_name(key: str) -> str:
+    """A key of a collection without its suffix, as part of a file name: only plain characters, at most 100."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", key.removesuffix(suffix(key)))[-100:]
+
+
+def unique_name(key: str) -> str:
+    """The same with a digest of the key, which keeps names apart that differ in other characters."""
+    return f"{plain_name(key)}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def is_local(uri: str) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +120,30 @@ def tracks_by_video(run: Run) -> Iterator[tuple[str, pa.Table]]:
     tables = (table for table in read_table(run.uri, "tracks") if table.num_rows)  # each of one video
     for video, pieces in groupby(tables, key=lambda table: table["video"][0].as_py()):
         yield video, pa.concat_tables(pieces)
+
+
+class TrackIds:
+    """The tracks of the people of a run, for a reader that goes through its images in order; one video is in memory."""
+
+    def __init__(self, run: Run) -> None:
+        self._videos = tracks_by_video(run)
+        self._video: str | None = None
+        self._ids: dict[str, dict[int, int]] = {}
+        self._following = next(self._videos, None)
+
+    def of(self, image: Mapping[str, Any]) -> dict[int, int]:
+        """The track of each person of an image that has one, by number of the person.
+
+        Args:
+            image: a row of tables/images.
+        """
+        if image["video"] != self._video:
+            self._video, self._ids = image["video"], {}
+            if self._following is not None and self._following[0] == self._video:
+                for row in self._following[1].select(["image_id", "person", "track_id"]).drop_null().to_pylist():
+                    self._ids.setdefault(row["image_id"], {})[row["person"]] = row["track_id"]
+                self._following = next(self._videos, None)
+        return self._ids.get(image["image_id"], {})
 
 
 def _totals(run: Run) -> TrackTotals:

@@ -14,12 +14,15 @@ import pytest
 from formats.test_formats import outside, people, reduced
 from support.cluster import free_port, wait_for
 from support.runs import POSE, judged_run
+from support.video_runs import make_run, video
 
 from pipeline.formats import export
 from pipeline.formats.label_studio import labelling_configuration
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import SKELETONS
+from pipeline.tracking.tables import write_tracks
 
 pytestmark = [
     pytest.mark.slow,  # each installs a package
@@ -155,3 +158,59 @@ print(json.dumps({
     for i, (points, visibility) in enumerate(read):
         np.testing.assert_array_equal(np.array(visibility) > 0, visible[i])
         np.testing.assert_allclose(np.reshape(points, (17, 2))[visible[i]], first.keypoints[i][visible[i]], atol=0.01)
+
+
+@pytest.fixture
+def tracked(tmp_path: Path) -> Run:
+    """A video with a person who leaves after 20 of 30 frames, and one who stays."""
+    images = [*video("a.mp4", range(20), 100, 400), *video("a.mp4", range(20, 30), 100)]
+    made = make_run(tmp_path, images)
+    write_tracks(made, TrackingSettings(), reuse=False)
+    return made
+
+
+def test_datumaro_reads_cvat_for_video(tracked: Run, tmp_path: Path) -> None:
+    with zipfile.ZipFile(export(tracked, "cvat_video")) as archive:
+        archive.extractall(tmp_path / "cvat")
+    script = """
+import json, sys
+import datumaro
+items = datumaro.Dataset.import_from(sys.argv[1], "cvat")
+boxes = lambda item: [[a.attributes["track_id"], a.attributes["outside"], *a.points] for a in item.annotations]
+print(json.dumps([[item.attributes["frame"], boxes(item)] for item in items]))
+"""
+    frames = dict(by("datumaro==1.13.12", script, str(tmp_path / "cvat")))
+    assert sorted(frames) == list(range(30))
+    for n, boxes in frames.items():
+        visible = [[track, *map(round, box)] for track, outside, *box in boxes if not outside]
+        expected = [[0, 100 + 3 * n, 50, 160 + 3 * n, 230]]
+        if n < 20:
+            expected.append([1, 400 + 3 * n, 50, 460 + 3 * n, 230])
+        assert visible == expected
+
+
+def test_the_label_studio_sdk_accepts_tracks(tracked: Run) -> None:
+    script = """
+import json, sys
+from label_studio_sdk.label_interface import LabelInterface
+interface = LabelInterface(open(sys.argv[2]).read())
+interface.validate()
+(task,) = json.load(open(sys.argv[1]))
+print(json.dumps([interface.validate_prediction(p, return_errors=True) for p in task["predictions"]]))
+"""
+    uri = export(tracked, "label_studio_video")
+    assert by("label-studio-sdk==2.0.19", script, uri, uri.replace(".json", ".xml")) == [[]]
+
+
+def test_motmetrics_reads_mot(tracked: Run, tmp_path: Path) -> None:
+    with zipfile.ZipFile(export(tracked, "mot")) as archive:
+        (tmp_path / "a.txt").write_bytes(archive.read(archive.namelist()[0]))
+    script = """
+import json, sys
+import motmetrics
+table = motmetrics.io.loadtxt(sys.argv[1], fmt="mot15-2D").reset_index()
+left, width = table.X.min().item(), table.Width.max().item()
+print(json.dumps([len(table), table[table.Id == 2].FrameId.max().item(), left, width]))
+"""
+    # motmetrics takes 1 from the corner.
+    assert by("motmetrics==1.4.0", script, str(tmp_path / "a.txt")) == [50, 20, 100, 60]
