@@ -13,7 +13,8 @@ from pipeline.run import Run
 def write_mot(run: Run) -> str:
     """A zip archive with a file for each video: a line `frame,track,x,y,width,height,score,-1,-1,-1` for each person.
 
-    Frames and pixels count from 1, as MOTChallenge has them. People without a track, and those that were filled in between frames, are left out.
+    Frames and pixels count from 1, as MOTChallenge has them. People without a track, and those that were filled in
+    between frames, are left out.
     """
     uri = export_path(run, "mot.zip")
     with storage.open_write(uri) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -22,7 +23,7 @@ def write_mot(run: Run) -> str:
                 [
                     frame.number + 1,
                     person.track,
-                    *xywh(person.box + [1, 1, 1, 1]),
+                    *xywh(person.box + 1),
                     *rounded([frame.people.box_scores[person.person]]),
                 ]
                 for frame in video.frames
