@@ -5,6 +5,7 @@ examples:
   uv run jobs/evaluate.py out/run2 --report --compare out/run1
   uv run jobs/evaluate.py results.json --annotations people.json
   uv run jobs/evaluate.py out/run1 --corrections exported.json
+  uv run jobs/evaluate.py out/clips --tracks truth/
 
 A run needs tables: jobs/reduce.py builds them, with --allow-partial also those of an unfinished run.
 exit code: 0 evaluated, 1 the annotations do not fit, 2 nothing to evaluate
@@ -23,6 +24,7 @@ from pipeline.evaluation import evaluate_file, evaluate_run, write_metrics
 from pipeline.evaluation.evaluate import seen_images
 from pipeline.evaluation.partial import Map
 from pipeline.evaluation.thresholds import threshold_lines
+from pipeline.evaluation.tracks.evaluate import evaluate_tracks, write_track_metrics
 from pipeline.fleet import connect, map_on_ray
 from pipeline.report.run_page import write_report
 from pipeline.review.corrections import write_corrections
@@ -57,6 +59,11 @@ def main(argv: Sequence[str]) -> int:
         help="evaluate against labels of the run's review queue that were corrected in CVAT or Label Studio",
     )
     parser.add_argument(
+        "--tracks",
+        metavar="FILE",
+        help="evaluate the tracks of videos: annotations of MOTChallenge (.txt) or PoseTrack18 (.json), or a folder",
+    )
+    parser.add_argument(
         "--ray", action="store_true", help="compute on the Ray cluster of RAY_ADDRESS, or on one started here"
     )
     arguments = parser.parse_args(argv)
@@ -75,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
-    if arguments.annotations is None:
+    if arguments.annotations is None and not arguments.tracks:
         raise RunRefused(f"{arguments.run} needs --annotations")
     if (
         arguments.report
@@ -83,10 +90,11 @@ def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
         or arguments.only_images_in_run
         or arguments.exclude_seen
         or arguments.corrections
+        or arguments.tracks
     ):
         raise RunRefused(
-            f"{arguments.run}: --report, --compare, --only-images-in-run, --exclude-seen and --corrections need a run, "
-            "not a results file"
+            f"{arguments.run}: --report, --compare, --only-images-in-run, --exclude-seen, --corrections and --tracks "
+            "need a run, not a results file"
         )
     metrics = evaluate_file(arguments.run, arguments.annotations, arguments.errors, arguments.by, map_chunks)
     try:
@@ -98,6 +106,8 @@ def _evaluate_file(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
 
 def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
     run = _open_reduced(arguments.run)
+    if arguments.tracks:
+        return _evaluate_tracks(run, arguments)
     if arguments.corrections:
         return _evaluate_corrections(run, arguments, map_chunks)
     annotations = arguments.annotations or run.settings.annotations
@@ -132,6 +142,15 @@ def _evaluate_run(arguments: argparse.Namespace, map_chunks: Map) -> list[str]:
             other = (before, evaluate_run(before, annotations, True, arguments.by, map_chunks, excluded=excluded))
         lines.append(f"page:      {write_report(run, metrics, other)}")
     return lines
+
+
+def _evaluate_tracks(run: Run, arguments: argparse.Namespace) -> list[str]:
+    others = ("annotations", "errors", "report", "compare", "only_images_in_run", "exclude_seen", "corrections", "by")
+    given = [f"--{name.replace('_', '-')}" for name in others if getattr(arguments, name)]
+    if given:
+        raise RunRefused(f"--tracks cannot be combined with {', '.join(given)}")
+    metrics = evaluate_tracks(run, arguments.tracks)
+    return [*metrics.lines(), f"metrics:   {write_track_metrics(metrics, run)}"]
 
 
 def _evaluate_corrections(run: Run, arguments: argparse.Namespace, map_chunks: Map) -> list[str]:

@@ -11,8 +11,8 @@ import numpy as np
 from pipeline import storage
 from pipeline.coco.categories import PERSON
 from pipeline.formats.common import export_path
-from pipeline.formats.videos import Video, tracked_videos
 from pipeline.run import Run
+from pipeline.tracking.videos import Video, tracked_videos
 
 
 def write_cvat_video(run: Run) -> str:

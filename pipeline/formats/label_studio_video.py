@@ -11,8 +11,8 @@ import numpy as np
 from pipeline import storage
 from pipeline.coco.categories import PERSON
 from pipeline.formats.common import export_path, rounded, write_json_list
-from pipeline.formats.videos import Video, tracked_videos
 from pipeline.run import Run
+from pipeline.tracking.videos import Video, tracked_videos
 
 INTERFACE = """<View>
   <Labels name="label" toName="video"><Label value="person"/></Labels>

@@ -6,8 +6,8 @@ import zipfile
 
 from pipeline import storage
 from pipeline.formats.common import export_path, rounded, xywh
-from pipeline.formats.videos import tracked_videos
 from pipeline.run import Run
+from pipeline.tracking.videos import tracked_videos
 
 
 def write_mot(run: Run) -> str:

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.formats.common import export_path
-from pipeline.formats.videos import tracked_videos
 from pipeline.motion.angles import ANGLES
 from pipeline.motion.tables import has_motion
 from pipeline.run import Run
 from pipeline.run.columns import list_values
 from pipeline.run.tables import read_table, table_skeleton
 from pipeline.tracking.tables import tracks_by_video
+from pipeline.tracking.videos import tracked_videos
 
 
 def write_opensim(run: Run) -> str:

@@ -12,11 +12,11 @@ from pipeline import storage
 from pipeline.coco.categories import PERSON, USUAL_PERSON_ID
 from pipeline.errors import UserError
 from pipeline.formats.common import export_path, rounded, xywh
-from pipeline.formats.videos import Video, tracked_videos
 from pipeline.people import People
 from pipeline.run import Run
 from pipeline.run.tables import table_skeleton
 from pipeline.skeletons import Skeleton
+from pipeline.tracking.videos import Video, tracked_videos
 
 # The joints of PoseTrack18, and what stands for them in other skeletons; ears are there as places of COCO alone.
 _SIDES = [

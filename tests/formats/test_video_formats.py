@@ -161,5 +161,5 @@ def test_opensim(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mot", "posetrack", "cvat_video", "label_studio_video"])
 def test_without_videos_the_error_says_so(name: str, tmp_path: Path) -> None:
     run = make_run(tmp_path, [photo("0.jpg")])
-    with pytest.raises(UserError, match="has no videos; this format holds tracks"):
+    with pytest.raises(UserError, match="has no videos, and therefore no tracks"):
         export(run, name)

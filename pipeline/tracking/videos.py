@@ -1,4 +1,4 @@
-"""The videos of a run frame by frame, for the formats of tracks."""
+"""The videos of a run frame by frame, with their people and tracks."""
 
 from __future__ import annotations
 
@@ -71,4 +71,4 @@ def tracked_videos(run: Run) -> Iterator[Video]:
         yield Video(name, sorted((f for f in frames if f.image["frame"] is not None), key=lambda f: f.number))
         count += 1
     if not count:
-        raise UserError(f"{run.uri} has no videos; this format holds tracks")
+        raise UserError(f"{run.uri} has no videos, and therefore no tracks")

@@ -1,0 +1,1 @@
+"""Tracks compared with annotated ones: CLEAR MOT, IDF1, HOTA, and PoseTrack's MOTA of joints."""
