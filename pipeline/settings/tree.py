@@ -324,6 +324,7 @@ class TrackingSettings(Section):
     similarity: float = Field(
         0.2, gt=0, le=1, description="minimum similarity of a person and a prediction for the same track"
     )
+    sure: float = Field(0.3, ge=0, le=1, description="people with a lower box score continue tracks, but start none")
     memory: float = Field(
         1.0, gt=0, le=3600, description="a person who is not seen for longer gets a new track, seconds"
     )

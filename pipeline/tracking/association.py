@@ -2,7 +2,8 @@
 
 Each track predicts its box and pose by a Kalman filter; people are assigned to predictions by the similarity of their
 poses, then, if they are left, to the boxes where tracks were seen last (observation-centric recovery: Cao et al.,
-Observation-Centric SORT, CVPR 2023). All durations are seconds: results hardly depend on the frame rate.
+Observation-Centric SORT, CVPR 2023). People with low scores come last, and start no track (Zhang et al., ByteTrack,
+ECCV 2022). All durations are seconds: results hardly depend on the frame rate.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.tracking.box_motion import BoxMotion
 _CONFIDENT = 0.2  # score from which a joint is compared
 _MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves more between frames
 _RECOVERY_IOU = 0.3
+_WEAK_SIMILARITY = 0.5  # of a person with a low score, so that it does not lead a track away
 _JUST_SEEN = 0.12  # seconds: a detector that misses a person once or twice does not make a track stale
 
 
@@ -32,12 +34,14 @@ class FramePeople(NamedTuple):
         boxes: (N, 4) xyxy, pixels.
         keypoints: (N, K, 2) x y, pixels.
         keypoint_scores: (N, K) 0..1.
+        box_scores: (N,) 0..1.
     """
 
     seconds: float
     boxes: np.ndarray
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
+    box_scores: np.ndarray
 
 
 @dataclass(eq=False)
@@ -87,6 +91,8 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
         for person, place in enumerate(order):
             track = assigned.get(person)
             observed = (people.boxes[person], people.keypoints[person], people.keypoint_scores[person])
+            if track is None and people.box_scores[person] < settings.sure:
+                continue
             if track is None:
                 track = _Track(BoxMotion(observed[0], frame.seconds), *observed, frame.seconds, person)
                 living.append(track)
@@ -121,10 +127,15 @@ def _assign(
     # Tracks that were just seen come first: the tolerance of others is wider, so that they would take over people.
     latest = max(track.motion.seconds for track in tracks)
     just_seen = np.array([track.motion.seconds >= latest - _JUST_SEEN for track in tracks])
-    rounds = ((predicted, settings.similarity, just_seen), (predicted, settings.similarity, ~just_seen))
+    every, sure = np.ones(len(tracks), bool), people.box_scores >= settings.sure
     pairs: list[tuple[int, int]] = []
-    for values, least, eligible in (*rounds, (last, _RECOVERY_IOU, np.ones(len(tracks), bool))):
-        left = np.where(eligible[:, None], values, -1.0)
+    for values, least, from_tracks, to_people in (
+        (predicted, settings.similarity, just_seen, sure),
+        (predicted, settings.similarity, ~just_seen, sure),
+        (last, _RECOVERY_IOU, every, sure),
+        (predicted, _WEAK_SIMILARITY, just_seen, ~sure),
+    ):
+        left = np.where(from_tracks[:, None] & to_people, values, -1.0)
         left[[track for track, _ in pairs]] = -1.0
         left[:, [person for _, person in pairs]] = -1.0
         pairs += _best_pairs(left, least)

@@ -172,7 +172,10 @@ class _Row(NamedTuple):
 
 def _track_video(frames: list[_Frame], skeleton: Skeleton, settings: TrackingSettings, schema: pa.Schema) -> pa.Table:
     numbers = track_people(
-        (FramePeople(f.seconds, f.people.boxes, f.people.keypoints, f.people.keypoint_scores) for f in frames),
+        (
+            FramePeople(f.seconds, f.people.boxes, f.people.keypoints, f.people.keypoint_scores, f.people.box_scores)
+            for f in frames
+        ),
         np.array(skeleton.oks_sigmas),
         settings,
     )

@@ -25,7 +25,8 @@ def frame(
     random = np.random.default_rng(int(seconds * 1000))
     keypoints = corners[:, None] + POSE * size + random.normal(0, noise, (len(corners), 17, 2)) if len(corners) else []
     boxes = np.concatenate([corners, corners + size], axis=1)
-    return FramePeople(seconds, boxes, np.reshape(keypoints, (-1, 17, 2)), np.ones((len(corners), 17)))
+    scores = np.ones((len(corners), 17))
+    return FramePeople(seconds, boxes, np.reshape(keypoints, (-1, 17, 2)), scores, np.ones(len(corners)))
 
 
 def tracked(frames: list[FramePeople], **changed: object) -> list[list[int]]:
@@ -68,6 +69,22 @@ def test_a_person_who_flickers_has_no_track() -> None:
     assert ids[5] == [1, 0]
     assert {i for j, numbers in enumerate(ids) if j != 5 for i in numbers} == {1}
     assert tracked(frames[:1]) == [[0]]
+
+
+def test_people_with_low_scores_continue_tracks_and_start_none() -> None:
+    """The first person is sure in some frames, the second never, and a third stands beside the first one's way."""
+    frames = []
+    for i, t in enumerate(np.arange(0, 2, 0.04)):
+        people = frame(t, (100 + 100 * t, 50), (600, 50))
+        people.box_scores[:] = [0.8 if i % 5 == 0 else 0.15, 0.2]
+        frames.append(people)
+    assert tracked(frames) == [[1, 0]] * 50
+    sure_frames_alone = [ids[0] for ids in tracked([f for i, f in enumerate(frames) if i % 5 == 0])]
+    assert sure_frames_alone == [1] * 10
+    assert tracked(frames, sure=0.1) == [[1, 2]] * 50
+    far = [*frames[:6], frame(0.24, (180, 50))]
+    far[-1].box_scores[:] = 0.15
+    assert tracked(far)[-1] == [0], "too far from where the track should be"
 
 
 def test_empty_frames_and_videos() -> None:

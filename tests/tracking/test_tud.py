@@ -67,6 +67,7 @@ def judged(folder: Path, step: int) -> tuple[float, float]:
                 np.column_stack([found[:, 2:4], found[:, 2:4] + found[:, 4:6]]),
                 np.zeros((len(found), 0, 2)),
                 np.zeros((len(found), 0)),
+                found[:, 6],
             )
             for number, found in zip(numbers, rows, strict=True)
         ]
