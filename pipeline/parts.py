@@ -31,6 +31,7 @@ from pipeline.run.progress import Progress
 from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
 from pipeline.sources import Item, Shard, read_shard
 from pipeline.sources.shard import frame_of_sequence
+from pipeline.tracking.cuts import thumbnail
 
 _T = TypeVar("_T")
 
@@ -195,6 +196,8 @@ class PartWriter:
             return _Decoded(row)
         row.height, row.width = image.pixels.shape[:2]
         row.orientation, row.warning = image.orientation, image.warning
+        if row.video is not None:
+            row.thumbnail = thumbnail(image.pixels)
         return _Decoded(row, image.pixels, self.precomputed.boxes_of(item.key))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,20 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def images_with_people(run: Run, names: Mapping[str, str] | None = None) -> Iterator[tuple[dict[str, Any], People]]:
+def images_with_people(
+    run: Run, names: Mapping[str, str] | None = None, further: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Any], People]]:
     """Each image with status `ok`, in the order of the tables, with its people.
 
     tables/people has the order of tables/images, so both are read side by side.
 
     Args:
         names: image id to exported name of the images that are wanted; by default all, under their ids.
+        further: columns of tables/images that are read beside the usual ones.
     """
     tables = (people_from_arrow(table) for table in read_table(run.uri, "people"))
     current, position = People.empty(len(table_skeleton(run.uri))), 0
-    for table in read_table(run.uri, "images", _COLUMNS):
+    for table in read_table(run.uri, "images", [*_COLUMNS, *further]):
         for row in table.to_pylist():
             parts = []
             missing = row["num_people"]

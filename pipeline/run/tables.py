@@ -41,6 +41,7 @@ _IMAGE_FIELDS = [
     ("frame", pa.int64()),
     ("pts", pa.int64()),
     ("seconds", pa.float64()),
+    ("thumbnail", pa.binary()),
 ]
 
 
@@ -48,7 +49,8 @@ _IMAGE_FIELDS = [
 class ImageRow:
     """The columns of an image, without its people.
 
-    Width and height are those of the upright image. The last four place a frame in its video, see `FramePosition`.
+    Width and height are those of the upright image. `video` and the three after it place a frame in its video, see
+    `FramePosition`; its thumbnail shows cuts, see `pipeline.tracking.cuts`.
     """
 
     image_id: str
@@ -65,6 +67,7 @@ class ImageRow:
     frame: int | None = None
     pts: int | None = None
     seconds: float | None = None
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class FramePeople(NamedTuple):
         keypoints: (N, K, 2) x y, pixels.
         keypoint_scores: (N, K) 0..1.
         box_scores: (N,) 0..1.
+        first_of_scene: whether the video was cut before the frame.
     """
 
     seconds: float
@@ -42,6 +43,16 @@ class FramePeople(NamedTuple):
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
     box_scores: np.ndarray
+    first_of_scene: bool = False
+
+    def rows(self, rows: np.ndarray) -> FramePeople:
+        """Some of the people."""
+        return self._replace(
+            boxes=self.boxes[rows],
+            keypoints=self.keypoints[rows],
+            keypoint_scores=self.keypoint_scores[rows],
+            box_scores=self.box_scores[rows],
+        )
 
 
 @dataclass(eq=False)
@@ -65,7 +76,7 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
     """The tracks of the people of a video.
 
     A person that is seen only once, or for a shorter time than `confirm`, has no track. Results do not depend on the
-    order of the people in a frame. Where the time goes back, in videos in a row, all tracks end.
+    order of the people in a frame. All tracks end at a cut, and where the time goes back, in videos in a row.
 
     Args:
         frames: in order of presentation.
@@ -82,11 +93,12 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
     counts: list[int] = []
     for number, frame in enumerate(frames):
         counts.append(len(frame.boxes))
-        alive = [0 <= frame.seconds - track.motion.seconds <= settings.memory for track in living]
+        unseen = [frame.seconds - track.motion.seconds for track in living]
+        alive = [not frame.first_of_scene and 0 <= seconds <= settings.memory for seconds in unseen]
         ended += compress(living, (not lives for lives in alive))
         living = list(compress(living, alive))
         order = np.lexsort(frame.boxes.T[::-1])  # by left edge, top, ...
-        people = FramePeople(frame.seconds, *(array[order] for array in frame[1:]))
+        people = frame.rows(order)
         assigned = _assign(living, people, similarity, sigmas, settings)
         for person, place in enumerate(order):
             track = assigned.get(person)

@@ -20,6 +20,7 @@ from pipeline.run.tables import has_metadata, read_table, table_skeleton
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
 from pipeline.tracking.association import FramePeople, track_people
+from pipeline.tracking.cuts import find_cuts
 from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
 _FILE = "00000.parquet"
@@ -76,6 +77,7 @@ class _Frame(NamedTuple):
     frame: int
     seconds: float
     people: People
+    thumbnail: bytes | None
 
 
 def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTotals | None:
@@ -171,11 +173,9 @@ class _Row(NamedTuple):
 
 
 def _track_video(frames: list[_Frame], skeleton: Skeleton, settings: TrackingSettings, schema: pa.Schema) -> pa.Table:
+    cuts = find_cuts([frame.thumbnail for frame in frames])
     numbers = track_people(
-        (
-            FramePeople(f.seconds, f.people.boxes, f.people.keypoints, f.people.keypoint_scores, f.people.box_scores)
-            for f in frames
-        ),
+        (_people(frame, bool(cut)) for frame, cut in zip(frames, cuts, strict=True)),
         np.array(skeleton.oks_sigmas),
         settings,
     )
@@ -195,6 +195,13 @@ def _track_video(frames: list[_Frame], skeleton: Skeleton, settings: TrackingSet
         rows += [_Row(first + int(i), None, track, int(i)) for i in np.flatnonzero(trajectories[track].filled)]
     rows.sort(key=lambda row: (row.frame, row.person is None, row.person or row.track))
     return _table(rows, frames, trajectories, schema)
+
+
+def _people(frame: _Frame, cut: bool) -> FramePeople:
+    people = frame.people
+    return FramePeople(
+        frame.seconds, people.boxes, people.keypoints, people.keypoint_scores, people.box_scores, first_of_scene=cut
+    )
 
 
 def _observed(frames: list[_Frame], first: int, places: list[tuple[int, int]], skeleton: Skeleton) -> Observed:
@@ -254,6 +261,6 @@ def _table(rows: list[_Row], frames: list[_Frame], trajectories: dict[int, Traje
 
 def _frames(run: Run) -> Iterator[_Frame]:
     """The frames of videos with the status ok, in the order of the tables, with their people."""
-    for row, people in images_with_people(run):
+    for row, people in images_with_people(run, further=["thumbnail"]):
         if row["video"] is not None and row["seconds"] is not None:
-            yield _Frame(row["image_id"], row["video"], row["frame"], row["seconds"], people)
+            yield _Frame(row["image_id"], row["video"], row["frame"], row["seconds"], people, row["thumbnail"])

@@ -97,6 +97,12 @@ def test_all_tracks_end_where_the_time_goes_back() -> None:
     assert [ids[0] for ids in tracked(frames)] == [1] * 10 + [2] * 10
 
 
+def test_all_tracks_end_at_a_cut() -> None:
+    frames = [frame(t, (100, 50)) for t in np.arange(0, 2, 0.1)]
+    frames[10] = frames[10]._replace(first_of_scene=True)
+    assert [ids[0] for ids in tracked(frames)] == [1] * 10 + [2] * 10
+
+
 def test_joints_that_are_not_seen_do_not_count() -> None:
     """Their places are arbitrary; without any common joint the boxes are compared."""
     frames = []
@@ -119,6 +125,6 @@ def test_tracks_do_not_depend_on_the_order_of_the_people(seed: int) -> None:
         frames.append(frame(t, *seen, noise=3))
     expected = track_people(frames, SIGMAS, TrackingSettings())
     orders = [random.permutation(len(f.boxes)) for f in frames]
-    shuffled = [FramePeople(f.seconds, *(a[o] for a in f[1:])) for f, o in zip(frames, orders, strict=True)]
+    shuffled = [f.rows(o) for f, o in zip(frames, orders, strict=True)]
     for ids, found, order in zip(expected, track_people(shuffled, SIGMAS, TrackingSettings()), orders, strict=True):
         np.testing.assert_array_equal(found, ids[order])
