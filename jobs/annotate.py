@@ -21,11 +21,10 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_run, write_metrics
-from pipeline.fleet import Stop, Stopped, annotate_run, connect, fold_on_ray
+from pipeline.fleet import Stop, Stopped, annotate_run, connect, fold_on_ray, write_tracks_and_motion
 from pipeline.fleet.display import Display
 from pipeline.formats import write_coco
 from pipeline.images import ImageRefused
-from pipeline.motion.tables import write_motion
 from pipeline.preflight import check_networks
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
@@ -37,7 +36,6 @@ from pipeline.run.tables import table_skeleton
 from pipeline.settings.flags import parse_settings
 from pipeline.settings.paths import absolute_paths
 from pipeline.sources import Manifest, collection_keys
-from pipeline.tracking.tables import write_tracks
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "annotate" / "demo.yaml"
 
@@ -101,10 +99,8 @@ def _finish(run: Run, reduction: Reduction, reuse_tracks: bool) -> int:
     """Print the summary, track, measure, evaluate and draw. A failure here does not undo the tables."""
     print("\n".join(summary(run, reduction)))
     try:
-        if (tracks := write_tracks(run, run.settings.tracking, reuse_tracks)) is not None:
-            print(tracks.line(run))
-        if run.settings.motion:
-            print(write_motion(run, run.settings.tracking, reuse_tracks).line(run))
+        tracks, motion = write_tracks_and_motion(run, run.settings.tracking, run.settings.motion, reuse_tracks)
+        print("".join(f"{totals.line(run)}\n" for totals in (tracks, motion) if totals is not None), end="")
         if reduction.totals.with_coco_id:
             print(f"results:   {write_coco(run)}")
         if run.settings.annotations:

@@ -20,15 +20,14 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from pipeline.errors import UserError
-from pipeline.fleet import connect, fold_on_ray
+from pipeline.fleet import connect, fold_on_ray, write_tracks_and_motion
 from pipeline.formats import FORMATS, export, write_coco
-from pipeline.motion.tables import has_motion, write_motion
+from pipeline.motion.tables import has_motion
 from pipeline.report.summary import summary
 from pipeline.review.queue import BY, write_review
 from pipeline.run import Run, RunRefused
 from pipeline.run.reduction import reduce_run, stored_reduction
 from pipeline.settings.tree import TrackingSettings
-from pipeline.tracking.tables import write_tracks
 
 _TRACKING = TrackingSettings.model_fields
 
@@ -72,9 +71,8 @@ def main(argv: Sequence[str]) -> int:
                 reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
         results = write_coco(run) if reduction.totals.with_coco_id else None
         tracking = TrackingSettings.model_validate(run.settings.tracking.model_dump() | changed)
-        tracks = write_tracks(run, tracking, reuse=stored is not None)
         wanted = arguments.motion or run.settings.motion or has_motion(run)
-        motion = write_motion(run, tracking, reuse=stored is not None) if wanted else None
+        tracks, motion = write_tracks_and_motion(run, tracking, wanted, reuse=stored is not None)
         exported = [export(run, name) for name in arguments.export]
         queue = write_review(run, arguments.review, arguments.by, arguments.url_prefix) if arguments.review else None
     except RunRefused as error:

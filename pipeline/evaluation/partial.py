@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from pipeline.evaluation.errors import ErrorCounts, count_errors, join_errors
 from pipeline.evaluation.eval_images import EvalImages
 from pipeline.evaluation.groups import Grouping, match_groups
 from pipeline.evaluation.keypoints import match_boxes, match_keypoints
 from pipeline.evaluation.matching import Matches, join
+from pipeline.process.mapping import Map
 from pipeline.skeletons import Skeleton
 
 _CHUNK_SIZE = 2000
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
-
-
-class Map(Protocol):
-    """Like the builtin `map`, in this process or in others; results come in order."""
-
-    def __call__(self, function: Callable[[_In], _Out], items: Iterable[_In], /) -> Iterable[_Out]: ...
 
 
 class PartialMetrics(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from functools import partial
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -19,15 +20,15 @@ from pipeline.motion.gait import gait_events
 from pipeline.motion.jump import Movement, jump_events
 from pipeline.motion.views import find_views
 from pipeline.people import People
+from pipeline.process.mapping import Map
 from pipeline.run import Run
 from pipeline.run.columns import list_values
 from pipeline.run.images import images_with_people
-from pipeline.run.tables import has_metadata, read_table, table_skeleton
+from pipeline.run.tables import has_metadata, keep_tables, read_table, table_names, table_skeleton
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
 from pipeline.tracking.tables import tracks_by_video
 
-_FILE = "00000.parquet"
 _VERSION = "1"  # increased whenever the same tracks may give other motion
 _LEAST_SCORE = 0.2  # of the joints of people without a track
 GOOD_ERROR = 3.0  # degrees
@@ -90,34 +91,43 @@ class MotionTotals(NamedTuple):
         )
 
 
-def write_motion(run: Run, settings: TrackingSettings, reuse: bool) -> MotionTotals:
+def write_motion(run: Run, settings: TrackingSettings, reuse: bool, map_files: Map = map) -> MotionTotals:
     """Write tables/motion and tables/events of a reduced run whose tracks are written; one video is in memory.
 
     Args:
         settings: with which the tracks were made.
         reuse: keep tables that were made with these settings; only if the other tables have not changed since.
+        map_files: where the files are written, one for each file of tables/images.
     """
-    skeleton = table_skeleton(run.uri)
+    names = table_names(run.uri, "images")
     metadata = {"tracking": settings.model_dump_json(), "version": _VERSION}
-    uri = run.path("tables", "motion", _FILE)
-    if not (reuse and has_metadata(uri, metadata)):
-        with (
-            storage.open_write(uri) as motion_file,
-            storage.open_write(run.path("tables", "events", _FILE)) as events_file,
-            pq.ParquetWriter(events_file, _EVENTS, compression="zstd") as events,
-            pq.ParquetWriter(motion_file, _SCHEMA.with_metadata(metadata), compression="zstd") as motion,
-        ):
-            for table in _images(run, skeleton):
-                motion.write_table(table.replace_schema_metadata(metadata))
-            for table, happened in _videos(run, skeleton):
-                motion.write_table(table.replace_schema_metadata(metadata))
-                events.write_table(happened)
+    if not (reuse and all(has_metadata(run.path("tables", "motion", name), metadata) for name in names)):
+        for _ in map_files(partial(_write_file, run, metadata), range(len(names))):
+            pass
+        for table in ("motion", "events"):
+            keep_tables(run.uri, table, names)
     return _totals(run)
+
+
+def _write_file(run: Run, metadata: dict[str, str], file: int) -> None:
+    skeleton = table_skeleton(run.uri)
+    name = table_names(run.uri, "images")[file]
+    with (
+        storage.open_write(run.path("tables", "motion", name)) as motion_file,
+        storage.open_write(run.path("tables", "events", name)) as events_file,
+        pq.ParquetWriter(events_file, _EVENTS, compression="zstd") as events,
+        pq.ParquetWriter(motion_file, _SCHEMA.with_metadata(metadata), compression="zstd") as motion,
+    ):
+        for table in _images(run, file, skeleton):
+            motion.write_table(table.replace_schema_metadata(metadata))
+        for table, happened in _videos(run, name, skeleton):
+            motion.write_table(table.replace_schema_metadata(metadata))
+            events.write_table(happened)
 
 
 def has_motion(run: Run) -> bool:
     """Whether the run has tables/motion."""
-    return storage.exists(run.path("tables", "motion", _FILE))
+    return bool(table_names(run.uri, "motion"))
 
 
 def _totals(run: Run) -> MotionTotals:
@@ -131,9 +141,10 @@ def _totals(run: Run) -> MotionTotals:
     return MotionTotals(people, events, known, good)
 
 
-def _images(run: Run, skeleton: Skeleton) -> Iterator[pa.Table]:
+def _images(run: Run, file: int, skeleton: Skeleton) -> Iterator[pa.Table]:
     """The people of images that are no frames, by their joints as the network gave them."""
-    single = ((row, people) for row, people in images_with_people(run) if row["video"] is None and len(people))
+    in_file = takewhile(lambda pair: pair[0]["file"] == file, images_with_people(run, start=file))
+    single = ((row, people) for row, people in in_file if row["video"] is None and len(people))
     while batch := list(islice(single, _IMAGES_AT_A_TIME)):
         people = People.concatenate([found for _, found in batch])
         joints = np.where((people.keypoint_scores >= _LEAST_SCORE)[..., None], people.keypoints, np.nan)
@@ -146,9 +157,9 @@ def _images(run: Run, skeleton: Skeleton) -> Iterator[pa.Table]:
         yield _measure(keys, None, joints.astype(float), np.full(joints.shape[:2], np.nan), skeleton).table
 
 
-def _videos(run: Run, skeleton: Skeleton) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Rows of tables/motion and tables/events of each video."""
-    for _, video in tracks_by_video(run):
+def _videos(run: Run, name: str, skeleton: Skeleton) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Rows of tables/motion and tables/events of each video in a file of tables/tracks."""
+    for _, video in tracks_by_video(run, name):
         tracked = pc.is_valid(video["track_id"])
         motion, happened = [video.filter(pc.invert(tracked)).select(_KEYS.names)], []
         video = video.filter(tracked)

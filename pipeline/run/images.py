@@ -13,7 +13,7 @@ from pipeline.images import ImageRefused
 from pipeline.people import People
 from pipeline.run.columns import people_from_arrow
 from pipeline.run.directory import Run
-from pipeline.run.tables import read_table, table_skeleton
+from pipeline.run.tables import read_file, read_table, table_names, table_skeleton
 from pipeline.sources import read_items
 
 _COLUMNS = [
@@ -22,33 +22,36 @@ _COLUMNS = [
 
 
 def images_with_people(
-    run: Run, names: Mapping[str, str] | None = None, further: Sequence[str] = ()
+    run: Run, names: Mapping[str, str] | None = None, further: Sequence[str] = (), start: int = 0
 ) -> Iterator[tuple[dict[str, Any], People]]:
     """Each image with status `ok`, in the order of the tables, with its people.
 
-    tables/people has the order of tables/images, so both are read side by side.
+    tables/people has the order and the files of tables/images, so both are read side by side.
 
     Args:
         names: image id to exported name of the images that are wanted; by default all, under their ids.
         further: columns of tables/images that are read beside the usual ones.
+        start: number of the first file that is read. The key `file` of a row is the number of its file.
     """
-    tables = (people_from_arrow(table) for table in read_table(run.uri, "people"))
-    current, position = People.empty(len(table_skeleton(run.uri))), 0
-    for table in read_table(run.uri, "images", [*_COLUMNS, *further]):
-        for row in table.to_pylist():
-            parts = []
-            missing = row["num_people"]
-            while missing:
-                if position == len(current):
-                    current, position = next(tables), 0
-                taken = min(missing, len(current) - position)
-                parts.append(current[position : position + taken])
-                position += taken
-                missing -= taken
-            if row["status"] == "ok" and (names is None or row["image_id"] in names):
-                if names is not None:
-                    row["image_id"] = names[row["image_id"]]
-                yield row, People.concatenate(parts) if parts else current[:0]
+    for file, name in enumerate(table_names(run.uri, "images")[start:], start):
+        tables = (people_from_arrow(table) for table in read_file(run.uri, "people", name))
+        current, position = People.empty(len(table_skeleton(run.uri))), 0
+        for table in read_file(run.uri, "images", name, [*_COLUMNS, *further]):
+            for row in table.to_pylist():
+                parts = []
+                missing = row["num_people"]
+                while missing:
+                    if position == len(current):
+                        current, position = next(tables), 0
+                    taken = min(missing, len(current) - position)
+                    parts.append(current[position : position + taken])
+                    position += taken
+                    missing -= taken
+                if row["status"] == "ok" and (names is None or row["image_id"] in names):
+                    if names is not None:
+                        row["image_id"] = names[row["image_id"]]
+                    row["file"] = file
+                    yield row, People.concatenate(parts) if parts else current[:0]
 
 
 def people_of(run: Run, image_ids: set[str]) -> dict[str, People]:

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline import storage
 from pipeline.errors import UserError, parsing
 from pipeline.run.directory import Run
-from pipeline.run.tables import Fold, Totals, fold_parts, plan_folds, table_metadata
+from pipeline.run.tables import Fold, Totals, fold_parts, keep_tables, plan_folds, table_metadata
 
 _NAMED_SHARDS = 5  # missing shards that an error message names
 _LISTED_SHARDS = 1000  # missing shards that totals.json lists
@@ -67,7 +67,9 @@ def reduce_run(run: Run, allow_partial: bool = False, fold_all: FoldAll = fold_h
         raise IncompleteRun(_missing_message(run, missing, len(counts)))
     folds = plan_folds(sizes, counts, run.settings.output.table_megabytes)
     totals = sum(fold_all(run, folds), Totals())
-    _remove_other_tables(run, {fold.name for fold in folds})
+    if folds:
+        for table in ("images", "people"):
+            keep_tables(run.uri, table, {fold.name for fold in folds})
     reduction = Reduction(totals, missing)
     storage.write_bytes(run.path("totals.json"), json.dumps(_summary(run, reduction), indent=2).encode())
     return reduction
@@ -97,15 +99,6 @@ def _missing_message(run: Run, missing: dict[str, int], num_shards: int) -> str:
         f"{run.uri} is incomplete: {len(missing)} of {num_shards} shards have no part, {sum(missing.values())} "
         f"images: {named}{more}"
     )
-
-
-def _remove_other_tables(run: Run, names: set[str]) -> None:
-    """Delete table files of an earlier reduction with other parts. Unfinished files of another driver stay."""
-    for table in ("images", "people"):
-        for entry in list(storage.list_files(run.path("tables", table))) if names else []:
-            name = storage.basename(entry.uri)
-            if name not in names and not name.startswith("."):
-                storage.delete(entry.uri)
 
 
 def _summary(run: Run, reduction: Reduction) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -279,10 +279,16 @@ def _people_table(part: pa.Table) -> pa.Table:
 
 def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of `tables/<name>`, in the order of the manifest; one in memory at a time."""
-    for uri in _table_files(run_uri, name):
-        with parsing(uri, "a table"), storage.open_read(uri) as stream, pq.ParquetFile(stream) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=list(columns) if columns else None, use_threads=False)
+    for file in table_names(run_uri, name):
+        yield from read_file(run_uri, name, file, columns)
+
+
+def read_file(run_uri: str, name: str, file: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The row groups of one file of a table."""
+    uri = storage.join(run_uri, "tables", name, file)
+    with parsing(uri, "a table"), storage.open_read(uri) as stream, pq.ParquetFile(stream) as table:
+        for group in range(table.num_row_groups):
+            yield table.read_row_group(group, columns=list(columns) if columns else None, use_threads=False)
 
 
 def image_ids(run_uri: str) -> Iterator[str]:
@@ -293,19 +299,27 @@ def image_ids(run_uri: str) -> Iterator[str]:
 
 def table_metadata(run_uri: str) -> dict[str, Any]:
     """The metadata of a reduced run: fingerprint, skeleton, networks and head; empty if the run has no tables."""
-    for uri in _table_files(run_uri, "images"):
+    for file in table_names(run_uri, "images"):
+        uri = storage.join(run_uri, "tables", "images", file)
         with parsing(uri, "a table"), storage.open_read(uri) as stream:
             return read_footer(pq.read_schema(stream))
     return {}
 
 
-def _table_files(run_uri: str, name: str) -> Iterator[str]:
+def table_names(run_uri: str, name: str) -> list[str]:
+    """The names of the files of `tables/<name>`, in the order of the manifest; none if it does not exist."""
     try:
-        for entry in storage.list_files(storage.join(run_uri, "tables", name)):
-            if not storage.basename(entry.uri).startswith("."):  # an unfinished file of another driver
-                yield entry.uri
+        names = [storage.basename(entry.uri) for entry in storage.list_files(storage.join(run_uri, "tables", name))]
     except storage.MissingObject:  # a local folder without tables; object stores have an empty listing
-        return
+        return []
+    return [name for name in names if not name.startswith(".")]  # unfinished files of another driver
+
+
+def keep_tables(run_uri: str, name: str, names: Collection[str]) -> None:
+    """Delete the files of `tables/<name>` that have other names: they are of an earlier reduction."""
+    for file in table_names(run_uri, name):
+        if file not in names:
+            storage.delete(storage.join(run_uri, "tables", name, file))
 
 
 def has_metadata(uri: str, expected: Mapping[str, str]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain, groupby
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,16 +15,16 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.people import People
+from pipeline.process.mapping import Map
 from pipeline.run import Run
 from pipeline.run.images import images_with_people
-from pipeline.run.tables import has_metadata, read_table, table_skeleton
+from pipeline.run.tables import has_metadata, keep_tables, read_file, read_table, table_names, table_skeleton
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
 from pipeline.tracking.association import FramePeople, track_people
 from pipeline.tracking.cuts import find_cuts
 from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
-_FILE = "00000.parquet"
 _VERSION = "2"  # increased whenever the same settings may give other tracks
 
 
@@ -80,46 +81,64 @@ class _Frame(NamedTuple):
     thumbnail: bytes | None
 
 
-def write_tracks(run: Run, settings: TrackingSettings, reuse: bool) -> TrackTotals | None:
+def write_tracks(run: Run, settings: TrackingSettings, reuse: bool, map_files: Map = map) -> TrackTotals | None:
     """Follow the people of each video of a reduced run, and write tables/tracks; None if the run has no videos.
 
-    One video at a time is in memory: numbers alone, a few hundred bytes a person.
+    For each file of tables/images one of tables/tracks is written, with the videos that begin in it. One video at a
+    time is in memory: numbers alone, a few hundred bytes a person.
 
     Args:
         reuse: keep tracks that were made with these settings; only if the other tables have not changed since.
+        map_files: where the files are written.
 
     Raises:
         UserError: the frames of a video are not together in the tables.
     """
-    skeleton = table_skeleton(run.uri)
-    schema = tracks_schema(len(skeleton))
+    if not has_videos(run):
+        return None
+    names = table_names(run.uri, "images")
     metadata = {"tracking": settings.model_dump_json(), "version": _VERSION}
-    schema = schema.with_metadata(metadata)
-    uri = run.path("tables", "tracks", _FILE)
-    if not (reuse and has_metadata(uri, metadata)):
-        videos = groupby(_frames(run), key=lambda frame: frame.video)
-        first = next(videos, None)
-        if first is None:
-            return None
+    if not (reuse and all(has_metadata(run.path("tables", "tracks", name), metadata) for name in names)):
         seen: set[str] = set()
-        with storage.open_write(uri) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-            for video, frames in chain([first], videos):
+        for videos in map_files(partial(_track_file, run, settings, metadata), range(len(names))):
+            for video in videos:
                 if video in seen:
                     raise UserError(
                         f"the frames of {video} are not together in {run.uri}, so they cannot be tracked; sort the "
                         "list of the input"
                     )
                 seen.add(video)
-                in_order = sorted(frames, key=lambda frame: frame.frame)
-                writer.write_table(_track_video(in_order, skeleton, settings, schema))
+        keep_tables(run.uri, "tracks", names)
     return _totals(run)
 
 
-def tracks_by_video(run: Run) -> Iterator[tuple[str, pa.Table]]:
-    """The name of each video of a run with tracks, and its rows of tables/tracks, in the order of the frames."""
-    if not storage.exists(run.path("tables", "tracks", _FILE)):
-        return
-    tables = (table for table in read_table(run.uri, "tracks") if table.num_rows)  # each of one video
+def has_videos(run: Run) -> bool:
+    """Whether a reduced run has frames of videos or of sequences of images."""
+    return any(table["video"].null_count < table.num_rows for table in read_table(run.uri, "images", ["video"]))
+
+
+def _track_file(run: Run, settings: TrackingSettings, metadata: dict[str, str], file: int) -> list[str]:
+    """Write the tracks of the videos that begin in a file of tables/images; returns the names of these, in order."""
+    skeleton = table_skeleton(run.uri)
+    schema = tracks_schema(len(skeleton)).with_metadata(metadata)
+    uri = run.path("tables", "tracks", table_names(run.uri, "images")[file])
+    videos: list[str] = []
+    with storage.open_write(uri) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for video, frames in groupby(_frames(run, file), key=lambda frame: frame.video):
+            videos.append(video)
+            in_order = sorted(frames, key=lambda frame: frame.frame)
+            writer.write_table(_track_video(in_order, skeleton, settings, schema))
+    return videos
+
+
+def tracks_by_video(run: Run, file: str | None = None) -> Iterator[tuple[str, pa.Table]]:
+    """The name of each video of a run with tracks, and its rows of tables/tracks, in the order of the frames.
+
+    Args:
+        file: the only file of tables/tracks that is read.
+    """
+    names = [name for name in table_names(run.uri, "tracks") if file in (None, name)]
+    tables = (table for name in names for table in read_file(run.uri, "tracks", name) if table.num_rows)  # of one video
     for video, pieces in groupby(tables, key=lambda table: table["video"][0].as_py()):
         yield video, pa.concat_tables(pieces)
 
@@ -259,8 +278,24 @@ def _table(rows: list[_Row], frames: list[_Frame], trajectories: dict[int, Traje
     )
 
 
-def _frames(run: Run) -> Iterator[_Frame]:
-    """The frames of videos with the status ok, in the order of the tables, with their people."""
-    for row, people in images_with_people(run, further=["thumbnail"]):
-        if row["video"] is not None and row["seconds"] is not None:
-            yield _Frame(row["image_id"], row["video"], row["frame"], row["seconds"], people, row["thumbnail"])
+def _frames(run: Run, file: int) -> Iterator[_Frame]:
+    """The frames with the status ok of the videos that begin in a file of tables/images, with their people."""
+    before = _last_video(run, file - 1) if file else None
+    current: str | None = None
+    for row, people in images_with_people(run, further=["thumbnail"], start=file):
+        if row["file"] > file and row["video"] != current:
+            return
+        current = row["video"]
+        if current != before:
+            before = None  # a later video of that name is another piece of it
+            if current is not None and row["seconds"] is not None:
+                yield _Frame(row["image_id"], current, row["frame"], row["seconds"], people, row["thumbnail"])
+
+
+def _last_video(run: Run, file: int) -> str | None:
+    """The video at the end of a file of tables/images, which may go on in the next."""
+    last: str | None = None
+    for table in read_file(run.uri, "images", table_names(run.uri, "images")[file], ["video"]):
+        if table.num_rows:
+            last = table["video"][-1].as_py()
+    return last

@@ -181,7 +181,8 @@ def test_coco_results_and_unknown_names(run) -> None:
     assert len(entries) == sum(len(p) for p in run[1].values())
     with pytest.raises(ValueError, match="--export is 'vott'; known formats: coco, alphapose"):
         export(run[0], "vott")
-    assert set(FORMATS) == {"coco", "alphapose", "openpose", "cmu", "yolo", "label_studio", "cvat", "fiftyone"}
+    of_images = {"coco", "alphapose", "openpose", "cmu", "yolo", "label_studio", "cvat", "fiftyone"}
+    assert set(FORMATS) == of_images | {"mot", "posetrack", "cvat_video", "label_studio_video", "opensim"}
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.video_runs import SKELETON, gait, make_run, photo, walkers
+from support.video_runs import SKELETON, gait, make_run, photo, video, walkers
 
 from jobs.reduce import main as reduce
+from pipeline.fleet import write_tracks_and_motion
 from pipeline.motion.tables import has_motion, write_motion
 from pipeline.people import People
-from pipeline.run import Run
+from pipeline.run import Run, reduction
+from pipeline.run.tables import plan_folds, table_names
 from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.tables import write_tracks
 
@@ -96,13 +98,44 @@ def test_the_order_of_tracks_and_shards_changes_nothing(tmp_path: Path) -> None:
         assert table(whole, name) == table(parts, name)
 
 
+def test_videos_may_lie_in_several_files_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files begin in the middle of a video, and one lies inside of it; rows and their order stay the same."""
+    shards = [
+        [photo("0.jpg"), *gait(60)[:10]], gait(60)[10:30], gait(60)[30:60], video("b.mp4", range(8), 100),
+        [photo("1.jpg"), *video("c.mp4", range(12), 50)],
+    ]  # fmt: skip
+    whole = make_run(tmp_path / "a", *shards)
+    monkeypatch.setattr(reduction, "plan_folds", lambda sizes, counts, megabytes: plan_folds(sizes, counts, 0))
+    cut = make_run(tmp_path / "b", *shards)
+    assert len(table_names(cut.uri, "images")) == 5
+    totals = []
+    for run in (whole, cut):
+        tracks = write_tracks(run, TrackingSettings(), reuse=False)
+        totals.append((tracks, write_motion(run, TrackingSettings(), reuse=False)))
+    assert totals[0] == totals[1]
+    assert table_names(cut.uri, "tracks") == table_names(cut.uri, "images")
+    for name in ("tracks", "events"):
+        assert table(whole, name) == table(cut, name)
+    rows = [sorted(table(run, "motion"), key=lambda r: (r["image_id"], str(r["person"]))) for run in (whole, cut)]
+    assert rows[0] == rows[1]
+
+
+def test_tracks_in_ray_tasks_are_those_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reduction, "plan_folds", lambda sizes, counts, megabytes: plan_folds(sizes, counts, 0))
+    run = make_run(tmp_path, gait(60)[:25], gait(60)[25:], video("b.mp4", range(8), 100))
+    expected = write_tracks(run, TrackingSettings(), reuse=False), write_motion(run, TrackingSettings(), reuse=False)
+    rows = {name: table(run, name) for name in ("tracks", "motion", "events")}
+    assert write_tracks_and_motion(run, TrackingSettings(), motion=True, reuse=False) == expected
+    assert {name: table(run, name) for name in rows} == rows
+
+
 def test_reduce_writes_motion_and_keeps_it_up_to_date(tmp_path: Path, capsys) -> None:
     run = make_run(tmp_path, gait(60))
     assert reduce([run.uri]) == 0
     assert not has_motion(run)
     assert reduce([run.uri, "--motion"]) == 0
     assert "events; " in capsys.readouterr().out
-    path = tmp_path / "run" / "tables" / "motion" / "00000.parquet"
+    (path,) = (tmp_path / "run" / "tables" / "motion").iterdir()
     written = path.stat().st_mtime_ns
     assert reduce([run.uri, "--motion"]) == 0
     assert path.stat().st_mtime_ns == written, "nothing has changed"

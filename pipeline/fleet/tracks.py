@@ -1,0 +1,32 @@
+"""Tracks and motion of a reduced run: in this process, or in Ray tasks if its tables have several files."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pipeline.fleet.cluster import connect
+from pipeline.fleet.tasks import map_on_ray
+from pipeline.motion.tables import MotionTotals, write_motion
+from pipeline.run import Run
+from pipeline.run.tables import table_names
+from pipeline.settings.tree import TrackingSettings
+from pipeline.tracking.tables import TrackTotals, has_videos, write_tracks
+
+
+def write_tracks_and_motion(
+    run: Run, settings: TrackingSettings, motion: bool, reuse: bool
+) -> tuple[TrackTotals | None, MotionTotals | None]:
+    """Write tables/tracks of a run with videos, and if wanted tables/motion and tables/events.
+
+    Args:
+        reuse: keep tables that were made with these settings; only if the other tables have not changed since.
+
+    Raises:
+        UserError: the frames of a video are not together in the tables.
+    """
+    videos = has_videos(run)
+    on_ray = (videos or motion) and len(table_names(run.uri, "images")) > 1
+    with connect(run.settings.fleet) if on_ray else contextlib.nullcontext():
+        map_files = map_on_ray if on_ray else map
+        tracks = write_tracks(run, settings, reuse, map_files) if videos else None
+        return tracks, write_motion(run, settings, reuse, map_files) if motion else None
