@@ -261,6 +261,7 @@ class _Part:
         self.candidates: list[People] | None = [] if keep_candidates else None
         self.statuses: Counter[str] = Counter()
         self._num_people = 0
+        self._video_seconds = 0.0
         self._suppressed: deque[Future[People]] = deque()  # images whose people are not yet in `people`
 
     def collect(self, annotated: Iterator[_Annotated | _InProgress]) -> Iterator[Progress]:
@@ -269,6 +270,7 @@ class _Part:
             if isinstance(image, _InProgress):
                 yield self.progress(image.number)
                 continue
+            self._video_seconds += _seconds_between(self.rows[-1] if self.rows else None, image.row)
             self.rows.append(image.row)
             self.statuses[image.row.status] += 1
             self._suppressed.append(image.people)
@@ -281,10 +283,19 @@ class _Part:
 
     def progress(self, in_progress: int | None = None) -> Progress:
         self._take()
-        return Progress(len(self.rows), self._num_people, dict(self.statuses), in_progress)
+        return Progress(len(self.rows), self._num_people, dict(self.statuses), self._video_seconds, in_progress)
 
     def _take(self, wait: bool = False) -> None:
         """Move the people of images whose suppression is finished to `people`."""
         while self._suppressed and (wait or self._suppressed[0].done()):
             self.people.append(self._suppressed.popleft().result())
             self._num_people += len(self.people[-1])
+
+
+def _seconds_between(before: ImageRow | None, row: ImageRow) -> float:
+    """The time from a frame to the next of the same video; 0 for images."""
+    if before is None or before.video is None or before.video != row.video:
+        return 0.0
+    if before.seconds is None or row.seconds is None:
+        return 0.0
+    return max(0.0, row.seconds - before.seconds)

@@ -73,6 +73,8 @@ def test_one_row_per_entry_whatever_it_is(collection: Path, folder: str) -> None
     assert by_name["wide.png"]["sha256"] == storage.sha256((collection / "wide.png").read_bytes())
     assert last.statuses == Counter(row["status"] for row in rows)
     assert last.failed == sum(row["status"] != "ok" for row in rows) == 7
+    assert last.video_seconds == 0
+    assert {row["thumbnail"] for row in rows} == {None}
     for row in rows:
         assert (row["error"] is None) == (row["status"] == "ok")
         assert row["status"] == "ok" or row["people"] == []
@@ -277,9 +279,13 @@ def test_items_that_decode_themselves_have_rows_like_images(
         return (Frame(number) for number in range(shard.num_images))
 
     monkeypatch.setitem(kinds.KINDS, "files", kinds.KINDS["files"]._replace(read=read))
-    list(writer.annotate(shard, isolated=isolated))
+    *_, last = writer.annotate(shard, isolated=isolated)
+    assert last.video_seconds == pytest.approx(2.2)
     rows = pq.read_table(io.BytesIO(part_of(writer, shard))).to_pylist()
     assert [row["image_id"] for row in rows] == [f"clip/{number:06d}" for number in range(23)]
+    assert [None if row["thumbnail"] is None else len(row["thumbnail"]) for row in rows] == [
+        None if row["status"] == "unreadable" else 16 * 9 * 3 for row in rows
+    ]
     assert [(row["status"], row["error"]) for row in rows if row["status"] != "ok"] == [("unreadable", "damaged frame")]
     assert all((row["width"], row["height"]) == (64, 48) for row in rows)
     assert [(row["video"], row["frame"], row["pts"], row["seconds"]) for row in rows] == [

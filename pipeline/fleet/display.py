@@ -27,6 +27,7 @@ class Display:
         self._flying = Progress()
         self._deaths = self._quarantined = 0
         self._images_at_start = 0
+        self._video_at_start = 0.0
         self._started = time.monotonic()
         self._seconds: dict[str, float] = defaultdict(float)
         self._noted_retries: set[str] = set()
@@ -67,7 +68,8 @@ class Display:
         self._flying = _sum(progress)
         if not self._images_at_start:  # the time in which workers load their networks does not count
             self._started = time.monotonic()
-            self._images_at_start = self._done.images + self._flying.images
+            now = _sum([self._done, self._flying])
+            self._images_at_start, self._video_at_start = now.images, now.video_seconds
         self._show()
 
     def finish(self, progress: Progress) -> None:
@@ -89,10 +91,13 @@ class Display:
     @property
     def images_per_second(self) -> float | None:
         """Since the first report of images; None if the time since then is too short."""
-        seconds, images = time.monotonic() - self._started, _sum([self._done, self._flying]).images
+        return self._rate(_sum([self._done, self._flying]).images - self._images_at_start)
+
+    def _rate(self, amount: float) -> float | None:
+        seconds = time.monotonic() - self._started
         if not self._images_at_start or seconds <= 1:
             return None
-        return max(0, images - self._images_at_start) / seconds  # images of a worker that died count no more
+        return max(0.0, amount) / seconds  # images of a worker that died count no more
 
     @property
     def peak_megabytes(self) -> float:
@@ -157,6 +162,7 @@ class Display:
             f"{self._images}/{self._total} images",
             f"{left} left",
             f"{rate:.1f} images/s",
+            *self._video_rate(now.video_seconds),
             f"{now.people + before} people" if before is not None else f"{now.people} people since the restart",
             f"{now.failed} failed",
             f"{self._shards_done}/{self._shards} shards",
@@ -166,6 +172,10 @@ class Display:
         if self._quarantined:
             parts.insert(1, f"{self._quarantined} shards in quarantine")
         return parts
+
+    def _video_rate(self, video_seconds: float) -> list[str]:
+        rate = self._rate(video_seconds - self._video_at_start)
+        return [f"{rate:.2f} s of video/s"] if video_seconds and rate is not None else []
 
 
 class _Metrics:
@@ -208,5 +218,6 @@ def _sum(progress: Sequence[Progress]) -> Progress:
         sum(p.images for p in progress),
         sum(p.people for p in progress),
         sum((collections.Counter(p.statuses) for p in progress), collections.Counter()),
+        sum(p.video_seconds for p in progress),
         peak_megabytes=max((p.peak_megabytes for p in progress), default=0.0),
     )

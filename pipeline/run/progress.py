@@ -14,6 +14,7 @@ class Progress:
         images: of the shard, finished.
         people: in these, as in the tables.
         statuses: number of these images by status.
+        video_seconds: time between the frames among these, seconds of video.
         in_progress: number of the image that is about to be decoded; only in an isolated run.
         peak_megabytes, gpu_megabytes: peak memory of the process and of its GPU.
         seconds: by stage, of the whole process since its last report (`pipeline.process.stopwatch`).
@@ -24,6 +25,7 @@ class Progress:
     images: int = 0
     people: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
+    video_seconds: float = 0.0
     in_progress: int | None = None
     peak_megabytes: float = 0.0
     gpu_megabytes: float = 0.0
