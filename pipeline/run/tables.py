@@ -232,10 +232,16 @@ def _table_metadata(part: pa.Table) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps(kept).encode()}
 
 
-def _image_table(part: pa.Table, shard: str) -> pa.Table:
+def _with_all_fields(table: pa.Table, wanted: Collection[str]) -> pa.Table:
+    """Images with null columns in place of the wanted ones that an earlier version did not have."""
     for name, kind in _IMAGE_FIELDS:
-        if name not in part.column_names:  # a part of an earlier version
-            part = part.append_column(name, pa.nulls(part.num_rows, kind))
+        if name in wanted and name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, kind))
+    return table
+
+
+def _image_table(part: pa.Table, shard: str) -> pa.Table:
+    part = _with_all_fields(part, [name for name, _ in _IMAGE_FIELDS])
     table = part.select([name for name, _ in _IMAGE_FIELDS])
     table = table.append_column("num_people", pc.list_value_length(part["people"]))
     table = table.append_column("shard", pa.array([shard] * part.num_rows, pa.string()))
@@ -284,11 +290,12 @@ def read_table(run_uri: str, name: str, columns: Sequence[str] | None = None) ->
 
 
 def read_file(run_uri: str, name: str, file: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The row groups of one file of a table."""
+    """The row groups of one file of a table; columns of images that an earlier version did not have are null."""
     uri = storage.join(run_uri, "tables", name, file)
     with parsing(uri, "a table"), storage.open_read(uri) as stream, pq.ParquetFile(stream) as table:
         for group in range(table.num_row_groups):
-            yield table.read_row_group(group, columns=list(columns) if columns else None, use_threads=False)
+            rows = table.read_row_group(group, columns=list(columns) if columns else None, use_threads=False)
+            yield _with_all_fields(rows, columns or ()) if name == "images" else rows
 
 
 def image_ids(run_uri: str) -> Iterator[str]:

@@ -318,8 +318,9 @@ class AnnotateComputeSettings(ComputeSettings):
 class TrackingSettings(Section):
     """How people are followed through a video, and their joints smoothed. Durations are in seconds."""
 
-    kind: Literal["oks", "iou"] = Field(
-        "oks", description="what is compared with the prediction of a track: oks, the poses; iou, the boxes"
+    kind: Literal["oks", "iou", "poseflow"] = Field(
+        "oks",
+        description="oks and iou compare poses or boxes with the predictions of tracks; poseflow finds the best paths",
     )
     similarity: float = Field(
         0.2, gt=0, le=1, description="minimum similarity of a person and a prediction for the same track"

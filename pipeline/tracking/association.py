@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.boxes import areas, iou
 from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.box_motion import BoxMotion
+from pipeline.tracking.frames import FramePeople
+from pipeline.tracking.pose_flow import find_flows
 
 _CONFIDENT = 0.2  # score from which a joint is compared
 _MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves more between frames
@@ -26,49 +27,14 @@ _WEAK_SIMILARITY = 0.5  # of a person with a low score, so that it does not lead
 _JUST_SEEN = 0.12  # seconds: a detector that misses a person once or twice does not make a track stale
 
 
-class FramePeople(NamedTuple):
-    """The people of one frame.
-
-    Attributes:
-        seconds: time of the frame.
-        boxes: (N, 4) xyxy, pixels.
-        keypoints: (N, K, 2) x y, pixels.
-        keypoint_scores: (N, K) 0..1.
-        box_scores: (N,) 0..1.
-        first_of_scene: whether the video was cut before the frame.
-    """
-
-    seconds: float
-    boxes: np.ndarray
-    keypoints: np.ndarray
-    keypoint_scores: np.ndarray
-    box_scores: np.ndarray
-    first_of_scene: bool = False
-
-    def rows(self, rows: np.ndarray) -> FramePeople:
-        """Some of the people."""
-        return self._replace(
-            boxes=self.boxes[rows],
-            keypoints=self.keypoints[rows],
-            keypoint_scores=self.keypoint_scores[rows],
-            box_scores=self.box_scores[rows],
-        )
-
-
 @dataclass(eq=False)
 class _Track:
-    """A person over time: the last observation, the motion, and where it was seen.
-
-    Attributes:
-        rank: position from the left in its first frame.
-    """
+    """A person over time: the last observation, the motion, and where it was seen."""
 
     motion: BoxMotion
     box: np.ndarray
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
-    first_seconds: float
-    rank: int
     seen: list[tuple[int, int]] = field(default_factory=list)  # frame and person, by position in the input
 
 
@@ -87,41 +53,50 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
         For each frame (N,) int64 track numbers from 1, 0 without a track. Tracks are numbered by their first frame,
         then by the left edge of their box; numbers are never used again.
     """
+    ordered: list[FramePeople] = []
+    orders: list[np.ndarray] = []
+    for frame in frames:
+        orders.append(np.lexsort(frame.boxes.T[::-1]))  # by left edge, top, ...
+        ordered.append(frame.rows(orders[-1]))
+    tracks = find_flows(ordered, settings) if settings.kind == "poseflow" else _follow(ordered, sigmas, settings)
+    numbers = [np.zeros(len(order), np.int64) for order in orders]
+    confirmed = [
+        seen
+        for seen in tracks
+        if len(seen) > 1 and ordered[seen[-1][0]].seconds - ordered[seen[0][0]].seconds >= settings.confirm
+    ]
+    for identity, seen in enumerate(sorted(confirmed, key=lambda seen: seen[0]), 1):
+        for frame_number, person in seen:
+            numbers[frame_number][orders[frame_number][person]] = identity
+    return numbers
+
+
+def _follow(
+    frames: Sequence[FramePeople], sigmas: np.ndarray, settings: TrackingSettings
+) -> list[list[tuple[int, int]]]:
+    """The people that belong together: lists of frame and number of the person, in order."""
     similarity = _pose_similarity if settings.kind == "oks" else _box_similarity
     living: list[_Track] = []
     ended: list[_Track] = []
-    counts: list[int] = []
-    for number, frame in enumerate(frames):
-        counts.append(len(frame.boxes))
-        unseen = [frame.seconds - track.motion.seconds for track in living]
-        alive = [not frame.first_of_scene and 0 <= seconds <= settings.memory for seconds in unseen]
+    for number, people in enumerate(frames):
+        unseen = [people.seconds - track.motion.seconds for track in living]
+        alive = [not people.first_of_scene and 0 <= seconds <= settings.memory for seconds in unseen]
         ended += compress(living, (not lives for lives in alive))
         living = list(compress(living, alive))
-        order = np.lexsort(frame.boxes.T[::-1])  # by left edge, top, ...
-        people = frame.rows(order)
         assigned = _assign(living, people, similarity, sigmas, settings)
-        for person, place in enumerate(order):
+        for person in range(len(people.boxes)):
             track = assigned.get(person)
             observed = (people.boxes[person], people.keypoints[person], people.keypoint_scores[person])
             if track is None and people.box_scores[person] < settings.sure:
                 continue
             if track is None:
-                track = _Track(BoxMotion(observed[0], frame.seconds), *observed, frame.seconds, person)
+                track = _Track(BoxMotion(observed[0], people.seconds), *observed)
                 living.append(track)
             else:
-                track.motion.update(observed[0], frame.seconds)
+                track.motion.update(observed[0], people.seconds)
                 track.box, track.keypoints, track.keypoint_scores = observed
-            track.seen.append((number, int(place)))
-    numbers = [np.zeros(count, np.int64) for count in counts]
-    confirmed = [
-        track
-        for track in [*ended, *living]
-        if len(track.seen) > 1 and track.motion.seconds - track.first_seconds >= settings.confirm
-    ]
-    for identity, track in enumerate(sorted(confirmed, key=lambda track: (track.seen[0][0], track.rank)), 1):
-        for frame_number, person in track.seen:
-            numbers[frame_number][person] = identity
-    return numbers
+            track.seen.append((number, person))
+    return [track.seen for track in [*ended, *living]]
 
 
 def _assign(

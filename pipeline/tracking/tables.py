@@ -21,8 +21,9 @@ from pipeline.run.images import images_with_people
 from pipeline.run.tables import has_metadata, keep_tables, read_file, read_table, table_names, table_skeleton
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
-from pipeline.tracking.association import FramePeople, track_people
+from pipeline.tracking.association import track_people
 from pipeline.tracking.cuts import find_cuts
+from pipeline.tracking.frames import FramePeople
 from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
 _VERSION = "2"  # increased whenever the same settings may give other tracks

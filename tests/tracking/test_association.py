@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import SKELETONS
-from pipeline.tracking.association import FramePeople, track_people
+from pipeline.tracking.association import track_people
+from pipeline.tracking.frames import FramePeople
 
 SIGMAS = np.array(SKELETONS["coco17"].oks_sigmas)
 # A standing person in a box of 1 x 1: joints at fixed places.
@@ -33,7 +34,7 @@ def tracked(frames: list[FramePeople], **changed: object) -> list[list[int]]:
     return [ids.tolist() for ids in track_people(frames, SIGMAS, TrackingSettings.model_validate(changed))]
 
 
-@pytest.mark.parametrize("kind", ["oks", "iou"])
+@pytest.mark.parametrize("kind", ["oks", "iou", "poseflow"])
 @pytest.mark.parametrize("fps", [60, 30, 10])
 def test_two_people_who_cross_keep_their_tracks(kind: str, fps: int) -> None:
     """At 1.2 body heights a second each, with a little noise; one hides the other while they meet."""

@@ -65,6 +65,16 @@ def test_frames_of_sequences_are_tracked_by_number(tmp_path: Path) -> None:
     assert [(row["frame"], row["track_id"]) for row in rows(run)] == [(n, 1) for n in range(8, 13)]
 
 
+def test_tables_of_an_earlier_version_are_tracked(tmp_path: Path) -> None:
+    """Without the column of thumbnails."""
+    run = make_run(tmp_path, video("a.mp4", range(20), 100))
+    (path,) = (tmp_path / "run" / "tables" / "images").iterdir()
+    pq.write_table(pq.read_table(path).drop_columns(["thumbnail"]), path)
+    totals = write_tracks(run, TrackingSettings(), reuse=False)
+    assert totals is not None
+    assert totals.tracked == 20
+
+
 def test_runs_without_videos_have_no_tracks(tmp_path: Path) -> None:
     run = make_run(tmp_path, [photo("0.jpg")])
     assert write_tracks(run, TrackingSettings(), reuse=False) is None

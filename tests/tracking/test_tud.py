@@ -17,7 +17,8 @@ import pytest
 from support.paths import SHARED
 
 from pipeline.settings.tree import TrackingSettings
-from pipeline.tracking.association import FramePeople, track_people
+from pipeline.tracking.association import track_people
+from pipeline.tracking.frames import FramePeople
 
 DETECTIONS = SHARED / "clips" / "mot"
 SEQUENCES = ("TUD-Campus", "TUD-Stadtmitte")

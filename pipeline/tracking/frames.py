@@ -1,0 +1,36 @@
+"""The people of a frame, as the trackers take them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class FramePeople(NamedTuple):
+    """The people of one frame.
+
+    Attributes:
+        seconds: time of the frame.
+        boxes: (N, 4) xyxy, pixels.
+        keypoints: (N, K, 2) x y, pixels.
+        keypoint_scores: (N, K) 0..1.
+        box_scores: (N,) 0..1.
+        first_of_scene: whether the video was cut before the frame.
+    """
+
+    seconds: float
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    keypoint_scores: np.ndarray
+    box_scores: np.ndarray
+    first_of_scene: bool = False
+
+    def rows(self, rows: np.ndarray) -> FramePeople:
+        """Some of the people."""
+        return self._replace(
+            boxes=self.boxes[rows],
+            keypoints=self.keypoints[rows],
+            keypoint_scores=self.keypoint_scores[rows],
+            box_scores=self.box_scores[rows],
+        )
