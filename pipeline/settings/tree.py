@@ -205,6 +205,7 @@ PoseName = Literal[
     "hrnet_w32",
     "hourglass",
     "fpn_offset_r50",
+    "movenet_pyramid",
 ]
 SkeletonName = Literal["coco17", "halpe26", "halpe68", "halpe136", "wholebody133", "hand21", "mpii16"]
 _InputSize = tuple[int, int]

@@ -40,7 +40,7 @@ WITH_WEIGHTS = [
     ("hrnet_w32", {}),
     ("fastpose_classic", {"num_joints": 33}),
 ]
-WITHOUT_WEIGHTS = ("hourglass", "fpn_offset_r50")
+WITHOUT_WEIGHTS = ("hourglass", "fpn_offset_r50", "movenet_pyramid")
 
 
 def fill(model: nn.Module) -> nn.Module:

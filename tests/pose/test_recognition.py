@@ -73,6 +73,7 @@ def test_published_configurations_are_recognised_by_name(name: str, network: str
     [
         ("hourglass", {"stacks": 2, "depth": 3, "width": 64}),
         ("fpn_offset_r50", {}),
+        ("movenet_pyramid", {}),
         ("fpn_offset_r50", {"width": 64}),
         ("fastpose_lite0", {}),
         ("fastpose_lite0", {"conv_dim": 256}),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.pose.networks import fastpose, fpn_offset, hourglass, hrnet, simplepose
+from pipeline.pose.networks import fastpose, fpn_offset, hourglass, hrnet, movenet, simplepose
 from pipeline.pose.networks.spec import PoseSpec
 
 POSE_NETWORKS: dict[str, PoseSpec] = {
@@ -17,14 +17,15 @@ POSE_NETWORKS: dict[str, PoseSpec] = {
     **hrnet.SPECS,
     **hourglass.SPECS,
     **fpn_offset.SPECS,
+    **movenet.SPECS,
 }
 
 
 def build_pose_model(name: str, num_joints: int = 17, **options: Any) -> nn.Module:
     """A pose network with random weights: (B, 3, H, W) mean-subtracted RGB to (B, num_joints, H/4, W/4) heatmaps.
 
-    `fpn_offset_r50` also returns offsets, 3 x num_joints channels in total. `fastpose_classic` and `fastpose_duc_dense`
-    have 33 and 49 outputs, of which the first `num_joints` are returned.
+    `fpn_offset_r50` and `movenet_pyramid` also return offsets, 3 x num_joints channels in total. `fastpose_classic` and
+    `fastpose_duc_dense` have 33 and 49 outputs, of which the first `num_joints` are returned.
 
     Args:
         name: a key of `POSE_NETWORKS`.

@@ -178,6 +178,8 @@ def _candidates(shapes: Shapes) -> Iterator[Architecture]:
         stacks = sum(key.startswith("heatmaps.") and key.endswith(".weight") for key in shapes)
         depth = max(key.split(".").count("inner") for key in shapes)
         yield Architecture("hourglass", joints, {"stacks": stacks, "depth": depth, "width": width})
+    elif "heatmap.1.weight" in shapes:
+        yield Architecture("movenet_pyramid", shapes["heatmap.1.weight"][0])
     elif "heatmap.weight" in shapes and "offset.weight" in shapes:
         joints, width = shapes["heatmap.weight"][:2]
         yield Architecture("fpn_offset_r50", joints, {} if width == 256 else {"width": width})

