@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from pipeline.appearance import Appearance, build_appearance
 from pipeline.detectors import Detector, build_detector
 from pipeline.detectors.pose_detector import PoseDetector
 from pipeline.errors import UserError, first_line
@@ -24,6 +25,7 @@ from pipeline.pose.checkpoint import skeleton_of
 from pipeline.pose.estimator import PoseEstimator
 from pipeline.pose.heads import ArgmaxHead
 from pipeline.process.stopwatch import Stopwatch
+from pipeline.run.columns import APPEARANCE
 from pipeline.runtime.device import Compute
 from pipeline.settings.tree import PoseSettings, Settings
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
@@ -50,8 +52,16 @@ class Annotator:
             on a GPU, so that it does not wait for the CPU; 0 on a CPU, which would not gain.
     """
 
-    def __init__(self, detector: Detector | None, poses: PoseEstimator, suppression: PoseNMS, compute: Compute) -> None:
+    def __init__(
+        self,
+        detector: Detector | None,
+        poses: PoseEstimator,
+        suppression: PoseNMS,
+        compute: Compute,
+        appearance: Appearance | None = None,
+    ) -> None:
         self.detector = detector
+        self.appearance = appearance
         self.poses = poses
         self.suppression = suppression
         self.compute = compute
@@ -73,7 +83,9 @@ class Annotator:
         suppression = settings.suppression
         if suppression.head == "auto":
             suppression = replace(suppression, head=poses.head.kind)
-        return cls(detector, poses, suppression, compute)
+        return cls(
+            detector, poses, suppression, compute, build_appearance(settings.output.appearance, poses.skeleton, compute)
+        )
 
     def annotate(self, images: Sequence[np.ndarray], boxes: Sequence[Boxes] | None = None) -> list[People]:
         """The people of each image.
@@ -91,15 +103,22 @@ class Annotator:
         pending: deque[_PendingImage] = deque()
         for group, detected in self._with_boxes(_batched(images, self.detector.batch if self.detector else 1)):
             for (image, _), boxes in zip(group, detected, strict=True):
-                pending_image = _PendingImage(boxes, len(self.poses.skeleton))
+                pending_image = _PendingImage(boxes, len(self.poses.skeleton), image if self.appearance else None)
                 pending.append(pending_image)
                 if boxes.poses is None:
                     batch.add(image, pending_image)
             while pending and pending[0].missing == 0:
-                yield pending.popleft().people()
+                yield self._people(pending.popleft())
         batch.run()
         while pending:
-            yield pending.popleft().people()
+            yield self._people(pending.popleft())
+
+    def _people(self, done: _PendingImage) -> People:
+        people = done.people()
+        if self.appearance is None or done.image is None:
+            return people
+        with self.stopwatch("appearance"):
+            return replace(people, extra={APPEARANCE: self.appearance.describe(done.image, people)})
 
     def check(self) -> None:
         """Run a grey image through the networks.
@@ -127,7 +146,10 @@ class Annotator:
 
     def empty(self) -> People:
         """The people of an image without people."""
-        return People.empty(len(self.poses.skeleton))
+        nobody = People.empty(len(self.poses.skeleton))
+        if self.appearance is None:
+            return nobody
+        return replace(nobody, extra={APPEARANCE: np.zeros((0, self.appearance.size), np.float32)})
 
     def suppress(self, candidates: People) -> People:
         """One pose per person."""
@@ -193,6 +215,7 @@ class _PendingImage:
 
     boxes: Boxes
     num_joints: int
+    image: np.ndarray | None = None  # for the appearance of its people
 
     def __post_init__(self) -> None:
         if self.boxes.poses is not None:

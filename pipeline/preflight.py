@@ -30,7 +30,7 @@ def check_networks(settings: Settings) -> None:
     detector = settings.detector
     files = [] if detector.name not in FILE_DETECTORS or _is_known(detector.weights, settings) else [detector.weights]
     runtime_is_usual = settings.compute.runtime in ("auto", "torch")
-    if runtime_is_usual and not (networks or files):
+    if runtime_is_usual and not (networks or files or settings.output.appearance):
         return
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=settings.model_dump_json(), capture_output=True, text=True)
@@ -65,6 +65,7 @@ def main() -> int:
     settings = Settings.model_validate_json(sys.stdin.read())
     # Imported here: they take seconds, and most runs do not need this check.
     from pipeline.annotator import build_poses
+    from pipeline.appearance import build_appearance
     from pipeline.detectors import build_detector
     from pipeline.runtime.device import Compute
 
@@ -73,7 +74,8 @@ def main() -> int:
     compute = Compute.resolve("cpu", "float32", "auto" if runtime == "tensorrt" else runtime)
     try:
         detector = build_detector(settings.detector, compute) if settings.detector.name in FILE_DETECTORS else None
-        build_poses(settings.pose, detector, compute)
+        poses = build_poses(settings.pose, detector, compute)
+        build_appearance(settings.output.appearance, poses.skeleton, compute)
     except (UserError, OSError) as error:
         print(error)
         return _REFUSED

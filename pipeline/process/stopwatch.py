@@ -12,7 +12,7 @@ from collections.abc import Iterator
 # the detector has a separate thread, "detect" is the time that the networks' thread waits for boxes.
 STAGES = {
     "read": ("read", "decode", "wait for room"),
-    "networks": ("wait for images", "detect", "crop", "poses"),
+    "networks": ("wait for images", "detect", "crop", "poses", "appearance"),
     "results": ("suppress", "write"),
 }
 

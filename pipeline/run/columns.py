@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.people import People
 
+APPEARANCE = "appearance"  # an extra column, see `pipeline.appearance`
 IMAGE_KEYS = ("image_id", "coco_id", "person")  # of tables/people, before the columns of the person
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.settings.tree import GIVEN, OWN_DETECTORS, Settings
+from pipeline.settings.tree import COLOUR, GIVEN, OWN_DETECTORS, Settings
 from pipeline.sources import Manifest, PlannedShard, plan_collection, write_manifest
 from pipeline.weights.catalogue import catalogued, local_file
 
@@ -234,7 +234,11 @@ def _describe(settings: Settings) -> dict[str, Any]:
         del results[section][name]
     for network in results["pose"]["ensemble"]:
         del network["weights"]
-    results["output"] = {"candidates": tree["output"]["candidates"]}
+    colour = settings.output.appearance in (None, COLOUR)
+    results["output"] = {
+        "candidates": tree["output"]["candidates"],
+        "appearance": settings.output.appearance if colour else "network",
+    }
     results["digests"] = _digests(settings)
     # A catalogue entry implies further settings.
     entries = [catalogued(network.weights) for network in settings.pose_networks() if network.weights]
@@ -257,6 +261,7 @@ def _digests(settings: Settings) -> dict[str, str]:
     weights = {
         "detector.weights": settings.detector.weights,
         "pose.weights": settings.pose.weights if settings.pose_networks() else None,
+        "output.appearance": None if settings.output.appearance in (None, COLOUR) else settings.output.appearance,
         **{f"pose.ensemble.{i}.weights": network.weights for i, network in enumerate(settings.pose.ensemble)},
     }
     others = {

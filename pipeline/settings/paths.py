@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from pipeline import storage
-from pipeline.settings.tree import Settings
+from pipeline.settings.tree import COLOUR, Settings
 from pipeline.weights.catalogue import catalogue
 
 _PATHS = {
@@ -54,5 +54,7 @@ def absolute_paths(settings: Settings) -> Settings:
     output = storage.normalised(settings.output.uri)
     if storage.is_local(output):
         output = os.path.abspath(os.path.expanduser(output.removeprefix("file://")))
-    changed["output"] = settings.output.model_copy(update={"uri": output})
+    looks = settings.output.appearance
+    looks = looks if looks == COLOUR else absolute_path(looks)
+    changed["output"] = settings.output.model_copy(update={"uri": output, "appearance": looks})
     return settings.model_copy(update=changed)

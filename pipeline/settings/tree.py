@@ -80,11 +80,19 @@ class InputSettings(Section):
         return {}
 
 
+COLOUR = "colour"  # the appearance that needs no network
+
+
 class OutputSettings(Section):
     """The run directory and its tables."""
 
     uri: str = Field("out/demo", description="run directory, local or on object storage")
     candidates: bool = Field(False, description="also store the candidates before suppression, which sweeps need")
+    appearance: str | None = Field(
+        None,
+        description="also store what people look like, for --tracking.reunite: colour, or an exported network for "
+        "re-identification, .onnx or TorchScript",
+    )
     table_megabytes: int = Field(256, ge=1, description="target size of a table file, megabytes")
 
 
@@ -329,6 +337,13 @@ class TrackingSettings(Section):
     sure: float = Field(0.3, ge=0, le=1, description="people with a lower box score continue tracks, but start none")
     memory: float = Field(
         1.0, gt=0, le=3600, description="a person who is not seen for longer gets a new track, seconds"
+    )
+    reunite: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="people who come back within this time get their number back if they look alike, seconds; needs "
+        "--output.appearance",
     )
     confirm: float = Field(
         0.2, ge=0, le=3600, description="people who are seen for a shorter time have no track, seconds"

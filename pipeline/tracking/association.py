@@ -19,6 +19,7 @@ from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.box_motion import BoxMotion
 from pipeline.tracking.frames import FramePeople
 from pipeline.tracking.pose_flow import find_flows
+from pipeline.tracking.reunion import reunite
 
 _CONFIDENT = 0.2  # score from which a joint is compared
 _MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves more between frames
@@ -65,6 +66,8 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
         for seen in tracks
         if len(seen) > 1 and ordered[seen[-1][0]].seconds - ordered[seen[0][0]].seconds >= settings.confirm
     ]
+    if settings.reunite:
+        confirmed = reunite(confirmed, ordered, settings.reunite)
     for identity, seen in enumerate(sorted(confirmed, key=lambda seen: seen[0]), 1):
         for frame_number, person in seen:
             numbers[frame_number][orders[frame_number][person]] = identity

@@ -17,6 +17,7 @@ class FramePeople(NamedTuple):
         keypoint_scores: (N, K) 0..1.
         box_scores: (N,) 0..1.
         first_of_scene: whether the video was cut before the frame.
+        looks: (N, D) appearances, see `pipeline.appearance`; D is 0 without.
     """
 
     seconds: float
@@ -25,6 +26,7 @@ class FramePeople(NamedTuple):
     keypoint_scores: np.ndarray
     box_scores: np.ndarray
     first_of_scene: bool = False
+    looks: np.ndarray = np.zeros((0, 0))
 
     def rows(self, rows: np.ndarray) -> FramePeople:
         """Some of the people."""
@@ -33,4 +35,5 @@ class FramePeople(NamedTuple):
             keypoints=self.keypoints[rows],
             keypoint_scores=self.keypoint_scores[rows],
             box_scores=self.box_scores[rows],
+            looks=self.looks[rows] if self.looks.size else self.looks,
         )

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.people import People
 from pipeline.process.mapping import Map
 from pipeline.run import Run
+from pipeline.run.columns import APPEARANCE
 from pipeline.run.images import images_with_people
 from pipeline.run.tables import has_metadata, keep_tables, read_file, read_table, table_names, table_skeleton
 from pipeline.settings.tree import TrackingSettings
@@ -97,6 +98,8 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool, map_files: M
     """
     if not has_videos(run):
         return None
+    if settings.reunite and run.settings.output.appearance is None:
+        raise UserError(f"--tracking.reunite needs appearances; {run.uri} was annotated without --output.appearance")
     names = table_names(run.uri, "images")
     metadata = {"tracking": settings.model_dump_json(), "version": _VERSION}
     if not (reuse and all(has_metadata(run.path("tables", "tracks", name), metadata) for name in names)):
@@ -220,7 +223,13 @@ def _track_video(frames: list[_Frame], skeleton: Skeleton, settings: TrackingSet
 def _people(frame: _Frame, cut: bool) -> FramePeople:
     people = frame.people
     return FramePeople(
-        frame.seconds, people.boxes, people.keypoints, people.keypoint_scores, people.box_scores, first_of_scene=cut
+        frame.seconds,
+        people.boxes,
+        people.keypoints,
+        people.keypoint_scores,
+        people.box_scores,
+        first_of_scene=cut,
+        looks=people.extra.get(APPEARANCE, np.zeros((len(people), 0))),
     )
 
 

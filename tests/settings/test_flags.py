@@ -166,7 +166,9 @@ def test_help_lists_all_settings_with_type_and_default(capsys) -> None:
 def test_help_shows_choices_as_they_are_typed(capsys) -> None:
     text = " ".join(help_text(capsys).split())
     assert "--pose.decode argmax|integral|combined|offset|classic|simcc " in text
-    assert re.search(r"--pose\.name NAME [^(]*; one of fastpose_r50, .*, hourglass, fpn_offset_r50, movenet_pyramid --pose", text)
+    assert re.search(
+        r"--pose\.name NAME [^(]*; one of fastpose_r50, .*, hourglass, fpn_offset_r50, movenet_pyramid --pose", text
+    )
 
 
 def test_help_starts_with_the_description_and_groups_settings_by_section(capsys) -> None:
