@@ -221,13 +221,33 @@ def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) ->
             yield local
             now = os.fstat(local.fileno())
             _check_unchanged(entry, now.st_size, str(now.st_mtime))
-    elif entry.size < 0 or is_web(uri):  # a web server may neither send a size nor support ranges
+    elif entry.size < 0 or (is_web(uri) and not _has_ranges(entry)):
         with tempfile.NamedTemporaryFile(prefix="posemill-") as copy:
             with_retries(uri, lambda: fs.get_file(path, copy.name))
             yield cast(BinaryIO, copy)
     else:
         with io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _RANDOM_ACCESS_BUFFER) as remote:
             yield cast(BinaryIO, remote)
+        if is_web(uri):  # its ranges come without a tag
+            after = stat(uri)
+            _check_unchanged(entry, after.size, after.etag)
+
+
+def _has_ranges(entry: Entry) -> bool:
+    """Whether a web server sends parts of a large file; a small one is copied at once."""
+    if entry.size <= _READ_AHEAD:
+        return False
+    fs, path = open_uri(entry.uri)
+
+    def last_byte() -> bytes:
+        with fs.open(path, cache_type="none") as file:
+            file.seek(entry.size - 1)
+            return file.read(1)
+
+    try:
+        return len(with_retries(entry.uri, last_byte)) == 1
+    except ValueError:  # it sends the whole file instead
+        return False
 
 
 class _RemoteFile(io.RawIOBase):
