@@ -8,7 +8,7 @@ ECCV 2022). All durations are seconds: results hardly depend on the frame rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
@@ -17,14 +17,16 @@ import numpy as np
 from pipeline.boxes import areas, iou
 from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.box_motion import BoxMotion
-from pipeline.tracking.frames import FramePeople
+from pipeline.tracking.duplicates import find_duplicates, merge_duplicates
+from pipeline.tracking.frames import FramePeople, Places
 from pipeline.tracking.pose_flow import find_flows
 from pipeline.tracking.reunion import reunite
 
 _CONFIDENT = 0.2  # score from which a joint is compared
 _MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves more between frames
 _RECOVERY_IOU = 0.3
-_WEAK_SIMILARITY = 0.5  # of a person with a low score, so that it does not lead a track away
+_WEAK_SIMILARITY = 0.3  # of a person with a low score, or of a copy, so that it does not lead a track away
+_LARGEST_RATIO = 2.5  # of the heights of a track's last box and the next: a head alone is not the person
 _JUST_SEEN = 0.12  # seconds: a detector that misses a person once or twice does not make a track stale
 
 
@@ -36,7 +38,7 @@ class _Track:
     box: np.ndarray
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
-    seen: list[tuple[int, int]] = field(default_factory=list)  # frame and person, by position in the input
+    seen: Places = field(default_factory=list)
 
 
 def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: TrackingSettings) -> list[np.ndarray]:
@@ -74,10 +76,8 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
     return numbers
 
 
-def _follow(
-    frames: Sequence[FramePeople], sigmas: np.ndarray, settings: TrackingSettings
-) -> list[list[tuple[int, int]]]:
-    """The people that belong together: lists of frame and number of the person, in order."""
+def _follow(frames: Sequence[FramePeople], sigmas: np.ndarray, settings: TrackingSettings) -> list[Places]:
+    """The people that belong together."""
     similarity = _pose_similarity if settings.kind == "oks" else _box_similarity
     living: list[_Track] = []
     ended: list[_Track] = []
@@ -86,11 +86,12 @@ def _follow(
         alive = [not people.first_of_scene and 0 <= seconds <= settings.memory for seconds in unseen]
         ended += compress(living, (not lives for lives in alive))
         living = list(compress(living, alive))
-        assigned = _assign(living, people, similarity, sigmas, settings)
+        sure = (people.box_scores >= settings.sure) & ~find_duplicates(people)
+        assigned = _assign(living, people, sure, similarity(living, people, sigmas) if living else None, settings)
         for person in range(len(people.boxes)):
             track = assigned.get(person)
             observed = (people.boxes[person], people.keypoints[person], people.keypoint_scores[person])
-            if track is None and people.box_scores[person] < settings.sure:
+            if track is None and not sure[person]:
                 continue
             if track is None:
                 track = _Track(BoxMotion(observed[0], people.seconds), *observed)
@@ -99,25 +100,32 @@ def _follow(
                 track.motion.update(observed[0], people.seconds)
                 track.box, track.keypoints, track.keypoint_scores = observed
             track.seen.append((number, person))
-    return [track.seen for track in [*ended, *living]]
+    return merge_duplicates([track.seen for track in [*ended, *living]], frames)
 
 
 def _assign(
     tracks: Sequence[_Track],
     people: FramePeople,
-    similarity: Callable[[Sequence[_Track], FramePeople, np.ndarray], np.ndarray],
-    sigmas: np.ndarray,
+    sure: np.ndarray,
+    predicted: np.ndarray | None,
     settings: TrackingSettings,
 ) -> dict[int, _Track]:
-    """The track of each person that continues one."""
-    if not tracks or len(people.boxes) == 0:
+    """The track of each person that continues one.
+
+    Args:
+        sure: (N,) bool, whether a person may start a track; others come last.
+        predicted: (T, N) similarity of the people to the predictions of the tracks; None without tracks.
+    """
+    if predicted is None or len(people.boxes) == 0:
         return {}
-    predicted = similarity(tracks, people, sigmas)
-    last = _overlaps(np.stack([track.box for track in tracks]), people.boxes)
+    last = _overlaps(_last_boxes(tracks), people.boxes)
     # Tracks that were just seen come first: the tolerance of others is wider, so that they would take over people.
     latest = max(track.motion.seconds for track in tracks)
     just_seen = np.array([track.motion.seconds >= latest - _JUST_SEEN for track in tracks])
-    every, sure = np.ones(len(tracks), bool), people.box_scores >= settings.sure
+    every = np.ones(len(tracks), bool)
+    heights = [np.maximum(boxes[:, 3] - boxes[:, 1], 1.0) for boxes in (_last_boxes(tracks), people.boxes)]
+    ratios = heights[0][:, None] / heights[1]
+    fitting = np.maximum(ratios, 1 / ratios) <= _LARGEST_RATIO
     pairs: list[tuple[int, int]] = []
     for values, least, from_tracks, to_people in (
         (predicted, settings.similarity, just_seen, sure),
@@ -125,11 +133,16 @@ def _assign(
         (last, _RECOVERY_IOU, every, sure),
         (predicted, _WEAK_SIMILARITY, just_seen, ~sure),
     ):
-        left = np.where(from_tracks[:, None] & to_people, values, -1.0)
+        left = np.where(from_tracks[:, None] & to_people & fitting, values, -1.0)
         left[[track for track, _ in pairs]] = -1.0
         left[:, [person for _, person in pairs]] = -1.0
         pairs += _best_pairs(left, least)
     return {person: tracks[track] for track, person in pairs}
+
+
+def _last_boxes(tracks: Sequence[_Track]) -> np.ndarray:
+    """(T, 4) where the tracks were seen last."""
+    return np.stack([track.box for track in tracks])
 
 
 def _best_pairs(similarity: np.ndarray, least: float) -> list[tuple[int, int]]:
@@ -153,7 +166,7 @@ def _pose_similarity(tracks: Sequence[_Track], people: FramePeople, sigmas: np.n
     """
     predicted, variances = zip(*(track.motion.predict(people.seconds) for track in tracks), strict=True)
     boxes = np.stack(predicted)
-    last = np.stack([track.box for track in tracks])
+    last = _last_boxes(tracks)
     moved = (boxes[:, :2] + boxes[:, 2:] - last[:, :2] - last[:, 2:]) / 2
     poses = np.stack([track.keypoints for track in tracks]) + moved[:, None]
     seen = np.stack([track.keypoint_scores for track in tracks]) > _CONFIDENT

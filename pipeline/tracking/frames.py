@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+Places = list[tuple[int, int]]  # frame and number of the person, in the order of the frames
+
 
 class FramePeople(NamedTuple):
     """The people of one frame.

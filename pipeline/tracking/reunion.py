@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.tracking.frames import FramePeople
+from pipeline.tracking.frames import FramePeople, Places
 
 _ALIKE = 0.9  # cosine of two mean appearances
 _FASTEST = 3.0  # heights a second: nobody reaches a place that is farther away
 _LARGEST_RATIO = 1.5  # of the heights
 _RECENT = 10  # frames at the ends of a track whose median box is compared
-
-Places = list[tuple[int, int]]  # frame and number of the person
 
 
 class _Piece(NamedTuple):

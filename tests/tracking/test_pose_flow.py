@@ -16,7 +16,7 @@ def flows(frames: list[FramePeople], **changed: object) -> list[list[int]]:
 
 
 def test_a_second_skeleton_on_the_same_person_has_no_track() -> None:
-    """A weaker copy a few pixels away for most of a second; other kinds start a track for it."""
+    """A weaker copy a few pixels away for most of a second."""
     frames = []
     for i, t in enumerate(np.arange(0, 2, 0.04)):
         people = frame(t, (100 + 50 * t, 50), *([(108 + 50 * t, 54)] if 10 < i < 30 else []))
@@ -25,7 +25,8 @@ def test_a_second_skeleton_on_the_same_person_has_no_track() -> None:
         frames.append(people)
     assert {i for ids in flows(frames) for i in ids} == {0, 1}
     assert all(ids[0] == 1 for ids in flows(frames))
-    assert {i for ids in track_people(frames, SIGMAS, TrackingSettings()) for i in ids.tolist()} == {1, 2}
+    for kind in ("oks", "iou"):
+        assert {i for ids in track_people(frames, SIGMAS, TrackingSettings(kind=kind)) for i in ids.tolist()} == {0, 1}
 
 
 def test_the_path_of_the_most_confident_poses_is_taken() -> None:
