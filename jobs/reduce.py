@@ -22,12 +22,12 @@ from pydantic import ValidationError
 from pipeline.errors import UserError
 from pipeline.fleet import connect, fold_on_ray, write_tracks_and_motion
 from pipeline.formats import FORMATS, export, write_coco
-from pipeline.motion.tables import has_motion
 from pipeline.report.summary import summary
 from pipeline.review.queue import BY, write_review
 from pipeline.run import Run, RunRefused
 from pipeline.run.reduction import reduce_run, stored_reduction
 from pipeline.settings.tree import TrackingSettings
+from pipeline.tracking.tables import stored_settings
 
 _TRACKING = TrackingSettings.model_fields
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         "--motion", action="store_true", help="also write joint angles and events; by default as before"
     )
     for name, info in _TRACKING.items():
-        parser.add_argument(f"--tracking.{name}", metavar="VALUE", help=f"{info.description}; by default as annotated")
+        parser.add_argument(f"--tracking.{name}", metavar="VALUE", help=f"{info.description}; by default as before")
     arguments = parser.parse_args(argv)
     if arguments.review is None and (arguments.url_prefix or arguments.by != parser.get_default("by")):
         parser.error("--by and --url-prefix need --review N")
@@ -70,8 +70,9 @@ def main(argv: Sequence[str]) -> int:
             with connect(run.settings.fleet):
                 reduction = reduce_run(run, arguments.allow_partial, fold_on_ray)
         results = write_coco(run) if reduction.totals.with_coco_id else None
-        tracking = TrackingSettings.model_validate(run.settings.tracking.model_dump() | changed)
-        wanted = arguments.motion or run.settings.motion or has_motion(run)
+        before = stored_settings(run) or run.settings.tracking
+        tracking = TrackingSettings.model_validate(before.model_dump() | changed)
+        wanted = arguments.motion or run.settings.motion
         tracks, motion = write_tracks_and_motion(run, tracking, wanted, reuse=stored is not None)
         exported = [export(run, name) for name in arguments.export]
         queue = write_review(run, arguments.review, arguments.by, arguments.url_prefix) if arguments.review else None

@@ -6,17 +6,17 @@ import contextlib
 
 from pipeline.fleet.cluster import connect
 from pipeline.fleet.tasks import map_on_ray
-from pipeline.motion.tables import MotionTotals, write_motion
+from pipeline.motion.tables import MotionTotals, has_motion, write_motion
 from pipeline.run import Run
 from pipeline.run.tables import table_names
 from pipeline.settings.tree import TrackingSettings
-from pipeline.tracking.tables import TrackTotals, has_videos, write_tracks
+from pipeline.tracking.tables import TrackTotals, find_videos, write_tracks
 
 
 def write_tracks_and_motion(
     run: Run, settings: TrackingSettings, motion: bool, reuse: bool
 ) -> tuple[TrackTotals | None, MotionTotals | None]:
-    """Write tables/tracks of a run with videos, and if wanted tables/motion and tables/events.
+    """Write tables/tracks of a run with videos, and if wanted, or if they exist, tables/motion and tables/events.
 
     Args:
         reuse: keep tables that were made with these settings; only if the other tables have not changed since.
@@ -24,7 +24,7 @@ def write_tracks_and_motion(
     Raises:
         UserError: the frames of a video are not together in the tables.
     """
-    videos = has_videos(run)
+    videos, motion = bool(find_videos(run)), motion or has_motion(run)
     on_ray = (videos or motion) and len(table_names(run.uri, "images")) > 1
     with connect(run.settings.fleet) if on_ray else contextlib.nullcontext():
         map_files = map_on_ray if on_ray else map

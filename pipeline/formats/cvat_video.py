@@ -36,29 +36,28 @@ def _video(video: Video) -> ElementTree.Element:
     ElementTree.SubElement(root, "version").text = "1.1"
     task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
     ElementTree.SubElement(task, "name").text = video.name
-    numbers = [frame.number for frame in video.frames]
-    last = numbers[-1] if numbers else 0
-    ElementTree.SubElement(task, "size").text = str(last + 1)
+    ElementTree.SubElement(task, "size").text = str(video.length)
     ElementTree.SubElement(task, "mode").text = "interpolation"
     label = ElementTree.SubElement(ElementTree.SubElement(task, "labels"), "label")
     ElementTree.SubElement(label, "name").text = PERSON
-    if video.frames:
+    shown = next((frame.image for frame in video.frames if frame.ok), None)
+    if shown is not None:
         size = ElementTree.SubElement(task, "original_size")
-        ElementTree.SubElement(size, "width").text = str(video.frames[0].image["width"])
-        ElementTree.SubElement(size, "height").text = str(video.frames[0].image["height"])
+        ElementTree.SubElement(size, "width").text = str(shown["width"])
+        ElementTree.SubElement(size, "height").text = str(shown["height"])
     boxes: dict[int, list[tuple[int, np.ndarray, bool]]] = defaultdict(list)  # of each track: place, box, filled in
     for place, frame in enumerate(video.frames):
-        limits = [frame.image["width"], frame.image["height"]] * 2
         for person in frame.tracked:
+            limits = [frame.image["width"], frame.image["height"]] * 2
             boxes[person.track].append((place, np.clip(person.box, 0, limits), person.person is None))
     for track in sorted(boxes):
         element = ElementTree.SubElement(root, "track", id=str(track - 1), label=PERSON, source="auto")
         seen = boxes[track]
         for i, (place, box, filled) in enumerate(seen):
-            _add_box(element, numbers[place], box, outside=False, occluded=filled)
-            following = seen[i + 1][0] if i + 1 < len(seen) else len(numbers)
+            _add_box(element, video.frames[place].position, box, outside=False, occluded=filled)
+            following = seen[i + 1][0] if i + 1 < len(seen) else len(video.frames)
             if place + 1 < following:
-                _add_box(element, numbers[place + 1], box, outside=True, occluded=False)
+                _add_box(element, video.frames[place + 1].position, box, outside=True, occluded=False)
     return root
 
 

@@ -44,8 +44,8 @@ def _regions(video: Video) -> list[dict[str, Any]]:
     sequences: dict[int, list[dict[str, Any]]] = defaultdict(list)
     latest: dict[int, int] = {}
     for place, frame in enumerate(video.frames):
-        width, height = frame.image["width"], frame.image["height"]
         for person in frame.tracked:
+            width, height = frame.image["width"], frame.image["height"]
             sequence = sequences[person.track]
             if sequence and latest[person.track] != place - 1:
                 sequence[-1]["enabled"] = False
@@ -53,7 +53,7 @@ def _regions(video: Video) -> list[dict[str, Any]]:
             x, y, right, bottom = rounded(box)
             sequence.append(
                 {
-                    "frame": frame.number + 1,
+                    "frame": frame.position + 1,
                     "time": frame.image["seconds"],
                     "enabled": True,
                     "rotation": 0,
@@ -66,8 +66,8 @@ def _regions(video: Video) -> list[dict[str, Any]]:
             latest[person.track] = place
     for track, sequence in sequences.items():
         sequence[-1]["enabled"] = latest[track] == len(video.frames) - 1
-    last = video.frames[-1] if video.frames else None
-    shared = {"framesCount": last.number + 1 if last else 0, "duration": last.image["seconds"] if last else 0}
+    seconds = [frame.image["seconds"] for frame in video.frames if frame.image["seconds"] is not None]
+    shared = {"framesCount": video.length, "duration": max(seconds, default=0)}
     return [
         {
             "id": f"track{track}",

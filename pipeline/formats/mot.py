@@ -21,7 +21,7 @@ def write_mot(run: Run) -> str:
         for video in tracked_videos(run):
             lines = [
                 [
-                    frame.number + 1,
+                    frame.position + 1,
                     person.track,
                     *xywh(person.box + 1),
                     *rounded([frame.people.box_scores[person.person]]),

@@ -34,7 +34,9 @@ def write_opensim(run: Run) -> str:
     if not has_motion(run):
         raise UserError(f"{run.uri} has no joint angles; write them with jobs/reduce.py {run.uri} --motion")
     skeleton = table_skeleton(run.uri)
-    heights = {video.name: video.frames[0].image["height"] for video in tracked_videos(run) if video.frames}
+    heights: dict[str, int] = {}
+    for video in tracked_videos(run):
+        heights[video.name] = next((frame.image["height"] for frame in video.frames if frame.ok), 0)
     uri = export_path(run, "opensim.zip")
     with storage.open_write(uri) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, tracks in tracks_by_video(run):

@@ -57,8 +57,8 @@ def write_posetrack(run: Run) -> str:
 def _video(video: Video, number: int, skeleton: Skeleton) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for frame in video.frames:
-        image_id = number * _IDS_PER_VIDEO + frame.number
+    for frame in (frame for frame in video.frames if frame.ok):
+        image_id = number * _IDS_PER_VIDEO + frame.position
         images.append(
             {
                 "id": image_id,

@@ -13,6 +13,8 @@ import numpy as np
 from pipeline.motion.points import FACE, MID_HIP, MID_SHOULDER, Point, place, weights
 from pipeline.skeletons import Skeleton
 
+_LEAST_LENGTH = 1.0  # pixels
+
 
 class Angle(NamedTuple):
     """The turn from one direction to another.
@@ -120,6 +122,7 @@ def measure(
 def _direction(ends: tuple[Point, Point], joints: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
     """(T, 2) x right, y up, and by how much its angle changes with each joint (T, K, 2), radians per pixel."""
     vector = (place(joints, skeleton, ends[1]) - place(joints, skeleton, ends[0])) * [1, -1]
+    vector[(vector**2).sum(axis=1) < _LEAST_LENGTH**2] = np.nan  # two joints in one place have no direction
     shares = np.nan_to_num(weights(skeleton, ends[1]) - weights(skeleton, ends[0]))
     across = np.column_stack([-vector[:, 1], vector[:, 0]]) / np.maximum((vector**2).sum(axis=1), 1e-12)[:, None]
     return vector, shares[None, :, None] * across[:, None]

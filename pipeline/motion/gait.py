@@ -36,18 +36,19 @@ def gait_events(seconds: np.ndarray, joints: np.ndarray, facing: np.ndarray, ske
             heel = place(joints, skeleton, first_point(skeleton, [(f"{side}_heel",), ankle]) or ankle)[:, 0]
             toe = place(joints, skeleton, first_point(skeleton, [(f"{side}_big_toe",), ankle]) or ankle)[:, 0]
             ahead, behind = facing * (heel - hip) / trunk, -facing * (toe - hip) / trunk
-            for start, end in _known_runs(ahead + behind, seconds):
+            for start, end in _known_runs(ahead + behind, seconds, facing):
                 piece = slice(start, end)
                 strikes = _peaks(seconds[piece], ahead[piece])
                 events += _strides(side, strikes, _peaks(seconds[piece], behind[piece]))
     return events
 
 
-def _known_runs(values: np.ndarray, seconds: np.ndarray) -> list[tuple[int, int]]:
-    """First frame and the one after the last of what is known without a gap."""
+def _known_runs(values: np.ndarray, seconds: np.ndarray, facing: np.ndarray) -> list[tuple[int, int]]:
+    """First frame and the one after the last of what is known without a gap, of a person who does not turn around."""
     runs: list[list[int]] = []
     for i in np.flatnonzero(~np.isnan(values)):
-        if runs and runs[-1][1] == i and seconds[i] - seconds[i - 1] <= LARGEST_STEP:
+        goes_on = runs and runs[-1][1] == i and facing[i] == facing[i - 1]
+        if goes_on and 0 < seconds[i] - seconds[i - 1] <= LARGEST_STEP:
             runs[-1][1] += 1
         else:
             runs.append([int(i), int(i) + 1])

@@ -126,10 +126,11 @@ class Span(NamedTuple):
     faint: bool = False
 
 
-def timeline(rows: Mapping[str, Sequence[Span]], marks: Numbers, x: str, marked: str) -> str:
-    """A wide chart with a row of spans for each name, the first on top, and vertical lines at marks.
+def timeline(rows: Mapping[str, Sequence[Span]], marks: Sequence[tuple[float, float]], x: str, marked: str) -> str:
+    """A wide chart with a row of spans for each name, the first on top, and marks behind all of them.
 
     Args:
+        marks: where they start and end.
         marked: what the marks are, for the legend.
     """
 
@@ -138,8 +139,8 @@ def timeline(rows: Mapping[str, Sequence[Span]], marks: Numbers, x: str, marked:
             for span in spans:
                 alpha = 0.35 if span.faint else 1.0
                 axes.barh(position, span.end - span.start, 0.7, span.start, color=span.colour, alpha=alpha)
-        for number, place in enumerate(marks):
-            axes.axvline(place, color=RED, linewidth=1.0, label=marked if number == 0 else None)
+        for number, (start, end) in enumerate(marks):
+            axes.axvspan(start, end, color=RED, alpha=0.5, linewidth=1.0, label=marked if number == 0 else None)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

@@ -149,7 +149,7 @@ def _section(
     people = charts.lines({"people": (seconds[order], np.array(frames.people)[order])}, "seconds", "people", wide=True)
     drawn = [
         Drawn(people, "People over time", wide=True),
-        *([] if tracks is None else _timeline(tracks, seconds[failed])),
+        *([] if tracks is None else _timeline(tracks, _runs(seconds, failed))),
     ]
     if motion is not None:
         drawn += _curves(motion, events)
@@ -172,7 +172,14 @@ def _rounded(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value
 
 
-def _timeline(tracks: pa.Table, failed: np.ndarray) -> list[Drawn]:
+def _runs(seconds: np.ndarray, marked: np.ndarray) -> list[tuple[float, float]]:
+    """First and last time of each run of marked frames."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]]).astype(int))).reshape(-1, 2)
+    times = [seconds[start:end][~np.isnan(seconds[start:end])] for start, end in edges]
+    return [(float(run.min()), float(run.max())) for run in times if len(run)]
+
+
+def _timeline(tracks: pa.Table, failed: list[tuple[float, float]]) -> list[Drawn]:
     """Tracks as bars, the longest if there are many, with faint pieces where they were filled in."""
     tracked = tracks.filter(pc.is_valid(tracks["track_id"]))
     ids, seconds = tracked["track_id"].to_numpy(), tracked["seconds"].to_numpy()
@@ -192,8 +199,7 @@ def _timeline(tracks: pa.Table, failed: np.ndarray) -> list[Drawn]:
         ]
     more = f"; the {_TRACKS} longest of {len(tracks_by_length)}" if len(tracks_by_length) > _TRACKS else ""
     caption = f"Tracks over time{more}. Gaps: the person was not seen. Faint: filled in between frames."
-    failures = failed[~np.isnan(failed)]
-    return [Drawn(charts.timeline(rows, failures, "seconds", "failed frame"), caption, wide=True)]
+    return [Drawn(charts.timeline(rows, failed, "seconds", "failed frames"), caption, wide=True)]
 
 
 def _curves(motion: pa.Table, events: list[dict[str, Any]]) -> list[Drawn]:

@@ -7,7 +7,7 @@ import tempfile
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from types import ModuleType
 from typing import IO, Any, NamedTuple
 
@@ -32,6 +32,7 @@ _ENCODERS: dict[str, dict[str, str]] = {
     "mpeg4": {"b": "8M"},
 }
 _TIME_BASE = Fraction(1, 60_000)  # the usual frame rates are whole numbers of these; MPEG-4 part 2 takes no finer one
+_STEP_BACK = round(1 / 25 / _TIME_BASE)  # between frames where the time goes back
 _TRAIL = 1.0  # seconds
 _WHITE = (255, 255, 255)
 
@@ -58,18 +59,21 @@ def draw_videos(run: Run, count: int) -> list[str]:
     drawn: list[str] = []
     tracks = tracks_by_video(run)
     tracked: tuple[str, pa.Table] | None = next(tracks, None)
-    for video in islice(_videos(run), count):
+    for video in _videos(run):
+        if len(drawn) == count:
+            break
         people: dict[str, list[dict[str, Any]]] = {}
         if tracked is not None and tracked[0] == video.name:
-            people = _by_image(tracked[1])
+            people = _by_image(tracked[1]) if video.shards else {}
             tracked = next(tracks, None)
-        uri = drawn_uri(run, video.name)
+        if not video.shards:
+            continue
         with tempfile.TemporaryFile(suffix=".mp4") as file:
             if _encode(_pictures(run, video, people, skeleton), file):
                 file.seek(0)
-                with storage.open_write(uri) as stream:
+                drawn.append(drawn_uri(run, video.name))
+                with storage.open_write(drawn[-1]) as stream:
                     shutil.copyfileobj(file, stream)
-                drawn.append(uri)
     return drawn
 
 
@@ -79,15 +83,14 @@ def drawn_uri(run: Run, video: str) -> str:
 
 
 def _videos(run: Run) -> Iterator[_Video]:
-    """The videos of a run that are no sequences of images."""
+    """The videos of a run, and its sequences of images, which have no shards here: they are not drawn."""
     columns = ["image_id", "shard", "status", "video", "pts", "seconds"]
-    rows = (row for table in read_table(run.uri, "images", columns) for row in table.to_pylist())
+    rows = (row for table in read_table(run.uri, "images", columns) for row in table.to_pylist() if row["video"])
     for name, frames in groupby(rows, key=lambda row: row["video"]):
         ok = [row for row in frames if row["status"] == "ok" and row["pts"] is not None and row["seconds"] is not None]
-        if name is not None and ok:
-            yield _Video(
-                name, {row["image_id"]: row["shard"] for row in ok}, {row["image_id"]: row["seconds"] for row in ok}
-            )
+        yield _Video(
+            name, {row["image_id"]: row["shard"] for row in ok}, {row["image_id"]: row["seconds"] for row in ok}
+        )
 
 
 def _by_image(tracks: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -159,12 +162,14 @@ def _encode(pictures: Iterator[tuple[float, np.ndarray]], file: IO[bytes]) -> in
         stream = container.add_stream(name, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = _TIME_BASE
-        count, latest = 0, -1
+        count, latest, offset = 0, -1, 0
         for seconds, picture in chain([first], pictures):
-            stamp = round(seconds / _TIME_BASE)
-            if stamp > latest:  # also after the time went back, as in videos that were joined
-                container.mux(stream.encode(_frame(av, picture, width, height, stamp)))
-                count, latest = count + 1, stamp
+            stamp = round(seconds / _TIME_BASE) + offset
+            if stamp <= latest:  # the time goes back, as in videos that were joined: it goes on from here
+                offset += latest + _STEP_BACK - stamp
+                stamp = latest + _STEP_BACK
+            container.mux(stream.encode(_frame(av, picture, width, height, stamp)))
+            count, latest = count + 1, stamp
         container.mux(stream.encode())
     return count
 

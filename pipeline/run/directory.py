@@ -116,6 +116,13 @@ class Run:
                     f"{_short(expected.get(name))}: it is another file, or an old copy in {storage.cache_folder()}"
                 )
 
+    def drawn_videos(self) -> list[str]:
+        """The URIs of the drawn videos."""
+        try:
+            return [entry.uri for entry in storage.list_files(self.path("videos"))]
+        except storage.MissingObject:
+            return []
+
     def path(self, *parts: str) -> str:
         return storage.join(self.uri, *parts)
 

@@ -22,7 +22,7 @@ _COLUMNS = [
 
 
 def images_with_people(
-    run: Run, names: Mapping[str, str] | None = None, further: Sequence[str] = (), start: int = 0
+    run: Run, names: Mapping[str, str] | None = None, further: Sequence[str] = (), start: int = 0, failed: bool = False
 ) -> Iterator[tuple[dict[str, Any], People]]:
     """Each image with status `ok`, in the order of the tables, with its people.
 
@@ -32,6 +32,7 @@ def images_with_people(
         names: image id to exported name of the images that are wanted; by default all, under their ids.
         further: columns of tables/images that are read beside the usual ones.
         start: number of the first file that is read. The key `file` of a row is the number of its file.
+        failed: also images with other statuses, which have nobody.
     """
     for file, name in enumerate(table_names(run.uri, "images")[start:], start):
         tables = (people_from_arrow(table) for table in read_file(run.uri, "people", name))
@@ -47,7 +48,7 @@ def images_with_people(
                     parts.append(current[position : position + taken])
                     position += taken
                     missing -= taken
-                if row["status"] == "ok" and (names is None or row["image_id"] in names):
+                if (failed or row["status"] == "ok") and (names is None or row["image_id"] in names):
                     if names is not None:
                         row["image_id"] = names[row["image_id"]]
                     row["file"] = file

@@ -65,6 +65,8 @@ def reduce_run(run: Run, allow_partial: bool = False, fold_all: FoldAll = fold_h
     missing = {id_: count for id_, count in counts.items() if id_ not in sizes}
     if missing and not allow_partial:
         raise IncompleteRun(_missing_message(run, missing, len(counts)))
+    for derived in ("tracks", "motion", "events"):  # of the tables as they were before
+        keep_tables(run.uri, derived, ())
     folds = plan_folds(sizes, counts, run.settings.output.table_megabytes)
     totals = sum(fold_all(run, folds), Totals())
     if folds:

@@ -415,6 +415,8 @@ class Settings(Section):
             return f"--detector.name {self.detector.name} needs --detector.weights, which is none"
         if self.detector.name not in OWN_DETECTORS and self.compute.runtime not in ("auto", "torch"):
             return f"--compute.runtime {self.compute.runtime} does not run torchvision detectors; leave it out"
+        if self.tracking.reunite and self.output.appearance is None:
+            return f"--tracking.reunite {self.tracking.reunite:g} needs --output.appearance, which is none"
         return self.compute.problem() or self.input.problem()
 
     def unused(self) -> dict[str, str]:

@@ -31,8 +31,13 @@ class FramePosition(NamedTuple):
     seconds: float | None
 
 
+_USUAL_PREFIXES = ("", "frame", "img", "image")  # of the names of the images of a sequence
+
+
 def frame_of_sequence(key: str, fps: float | None) -> FramePosition | None:
     """The position of an image in a sequence of numbered images: its folder is the video.
+
+    What stands before the number keeps sequences of one folder apart, unless it says no more than that it is a frame.
 
     Args:
         key: of the image.
@@ -41,11 +46,13 @@ def frame_of_sequence(key: str, fps: float | None) -> FramePosition | None:
     >>> frame_of_sequence("walk/img_000012.jpg", 25)
     FramePosition(video='walk', frame=12, pts=None, seconds=0.48)
     """
-    number = re.search(r"(?<![0-9])([0-9]{1,15})(\.\w+)?$", posixpath.basename(key))
+    folder, name = posixpath.split(key)
+    number = re.search(r"(?<![0-9])([0-9]{1,15})(\.\w+)?$", name)
     if fps is None or number is None:
         return None
-    frame = int(number[1])
-    return FramePosition(posixpath.dirname(key), frame, None, frame / fps)
+    frame, prefix = int(number[1]), name[: number.start()].rstrip("_-. ")
+    video = folder if prefix.lower() in _USUAL_PREFIXES else posixpath.join(folder, prefix)
+    return FramePosition(video, frame, None, frame / fps)
 
 
 @dataclass(frozen=True, kw_only=True)

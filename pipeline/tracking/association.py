@@ -27,6 +27,7 @@ _MARGIN = 2.0  # OKS tells apart two annotators of one image; a person moves mor
 _RECOVERY_IOU = 0.3
 _WEAK_SIMILARITY = 0.3  # of a person with a low score, or of a copy, so that it does not lead a track away
 _LARGEST_RATIO = 2.5  # of the heights of a track's last box and the next: a head alone is not the person
+_MEMORY_STEPS = 2.5  # usual steps between frames that a track lives at least
 _JUST_SEEN = 0.12  # seconds: a detector that misses a person once or twice does not make a track stale
 
 
@@ -45,7 +46,8 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
     """The tracks of the people of a video.
 
     A person that is seen only once, or for a shorter time than `confirm`, has no track. Results do not depend on the
-    order of the people in a frame. All tracks end at a cut, and where the time goes back, in videos in a row.
+    order of the people in a frame. All tracks end at a cut, and where the time goes back, in videos in a row. A person
+    may always be unseen in one frame, however far apart the frames are.
 
     Args:
         frames: in order of presentation.
@@ -58,11 +60,25 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
     """
     ordered: list[FramePeople] = []
     orders: list[np.ndarray] = []
+    counts: list[int] = []
+    latest = -np.inf
     for frame in frames:
-        orders.append(np.lexsort(frame.boxes.T[::-1]))  # by left edge, top, ...
-        ordered.append(frame.rows(orders[-1]))
+        keys = np.concatenate(
+            [frame.boxes, frame.keypoints.reshape(len(frame.boxes), 2 * frame.keypoints.shape[1])], axis=1
+        )
+        order = np.lexsort(keys.T[::-1])  # by left edge, top, ...
+        if frame.seconds == latest:  # the same time again: nobody can be followed to it
+            order = order[:0]
+        orders.append(order)
+        ordered.append(frame.rows(order)._replace(first_of_scene=frame.first_of_scene or frame.seconds < latest))
+        counts.append(len(frame.boxes))
+        latest = frame.seconds
+    times = np.array([frame.seconds for frame in ordered])
+    steps = np.diff(times)[np.diff(times) > 0]
+    if len(steps):
+        settings = settings.model_copy(update={"memory": max(settings.memory, _MEMORY_STEPS * float(np.median(steps)))})
     tracks = find_flows(ordered, settings) if settings.kind == "poseflow" else _follow(ordered, sigmas, settings)
-    numbers = [np.zeros(len(order), np.int64) for order in orders]
+    numbers = [np.zeros(count, np.int64) for count in counts]
     confirmed = [
         seen
         for seen in tracks

@@ -29,8 +29,14 @@ def find_cuts(thumbnails: Sequence[bytes | None]) -> np.ndarray:
     pixels = np.array([np.frombuffer(thumbnails[i] or b"", np.uint8) for i in known], np.float32)
     differences = np.abs(np.diff(pixels, axis=0)).mean(axis=1)
     for i, difference in enumerate(differences):
-        if difference > _LEAST:
+        if difference > _LEAST and _lasts(pixels, i):
             around = np.delete(differences, i)[max(0, i - _HALF_WINDOW) : i + _HALF_WINDOW]
             if len(around) == 0 or difference > _RATIO * np.median(around):
                 cuts[known[i + 1]] = True
     return cuts
+
+
+def _lasts(pixels: np.ndarray, i: int) -> bool:
+    """Whether the two frames after step i differ from the two before it: after a flash the scene is the same again."""
+    before, after = pixels[max(0, i - 1) : i + 1], pixels[i + 1 : i + 3]
+    return bool(np.abs(before[:, None] - after[None]).mean(axis=2).min() > _LEAST / 2)

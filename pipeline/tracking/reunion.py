@@ -42,12 +42,14 @@ def reunite(tracks: Sequence[Places], frames: Sequence[FramePeople], seconds: fl
             if a != b and alike >= _ALIKE and _possible(first, second, frames, scenes, seconds):
                 pairs.append((-alike, first.places[-1], second.places[0], a, b))
     following: dict[int, int] = {}
+    taken: set[int] = set()
     for *_, a, b in sorted(pairs):
-        if a not in following and b not in following.values():
+        if a not in following and b not in taken:
             following[a] = b
+            taken.add(b)
     joined = []
     for start in range(len(pieces)):
-        if start not in following.values():
+        if start not in taken:
             places, piece = list(pieces[start].places), start
             while piece in following:
                 piece = following[piece]

@@ -16,6 +16,7 @@ _TAILS = 4.0  # degrees of freedom of the errors of measurements: few, so that f
 _ROUNDS = 20  # of expectation and maximization, at most
 _SETTLED = 0.05  # relative change of a factor at which they end
 _VARIANCE_RANGE = (1 / 256, 16.0)  # of the factor that is found
+_FORGOTTEN = 1.0  # seconds without a measurement after which nothing is known of a series
 _STRAY = 0.1  # a measurement with a smaller weight hardly counts
 _TWO_PASSES = (2**0.5 - 1) ** 0.25  # a second-order filter that runs twice has its cut-off at this share of its own
 
@@ -96,19 +97,25 @@ def _filter(seconds: np.ndarray, values: np.ndarray, variances: np.ndarray, dens
     first = measured.argmax(axis=0)
     state = np.zeros((count, coordinates, 3))
     state[..., 0] = np.nan_to_num(values[first, np.arange(count)])
-    covariance = variances.mean(axis=0)[:, None, None] * _UNKNOWN
+    unknown = variances.mean(axis=0)[:, None, None] * _UNKNOWN
+    covariance = unknown
+    unseen = np.zeros(count)
     kept = _Filtered(*(np.zeros((steps, count, *shape)) for shape in ((coordinates, 3), (3, 3)) * 2))
     for t in range(steps):
         if t:
             step = seconds[t] - seconds[t - 1]
             transition = _transition(step)
-            state = state @ transition.T
+            unseen += step
+            forgotten = (unseen > _FORGOTTEN)[:, None, None]
+            state = np.where(forgotten, state * [1, 0, 0], state @ transition.T)  # stays where it is
             covariance = transition @ covariance @ transition.T + density[t] * _process_noise(step)
+            covariance = np.where(forgotten, unknown, covariance)
         kept.predicted[t], kept.predicted_covariances[t] = state, covariance
         innovation = np.where(measured[t][:, None], values[t] - state[..., 0], 0.0)
         gain = covariance[:, :, 0] / (covariance[:, 0, 0] + variances[t])[:, None] * measured[t][:, None]
         state = state + innovation[..., None] * gain[:, None]
         covariance = covariance - gain[:, :, None] * covariance[:, None, 0]
+        unseen = np.where(measured[t], 0.0, unseen)
         kept.updated[t], kept.updated_covariances[t] = state, covariance
     return kept
 
@@ -133,7 +140,8 @@ def butterworth(seconds: np.ndarray, values: np.ndarray, cutoff: float) -> np.nd
     """
     from scipy.signal import butter, sosfiltfilt  # imported here: runs without videos need not wait for it
 
-    rate = (len(seconds) - 1) / (seconds[-1] - seconds[0]) if len(seconds) > 1 else 0.0
+    duration = seconds[-1] - seconds[0]
+    rate = (len(seconds) - 1) / duration if duration > 0 else 0.0
     own = cutoff / _TWO_PASSES
     if own >= rate / 2:
         return values
@@ -157,7 +165,7 @@ def one_euro(seconds: np.ndarray, values: np.ndarray, cutoff: float, beta: float
     filtered = np.array(values, np.float64)
     speed = np.zeros(values.shape[1:])
     for t in range(1, len(seconds)):
-        step = seconds[t] - seconds[t - 1]
+        step = max(seconds[t] - seconds[t - 1], 1e-6)
         speed += _low_pass(1.0, step) * ((values[t] - values[t - 1]) / step - speed)
         filtered[t] = filtered[t - 1] + _low_pass(cutoff + beta * np.abs(speed), step) * (values[t] - filtered[t - 1])
     return filtered

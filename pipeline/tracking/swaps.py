@@ -45,13 +45,16 @@ def find_swaps(
     sides = np.stack([joints[:, [*left, *right]], joints[:, [*right, *left]]])  # (2, T, J, 2): as given, swapped
     spread = np.stack([variances[:, [*left, *right]], variances[:, [*right, *left]]])
     moved = (_SPEED * scales[1:] * np.diff(seconds)) ** 2
+    # A pair counts if both sides are seen in both frames: otherwise one of the states would be free of cost.
+    seen = ~np.isnan(joints[:, left, 0] + joints[:, right, 0])
+    known = np.tile(seen[1:] & seen[:-1], 2)
     cost = np.zeros((len(seconds) - 1, 2, 2))  # of each step, from a state to a state
     for before in (0, 1):
         for after in (0, 1):
             squared = ((sides[after, 1:] - sides[before, :-1]) ** 2).sum(axis=2)
             expected = spread[after, 1:] + spread[before, :-1] + moved[:, None]
             each = np.minimum(squared / expected / 2, _LARGEST)
-            cost[:, before, after] = np.nansum(each, axis=1) + (_SWITCH if before != after else 0.0)
+            cost[:, before, after] = np.where(known, each, 0.0).sum(axis=1) + (_SWITCH if before != after else 0.0)
     return _short_runs(_least_path(cost), seconds)
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import UserError, parsing
 from pipeline.people import People
 from pipeline.process.mapping import Map
 from pipeline.run import Run
@@ -27,7 +27,7 @@ from pipeline.tracking.cuts import find_cuts
 from pipeline.tracking.frames import FramePeople
 from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
-_VERSION = "2"  # increased whenever the same settings may give other tracks
+_VERSION = "3"  # increased whenever the same settings may give other tracks
 
 
 def tracks_schema(num_joints: int) -> pa.Schema:
@@ -87,7 +87,8 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool, map_files: M
     """Follow the people of each video of a reduced run, and write tables/tracks; None if the run has no videos.
 
     For each file of tables/images one of tables/tracks is written, with the videos that begin in it. One video at a
-    time is in memory: numbers alone, a few hundred bytes a person.
+    time is in memory: numbers alone, about a kilobyte for each person in a frame. Drawn videos show the tracks, and are
+    deleted with them.
 
     Args:
         reuse: keep tracks that were made with these settings; only if the other tables have not changed since.
@@ -96,43 +97,68 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool, map_files: M
     Raises:
         UserError: the frames of a video are not together in the tables.
     """
-    if not has_videos(run):
+    videos = find_videos(run)
+    if not videos:
         return None
     if settings.reunite and run.settings.output.appearance is None:
         raise UserError(f"--tracking.reunite needs appearances; {run.uri} was annotated without --output.appearance")
     names = table_names(run.uri, "images")
     metadata = {"tracking": settings.model_dump_json(), "version": _VERSION}
     if not (reuse and all(has_metadata(run.path("tables", "tracks", name), metadata) for name in names)):
-        seen: set[str] = set()
-        for videos in map_files(partial(_track_file, run, settings, metadata), range(len(names))):
-            for video in videos:
-                if video in seen:
+        keep_tables(run.uri, "tracks", ())
+        for uri in run.drawn_videos():
+            storage.delete(uri)
+        for _ in map_files(partial(_track_file, run, settings, metadata, videos), range(len(names))):
+            pass
+    return _totals(run, len(videos))
+
+
+def find_videos(run: Run) -> dict[str, tuple[int, int]]:
+    """The videos and sequences of a reduced run, in order, with the first and the last file of tables/images.
+
+    Raises:
+        UserError: the frames of a video are not together; other images may lie between them.
+    """
+    videos: dict[str, tuple[int, int]] = {}
+    latest: str | None = None
+    for file, name in enumerate(table_names(run.uri, "images")):
+        for table in read_file(run.uri, "images", name, ["video"]):
+            column = table["video"].drop_null().to_numpy(zero_copy_only=False)
+            changes = np.flatnonzero(column[1:] != column[:-1]) + 1
+            for video in column[[0, *changes]].tolist() if len(column) else []:
+                if video != latest and video in videos:
                     raise UserError(
                         f"the frames of {video} are not together in {run.uri}, so they cannot be tracked; sort the "
                         "list of the input"
                     )
-                seen.add(video)
-        keep_tables(run.uri, "tracks", names)
-    return _totals(run)
+                videos[video] = (videos.get(video, (file, file))[0], file)
+                latest = video
+    return videos
 
 
-def has_videos(run: Run) -> bool:
-    """Whether a reduced run has frames of videos or of sequences of images."""
-    return any(table["video"].null_count < table.num_rows for table in read_table(run.uri, "images", ["video"]))
+def stored_settings(run: Run) -> TrackingSettings | None:
+    """The settings with which the tracks of a run were made; None if it has none."""
+    for name in table_names(run.uri, "tracks")[:1]:
+        uri = run.path("tables", "tracks", name)
+        with parsing(uri, "a table"), storage.open_read(uri, sequential=False) as stream:
+            stored = pq.read_schema(stream).metadata or {}
+        if stored.get(b"version") == _VERSION.encode():
+            return TrackingSettings.model_validate_json(stored[b"tracking"])
+    return None
 
 
-def _track_file(run: Run, settings: TrackingSettings, metadata: dict[str, str], file: int) -> list[str]:
-    """Write the tracks of the videos that begin in a file of tables/images; returns the names of these, in order."""
+def _track_file(
+    run: Run, settings: TrackingSettings, metadata: dict[str, str], videos: dict[str, tuple[int, int]], file: int
+) -> None:
+    """Write the tracks of the videos that begin in a file of tables/images."""
     skeleton = table_skeleton(run.uri)
     schema = tracks_schema(len(skeleton)).with_metadata(metadata)
     uri = run.path("tables", "tracks", table_names(run.uri, "images")[file])
-    videos: list[str] = []
+    own = {video: last for video, (first, last) in videos.items() if first == file}
     with storage.open_write(uri) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        for video, frames in groupby(_frames(run, file), key=lambda frame: frame.video):
-            videos.append(video)
+        for _, frames in groupby(_frames(run, own, file), key=lambda frame: frame.video):
             in_order = sorted(frames, key=lambda frame: frame.frame)
             writer.write_table(_track_video(in_order, skeleton, settings, schema))
-    return videos
 
 
 def tracks_by_video(run: Run, file: str | None = None) -> Iterator[tuple[str, pa.Table]]:
@@ -140,8 +166,14 @@ def tracks_by_video(run: Run, file: str | None = None) -> Iterator[tuple[str, pa
 
     Args:
         file: the only file of tables/tracks that is read.
+
+    Raises:
+        UserError: the tracks are of an earlier version.
     """
     names = [name for name in table_names(run.uri, "tracks") if file in (None, name)]
+    for name in names:
+        if not has_metadata(run.path("tables", "tracks", name), {"version": _VERSION}):
+            raise UserError(f"the tracks of {run.uri} are of an earlier version; run jobs/reduce.py {run.uri}")
     tables = (table for name in names for table in read_file(run.uri, "tracks", name) if table.num_rows)  # of one video
     for video, pieces in groupby(tables, key=lambda table: table["video"][0].as_py()):
         yield video, pa.concat_tables(pieces)
@@ -162,6 +194,8 @@ class TrackIds:
         Args:
             image: a row of tables/images.
         """
+        if image["video"] is None:
+            return {}
         if image["video"] != self._video:
             self._video, self._ids = image["video"], {}
             if self._following is not None and self._following[0] == self._video:
@@ -171,19 +205,17 @@ class TrackIds:
         return self._ids.get(image["image_id"], {})
 
 
-def _totals(run: Run) -> TrackTotals:
+def _totals(run: Run, videos: int) -> TrackTotals:
     people = tracked = interpolated = 0
-    videos: set[str] = set()
     tracks: set[tuple[str, int]] = set()
     for table in read_table(run.uri, "tracks", ["video", "track_id", "interpolated"]):
         filled = pc.sum(table["interpolated"]).as_py() or 0
         interpolated += filled
         people += table.num_rows - filled
         tracked += table.num_rows - filled - table["track_id"].null_count
-        videos.update(table["video"].unique().to_pylist())
         pairs = table.select(["video", "track_id"]).drop_null().group_by(["video", "track_id"]).aggregate([])
         tracks.update((row["video"], row["track_id"]) for row in pairs.to_pylist())
-    return TrackTotals(len(videos), len(tracks), people, tracked, interpolated)
+    return TrackTotals(videos, len(tracks), people, tracked, interpolated)
 
 
 class _Row(NamedTuple):
@@ -288,24 +320,16 @@ def _table(rows: list[_Row], frames: list[_Frame], trajectories: dict[int, Traje
     )
 
 
-def _frames(run: Run, file: int) -> Iterator[_Frame]:
-    """The frames with the status ok of the videos that begin in a file of tables/images, with their people."""
-    before = _last_video(run, file - 1) if file else None
-    current: str | None = None
+def _frames(run: Run, videos: Mapping[str, int], file: int) -> Iterator[_Frame]:
+    """The frames with the status ok of some videos, with their people.
+
+    Args:
+        videos: all that begin in a file of tables/images, with the last file of each.
+        file: number of that file.
+    """
+    last = max(videos.values(), default=-1)
     for row, people in images_with_people(run, further=["thumbnail"], start=file):
-        if row["file"] > file and row["video"] != current:
+        if row["file"] > last:
             return
-        current = row["video"]
-        if current != before:
-            before = None  # a later video of that name is another piece of it
-            if current is not None and row["seconds"] is not None:
-                yield _Frame(row["image_id"], current, row["frame"], row["seconds"], people, row["thumbnail"])
-
-
-def _last_video(run: Run, file: int) -> str | None:
-    """The video at the end of a file of tables/images, which may go on in the next."""
-    last: str | None = None
-    for table in read_file(run.uri, "images", table_names(run.uri, "images")[file], ["video"]):
-        if table.num_rows:
-            last = table["video"][-1].as_py()
-    return last
+        if row["video"] in videos and row["seconds"] is not None:
+            yield _Frame(row["image_id"], row["video"], row["frame"], row["seconds"], people, row["thumbnail"])

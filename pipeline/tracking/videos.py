@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.people import People
 from pipeline.run import Run
 from pipeline.run.images import images_with_people
+from pipeline.run.tables import table_names
 from pipeline.tracking.tables import tracks_by_video
 
 
@@ -30,45 +31,61 @@ class Tracked(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A frame with the status ok: its row of tables/images, its people, and its tracks."""
+    """A frame: its row of tables/images, its people, and its tracks; without any if its status is not ok.
+
+    Attributes:
+        position: in the video, from 0; a sequence of images counts from its first number.
+    """
 
     image: dict[str, Any]
     people: People
     tracked: list[Tracked]
+    position: int
 
     @property
-    def number(self) -> int:
-        return int(self.image["frame"])
+    def ok(self) -> bool:
+        return bool(self.image["status"] == "ok")
 
 
 class Video(NamedTuple):
-    """A video in the order of its frames."""
+    """A video in the order of its frames; those that were not annotated are left out."""
 
     name: str
     frames: list[Frame]
+
+    @property
+    def length(self) -> int:
+        """The number of frames until the last one that has a row."""
+        return self.frames[-1].position + 1 if self.frames else 0
 
 
 def tracked_videos(run: Run) -> Iterator[Video]:
     """The videos of a run, one in memory at a time.
 
     Raises:
-        UserError: the run has no frames of videos.
+        UserError: the run has no frames of videos, or no tracks.
     """
+    if not table_names(run.uri, "tracks"):
+        raise UserError(
+            f"{run.uri} has no tracks: it has no videos, or they are not tracked yet; run jobs/reduce.py {run.uri}"
+        )
     tracks = tracks_by_video(run)
     following = next(tracks, None)
-    images = images_with_people(run)
-    count = 0
+    images = (pair for pair in images_with_people(run, further=["pts"], failed=True) if pair[0]["frame"] is not None)
     for name, rows in groupby(images, key=lambda pair: pair[0]["video"]):
-        if name is None:
-            continue
         people_of: dict[str, list[Tracked]] = {}
         if following is not None and following[0] == name:
             for row in following[1].filter(pc.is_valid(following[1]["track_id"])).to_pylist():
                 tracked = Tracked(row["track_id"], row["person"], np.array(row["box"]))
                 people_of.setdefault(row["image_id"], []).append(tracked)
             following = next(tracks, None)
-        frames = [Frame(image, people, people_of.get(image["image_id"], [])) for image, people in rows]
-        yield Video(name, sorted((f for f in frames if f.image["frame"] is not None), key=lambda f: f.number))
-        count += 1
-    if not count:
-        raise UserError(f"{run.uri} has no videos, and therefore no tracks")
+        in_order = sorted(rows, key=lambda pair: pair[0]["frame"])
+        is_sequence = all(image["pts"] is None for image, _ in in_order)
+        first = in_order[0][0]["frame"] if is_sequence else 0
+        yield Video(
+            name,
+            [
+                Frame(image, people, people_of.get(image["image_id"], []), image["frame"] - first)
+                for image, people in in_order
+            ],
+        )

@@ -143,6 +143,13 @@ def test_angles_without_their_joints_or_their_facing_are_unknown() -> None:
     assert np.isnan([found, error]).all()
 
 
+def test_two_joints_in_one_place_have_no_direction() -> None:
+    joints = figure()
+    joints[SKELETON.joints.index("left_wrist")] = joints[SKELETON.joints.index("left_elbow")]
+    assert np.isnan(value("left_elbow_flexion", joints)).all()
+    assert np.isnan(value("left_forearm_angle", joints)).all()
+
+
 def test_angles_that_nobody_has_are_unknown() -> None:
     """A knee that bends forward by 70 degrees is a misplaced ankle."""
     joints = figure(knee=-70)

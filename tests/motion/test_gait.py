@@ -75,6 +75,13 @@ def test_people_who_stand_or_face_the_camera_have_no_gait() -> None:
     assert gait_events(seconds[:2], joints[:2], np.ones(2), SKELETON) == []
 
 
+def test_a_person_who_turns_around_in_place_does_not_step() -> None:
+    seconds, joints = walker()
+    standing = np.repeat(joints[10:11], len(seconds), axis=0)  # one foot in front
+    facing = np.where((seconds > 2) & (seconds < 3), -1.0, 1.0)
+    assert gait_events(seconds, standing, facing, SKELETON) == []
+
+
 def test_ankles_stand_for_feet_that_a_skeleton_lacks() -> None:
     seconds, joints = walker()
     coco = gait_events(seconds, joints[:, :17], np.ones(len(seconds)), SKELETONS["coco17"])

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser
 from support.browser import needs_chromium, opened
@@ -90,6 +92,34 @@ def test_frames_that_failed_are_left_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         [time for time, _ in read(uri)], [i / 30 for i in range(30) if not 10 <= i < 20], atol=1e-6
     )
+
+
+def test_sequences_beside_videos_are_not_drawn_and_do_not_disturb(tmp_path: Path) -> None:
+    """A sequence that comes before the video, and has tracks."""
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "b.mp4", [np.zeros((64, 96, 3), np.uint8)] * 20, options={"g": "10"})
+    made = make_clip_run(tmp_path, {"b.mp4": [small(20)] * 20})
+    sequence = make_run(tmp_path / "other", [(row, p) for row, p in video("a", range(20), 30)])
+    for path in (tmp_path / "other" / "run" / "tables").rglob("*.parquet"):
+        kind = path.parent.name
+        target = next((tmp_path / "run" / "tables" / kind).iterdir())
+        rows = pq.read_table(path, use_threads=False)
+        if kind == "images":
+            rows = rows.set_column(rows.column_names.index("pts"), "pts", pa.nulls(len(rows), pa.int64()))
+        both = pa.concat_tables([rows.replace_schema_metadata(), pq.read_table(target).replace_schema_metadata()])
+        pq.write_table(both.replace_schema_metadata(pq.read_schema(target).metadata), target)
+    assert sequence.uri != made.uri
+    write_tracks(made, TrackingSettings(), reuse=False)
+    (uri,) = draw_videos(made, 3)
+    assert all(pixels.max() > 100 for _, pixels in read(uri)), "people are drawn"
+
+
+def test_videos_of_other_tracks_are_deleted(run: Run) -> None:
+    draw_videos(run, 1)
+    write_tracks(run, TrackingSettings(), reuse=True)
+    assert run.drawn_videos() == [drawn_uri(run, "a.mp4")]
+    write_tracks(run, TrackingSettings(memory=3), reuse=True)
+    assert run.drawn_videos() == []
 
 
 def test_a_run_without_videos_draws_none(tmp_path: Path) -> None:

@@ -460,6 +460,7 @@ def test_videos_in_compressed_archives_are_unreadable_items(clips: Path, tmp_pat
         ("walk/000012.jpg", ("walk", 12, None, 0.48)),
         ("a/b.c/frame-7.png", ("a/b.c", 7, None, 0.28)),
         ("0.jpg", ("", 0, None, 0.0)),
+        ("walk/left_0001.jpg", ("walk/left", 1, None, 0.04)),
         ("clips.tar/walk/img3", ("clips.tar/walk", 3, None, 0.12)),
         ("walk/cover.jpg", None),
     ],

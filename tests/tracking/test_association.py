@@ -104,6 +104,38 @@ def test_all_tracks_end_at_a_cut() -> None:
     assert [ids[0] for ids in tracked(frames)] == [1] * 10 + [2] * 10
 
 
+@pytest.mark.parametrize("changed", [{"kind": "oks"}, {"kind": "poseflow"}, {"reunite": 30}])
+def test_no_kind_goes_on_where_the_time_goes_back(changed: dict) -> None:
+    times = [*np.arange(0, 0.8, 0.04), *np.arange(0, 1, 0.04)]
+    frames = [frame(t, *(() if i >= 20 and t < 0.4 else [(100, 50)])) for i, t in enumerate(times)]
+    frames = [f._replace(looks=np.ones((len(f.boxes), 3))) for f in frames]
+    ids = [ids[0] for ids in tracked(frames, **changed) if ids]
+    assert ids == [1] * 20 + [2] * 15
+
+
+def test_people_are_followed_however_far_apart_the_frames_are() -> None:
+    """One frame a second, and one in ten: the memory is at least two of them."""
+    for step in (1.001, 10.0):
+        frames = [frame(i * step, (100 + i, 50)) for i in range(10)]
+        assert {i for ids in tracked(frames) for i in ids} == {1}
+
+
+def test_the_same_time_again_follows_nobody() -> None:
+    frames = [frame(t, (100, 50)) for t in (0.0, 0.1, 0.1, 0.2, 0.3)]
+    assert [ids[0] for ids in tracked(frames)] == [1, 1, 0, 1, 1]
+
+
+def test_equal_boxes_are_told_apart_by_their_poses() -> None:
+    frames = []
+    for t in np.arange(0, 1, 0.1):
+        people = frame(t, (100, 50), (100, 50))
+        people.keypoints[1] = people.keypoints[1][::-1]
+        frames.append(people)
+    turned = [f.rows(np.array([1, 0])) for f in frames]
+    for ids, others in zip(tracked(frames), tracked(turned), strict=True):
+        assert ids == others[::-1]
+
+
 def test_joints_that_are_not_seen_do_not_count() -> None:
     """Their places are arbitrary; without any common joint the boxes are compared."""
     frames = []

@@ -37,6 +37,11 @@ def test_a_camera_that_moves_and_frames_that_are_missing_are_no_cuts() -> None:
     assert find_cuts([None, slow[0], None]).tolist() == [False] * 3
 
 
+def test_a_flash_is_no_cut() -> None:
+    frames = [np.full((90, 160, 3), 200 if i == 15 else 80, np.uint8) for i in range(30)]
+    assert not find_cuts([thumbnail(pixels) for pixels in frames]).any()
+
+
 def test_frames_of_any_size_have_thumbnails() -> None:
     for shape in ((1, 1, 3), (7, 2000, 3), (2000, 7, 3), (65, 64, 3)):
         assert len(thumbnail(np.zeros(shape, np.uint8))) == 16 * 9 * 3

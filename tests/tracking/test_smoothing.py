@@ -110,6 +110,26 @@ def test_a_joint_that_jumps_is_followed() -> None:
     assert 60 < smooth.min() < smooth.max() < 290, "no ringing"
 
 
+def test_after_a_long_gap_the_filter_starts_again() -> None:
+    """What comes after ten minutes is as sure as if it came first."""
+    random = np.random.default_rng(5)
+    seconds = np.concatenate([np.arange(50) / 30, 600 + np.arange(50) / 30])
+    values = random.normal(0, 3, 100)
+    found = rts(seconds, series(values), np.full((100, 1), 9.0), np.full(100, 1e4))
+    alone = rts(seconds[50:] - 600, series(values[50:]), np.full((50, 1), 9.0), np.full(50, 1e4))
+    np.testing.assert_allclose(found.std[50:], alone.std, rtol=1e-3)
+    np.testing.assert_allclose(found.states[50:, 0, 0, 0], alone.states[:, 0, 0, 0], atol=0.01)
+
+
+def test_equal_times_do_not_break_the_filters() -> None:
+    seconds = np.array([0.0, 0.1, 0.1, 0.2])
+    values = np.array([[1.0], [2.0], [2.5], [3.0]])
+    for filtered in (
+        one_euro(seconds, values, 6, 3), butterworth(seconds, values, 1), butterworth(seconds[1:3], values[1:3], 1)
+    ):  # fmt: skip
+        assert np.isfinite(filtered).all()
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-1e4, 1e4), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.integers(3, 40))
 def test_constant_acceleration_is_left_as_it_is(x: float, v: float, a: float, count: int) -> None:

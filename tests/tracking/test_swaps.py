@@ -64,6 +64,13 @@ def test_joints_that_are_not_seen_tell_nothing() -> None:
     assert not swaps(times, joints).any()
 
 
+def test_a_leg_that_is_never_seen_is_not_made_from_the_other() -> None:
+    times, joints = walker(25)
+    joints[:, [1, 3]] = np.nan
+    joints[25, [0, 2]] += 60
+    assert not swaps(times, joints).any()
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 90))
 def test_at_most_the_swapped_frames_are_marked(seed: int, start: int) -> None:

@@ -11,9 +11,12 @@ from support.video_runs import make_run, photo, video, walkers
 
 from jobs.reduce import main as reduce
 from pipeline.errors import UserError
-from pipeline.run import Run
+from pipeline.run import Run, reduction
+from pipeline.run.reduction import reduce_run
+from pipeline.run.tables import plan_folds, table_names
 from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.tables import TrackTotals, write_tracks
+from pipeline.tracking.videos import tracked_videos
 
 
 def rows(run: Run) -> list[dict]:
@@ -73,6 +76,64 @@ def test_tables_of_an_earlier_version_are_tracked(tmp_path: Path) -> None:
     totals = write_tracks(run, TrackingSettings(), reuse=False)
     assert totals is not None
     assert totals.tracked == 20
+
+
+def failed(images: list) -> list:
+    for row, _ in images:
+        row.status = "unreadable"
+    return [(row, walkers()) for row, _ in images]
+
+
+def test_a_video_that_begins_with_failed_frames_at_the_end_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "plan_folds", lambda sizes, counts, megabytes: plan_folds(sizes, counts, 0))
+    images = video("b.mp4", range(60), 100)
+    run = make_run(tmp_path, [*video("a.mp4", range(30), 100), *failed(images[:10])], images[10:])
+    totals = write_tracks(run, TrackingSettings(), reuse=False)
+    assert totals is not None
+    assert (totals.videos, totals.people, totals.tracked) == (2, 80, 80)
+
+
+def test_tracks_go_when_the_tables_are_made_again(tmp_path: Path) -> None:
+    """A driver that dies between the tables and the tracks leaves none of an earlier reduction."""
+    run = make_run(tmp_path, video("a.mp4", range(20), 100))
+    write_tracks(run, TrackingSettings(), reuse=False)
+    reduce_run(run)
+    assert table_names(run.uri, "tracks") == []
+
+
+def test_the_error_of_a_video_in_pieces_stays(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [*video("a", range(3), 100), *video("b", range(3), 100), *video("a", range(3, 6), 100)])
+    for _ in range(2):
+        with pytest.raises(UserError, match="not together"):
+            write_tracks(run, TrackingSettings(), reuse=True)
+
+
+def test_other_images_may_lie_between_the_frames_of_a_sequence(tmp_path: Path) -> None:
+    images = video("walk", range(40), 100)
+    run = make_run(tmp_path, [*images[:20], photo("walk/cover.jpg"), *images[20:]])
+    write_tracks(run, TrackingSettings(), reuse=False)
+    (found,) = tracked_videos(run)
+    assert [len(frame.tracked) for frame in found.frames] == [1] * 40
+
+
+def test_reduce_keeps_the_settings_of_the_tracks(tmp_path: Path, capsys) -> None:
+    run = make_run(tmp_path, [*video("a.mp4", range(20), 100), *video("a.mp4", range(60, 80), 100)])
+    assert reduce([run.uri, "--tracking.memory=5"]) == 0
+    assert reduce([run.uri, "--export=mot"]) == 0
+    assert capsys.readouterr().out.count("(1 in 1 videos") == 2
+
+
+def test_tracks_of_an_earlier_version_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, video("a.mp4", range(20), 100))
+    with pytest.raises(UserError, match="has no tracks"):
+        list(tracked_videos(run))
+    write_tracks(run, TrackingSettings(), reuse=False)
+    (path,) = (tmp_path / "run" / "tables" / "tracks").iterdir()
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"version": "1"}), path)
+    with pytest.raises(UserError, match=r"are of an earlier version; run jobs/reduce\.py"):
+        list(tracked_videos(run))
 
 
 def test_runs_without_videos_have_no_tracks(tmp_path: Path) -> None:

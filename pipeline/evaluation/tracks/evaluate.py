@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.boxes import areas, iou, xyxy_to_xywh
@@ -20,8 +19,9 @@ from pipeline.evaluation.matching import keypoint_similarity
 from pipeline.evaluation.tracks.metrics import THRESHOLD, Clear, Frame, Hota, Identity, clear, hota, identity
 from pipeline.evaluation.tracks.truth import TrueFrame, TrueVideo, read_tracks
 from pipeline.run import Run
-from pipeline.run.tables import read_table, table_skeleton
+from pipeline.run.tables import table_skeleton
 from pipeline.skeletons import Skeleton
+from pipeline.sources.video.plan import VIDEO_SUFFIXES
 from pipeline.tracking.videos import Frame as VideoFrame
 from pipeline.tracking.videos import Video, tracked_videos
 
@@ -106,7 +106,6 @@ def evaluate_tracks(run: Run, annotations: str) -> TrackMetrics:
     poses: dict[str, TrackScores] = {}
     joints = [Clear() for _ in skeleton.joints]
     heads = False
-    failed = _failed_frames(run)
     found: set[str] = set()
     for video in tracked_videos(run):
         name = _base_name(video.name)
@@ -117,7 +116,7 @@ def evaluate_tracks(run: Run, annotations: str) -> TrackMetrics:
                 f"{annotations}: two videos of the run are called {name}; annotations cannot tell them apart"
             )
         found.add(name)
-        pairs = list(_pairs(video, truth[name], failed.get(video.name, [])))
+        pairs = list(_pairs(video, truth[name]))
         boxes[video.name] = TrackScores.of([_by_boxes(*pair) for pair in pairs])
         if truth[name].has_joints:
             poses[video.name] = TrackScores.of([_by_poses(*pair, skeleton) for pair in pairs])
@@ -157,17 +156,10 @@ def _joint_numbers(joints: list[Clear], skeleton: Skeleton) -> dict[str, float]:
 
 
 def _base_name(video: str) -> str:
-    return storage.basename(video.removesuffix(storage.suffix(video)))
-
-
-def _failed_frames(run: Run) -> dict[str, list[int]]:
-    """The numbers of the frames of each video that have no pixels."""
-    failed: dict[str, list[int]] = {}
-    for table in read_table(run.uri, "images", ["video", "frame", "status"]):
-        rows = table.filter(pc.and_(pc.is_valid(table["frame"]), pc.not_equal(table["status"], "ok")))
-        for row in rows.to_pylist():
-            failed.setdefault(row["video"], []).append(row["frame"])
-    return failed
+    """`a` of `clips/a.mp4`, of the sequence `clips/a`, and of MOTChallenge's `a/img1`."""
+    name = video.removesuffix("/img1").rsplit("/", 1)[-1]
+    suffix = storage.suffix(name)
+    return name.removesuffix(suffix) if suffix.lower() in VIDEO_SUFFIXES else name
 
 
 class _Found(NamedTuple):
@@ -179,19 +171,17 @@ class _Found(NamedTuple):
     scores: np.ndarray
 
 
-def _pairs(video: Video, truth: TrueVideo, failed: list[int]) -> Iterator[tuple[TrueFrame, _Found]]:
-    """The labelled frames that have a row, in order."""
-    frames = {frame.number: frame for frame in video.frames}
+def _pairs(video: Video, truth: TrueVideo) -> Iterator[tuple[TrueFrame, _Found]]:
+    """The labelled frames that have a row, in order. Frames of MOTChallenge count from the first of a video."""
     empty = TrueFrame(np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, 0, 3)), np.zeros(0), [])
-    for number in sorted({*frames, *failed}):
+    for frame in video.frames:
+        number = frame.position if truth.all_labelled else frame.image["frame"]
         true = truth.frames.get(number, empty if truth.all_labelled else None)
         if true is not None:
-            yield true, _found(frames.get(number), true)
+            yield true, _found(frame, true)
 
 
-def _found(frame: VideoFrame | None, true: TrueFrame) -> _Found:
-    if frame is None:
-        return _Found(np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, true.joints.shape[1], 2)), np.zeros(0))
+def _found(frame: VideoFrame, true: TrueFrame) -> _Found:
     tracked = [person for person in frame.tracked if person.person is not None and not _is_ignored(person.box, true)]
     people = frame.people[[person.person for person in tracked if person.person is not None]]
     tracks = np.array([person.track for person in tracked], int)

@@ -62,6 +62,7 @@ def read_tracks(uri: str, skeleton: Skeleton) -> list[TrueVideo]:
     else:
         uris = [entry.uri for entry in storage.list_files(uri) if entry.uri.endswith((".txt", ".json"))]
         uris = [found for found in uris if not storage.basename(found).startswith(".")]
+        uris = [found for found in uris if found.endswith("/gt/gt.txt")] or uris  # beside det.txt and others
     if not uris:
         raise UserError(f"{uri} has no annotated tracks: expected .txt files of MOTChallenge or .json of PoseTrack18")
     return [_read_posetrack(u, skeleton) if u.endswith(".json") else _read_mot(u) for u in sorted(uris)]

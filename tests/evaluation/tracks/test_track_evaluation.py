@@ -140,6 +140,39 @@ def test_only_labelled_frames_and_regions_count(tmp_path: Path) -> None:
     assert evaluate_tracks(run, str(path)).boxes["all"]["false positives"] == 0
 
 
+def test_a_video_of_which_every_frame_failed_is_missed(tmp_path: Path) -> None:
+    lost = video("clips/lost.mp4", range(20))
+    for row, _ in lost:
+        row.status = "unreadable"
+    run = tracked(tmp_path, [*two_walkers(), *lost])
+    write_mot(tmp_path / "truth" / "walk.txt")
+    write_mot(tmp_path / "truth" / "lost.txt")
+    metrics = evaluate_tracks(run, str(tmp_path / "truth"))
+    assert metrics.unmatched == []
+    assert metrics.boxes["all"]["missed"] == 40
+
+
+@pytest.mark.parametrize("first", [0, 1, 37])
+def test_sequences_of_motchallenge(first: int, tmp_path: Path) -> None:
+    """Their images lie in img1 and usually count from 1; det.txt lies beside gt.txt."""
+    images = [
+        (row, people) for row, people in video("MOT17-02.x/img1", range(first, first + 20), 100 - 3 * first, step=3)
+    ]
+    for row, _ in images:
+        row.pts = None
+    run = tracked(tmp_path, images)
+    write_mot(tmp_path / "truth" / "MOT17-02.x" / "gt" / "gt.txt", range(20), 100)
+    (tmp_path / "truth" / "MOT17-02.x" / "det").mkdir()
+    (tmp_path / "truth" / "MOT17-02.x" / "det" / "det.txt").write_text("1,-1,2,3,4,5,1\n1,-1,2,3,4,5,1")
+    assert evaluate_tracks(run, str(tmp_path / "truth")).boxes["all"]["MOTA"] == 1
+
+
+def test_a_run_without_tracks_has_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, two_walkers())
+    assert evaluate([run.uri, "--tracks", str(write_mot(tmp_path / "walk.txt"))]) == 1
+    assert "has no tracks" in capsys.readouterr().err
+
+
 def test_annotations_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tracked(tmp_path, two_walkers())
     folder = tmp_path / "truth"
