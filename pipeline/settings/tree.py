@@ -242,7 +242,7 @@ class PoseSettings(Section):
     """The pose network, its crops and the decoding of its output."""
 
     weights: str | None = Field(
-        "weights/fastpose_lite0_coco17.safetensors", description="file, URI or name in the catalogue"
+        "weights/movenet_thunder_coco17.safetensors", description="file, URI or name in the catalogue"
     )
     name: PoseName | None = Field(None, description="pose network; by default recognised from the weights")
     input_size: InputSize = Field(

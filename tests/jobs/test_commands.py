@@ -292,7 +292,7 @@ def test_the_demo_on_a_cluster_that_the_job_starts(tmp_path: Path) -> None:
     assert code == 0, output
     assert "7 images (6 ok, 1 unreadable), 7 people" in output
     assert "person_small" in output
-    assert "fastpose_lite0_coco17.safetensors" in output
+    assert "movenet_thunder_coco17.safetensors" in output
     assert "Traceback" not in output
     assert len(output.splitlines()) < 20, "Ray's own messages do not hide the progress"
     images, people = rows(str(run))

@@ -28,7 +28,7 @@ def test_only_local_paths_become_absolute(tmp_path, monkeypatch) -> None:
     assert absolute.input.uri == str(tmp_path / "photos")
     assert absolute.output.uri == "s3://b/out"
     assert absolute.annotations == "/data/a.json"
-    assert absolute.pose.weights == str(PROJECT / "weights" / "fastpose_lite0_coco17.safetensors")
+    assert absolute.pose.weights == str(PROJECT / "weights" / "movenet_thunder_coco17.safetensors")
 
 
 @pytest.mark.parametrize(

