@@ -81,19 +81,26 @@ def _both(joint: str) -> Callable[[Measured], Sequence[float]]:
 
 
 FLIPPED = (*TRUE_BOXES, "--pose.flip_test=true")
+LITE0 = (*TRUE_BOXES, "--pose.weights=weights/fastpose_lite0_coco17.safetensors")
+LITE0_FLIPPED = (*LITE0, "--pose.flip_test=true")
 WEIGHTS, README = "weights/README.md", "README.md"
 CLAIMS = (
     Claim(README, r"own detector and default settings \| ([\d.]+) \|", (), _of("ap")),
     Claim(README, r"true boxes, flip test, no suppression, float32 \| ([\d.]+) \|", FLIPPED, _of("ap")),
     Claim("configs/annotate/true_boxes.yaml", r"AP (0[\d.]+\d), AP50 (0[\d.]+\d)", FLIPPED, _of("ap", "ap50")),
-    Claim(WEIGHTS, r"lite0_coco17` \|.*AP ([\d.]+), AP50 ([\d.]+), PCK", FLIPPED, _of("ap", "ap50", scale=100)),
-    Claim(WEIGHTS, r"fastpose_lite0_coco17` \|.*PCK ([\d.]+) \|", FLIPPED, lambda m: [100 * m.pck()]),
-    Claim(WEIGHTS, r"all below the head \| ([\d.]+) ", TRUE_BOXES, lambda m: [m.pck()]),
-    Claim(WEIGHTS, r"measures AP ([\d.]+) and", TRUE_BOXES, _of("ap")),
-    Claim(WEIGHTS, r"and PCK ([\d.]+) for them", TRUE_BOXES, lambda m: [m.pck()]),
-    Claim(WEIGHTS, r"with flip test ([\d.]+)\) \|", FLIPPED, lambda m: [m.pck()]),
-    Claim(WEIGHTS, r"\| nose \| ([\d.]+) \|", TRUE_BOXES, lambda m: [m.pck("nose")]),
-    *(Claim(WEIGHTS, rf"\| {j} \| ([\d.]+) \| ([\d.]+) \|", TRUE_BOXES, _both(j)) for j in ("eye", "ear", *_SIDES)),
+    Claim(WEIGHTS, r"thunder_coco17` \|.*AP ([\d.]+), AP50 ([\d.]+), PCK", FLIPPED, _of("ap", "ap50", scale=100)),
+    Claim(WEIGHTS, r"movenet_thunder_coco17` \|.*PCK ([\d.]+) \|", FLIPPED, lambda m: [100 * m.pck()]),
+    Claim(WEIGHTS, r"own detector and all defaults \| ([\d.]+) \| ([\d.]+) \|", (), _of("ap", "ap50")),
+    Claim(WEIGHTS, r"\| true boxes \| ([\d.]+) \| ([\d.]+) \|", TRUE_BOXES, _of("ap", "ap50")),
+    Claim(WEIGHTS, r"\| true boxes, flip test \| ([\d.]+) \| ([\d.]+) \|", FLIPPED, _of("ap", "ap50")),
+    Claim(WEIGHTS, r"lite0_coco17` \|.*AP ([\d.]+), AP50 ([\d.]+), PCK", LITE0_FLIPPED, _of("ap", "ap50", scale=100)),
+    Claim(WEIGHTS, r"fastpose_lite0_coco17` \|.*PCK ([\d.]+) \|", LITE0_FLIPPED, lambda m: [100 * m.pck()]),
+    Claim(WEIGHTS, r"all below the head \| ([\d.]+) ", LITE0, lambda m: [m.pck()]),
+    Claim(WEIGHTS, r"measures AP ([\d.]+) and", LITE0, _of("ap")),
+    Claim(WEIGHTS, r"and PCK ([\d.]+) for them", LITE0, lambda m: [m.pck()]),
+    Claim(WEIGHTS, r"with flip test ([\d.]+)\) \|", LITE0_FLIPPED, lambda m: [m.pck()]),
+    Claim(WEIGHTS, r"\| nose \| ([\d.]+) \|", LITE0, lambda m: [m.pck("nose")]),
+    *(Claim(WEIGHTS, rf"\| {j} \| ([\d.]+) \| ([\d.]+) \|", LITE0, _both(j)) for j in ("eye", "ear", *_SIDES)),
     Claim(WEIGHTS, r"512x512 \(default\) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", ALL_BOXES, _boxes),
     Claim(
         WEIGHTS, r"\| 416x416 \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", (*ALL_BOXES, "--detector.input_size=416"), _boxes
