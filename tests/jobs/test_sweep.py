@@ -188,5 +188,5 @@ def test_networks_that_do_not_fit_are_refused_before_ray_starts(tmp_path: Path, 
     flags = [*common, f"--output={tmp_path / 'out'}", "--trials=[{pose.skeleton: halpe26}]"]
     assert sweep.main(flags) == 2
     error = capsys.readouterr().err
-    assert error.startswith("sweep: --pose.skeleton halpe26 has 26 joints, but the network is fastpose_lite0")
+    assert error.startswith("sweep: --pose.skeleton halpe26 has 26 joints, but the network is movenet_pyramid")
     assert len(error.splitlines()) == 1

@@ -64,7 +64,7 @@ def test_all_entries_are_complete() -> None:
             Architecture(entry.network, entry.joints)
             assert entry.network in POSE_NETWORKS
             assert entry.input_size is not None
-            assert entry.decode in ("argmax", "integral", "combined")
+            assert entry.decode in ("argmax", "integral", "combined", "offset")
             if entry.name.startswith("alphapose"):
                 assert "non-commercial" in entry.licence
 
