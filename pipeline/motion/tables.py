@@ -27,26 +27,15 @@ from pipeline.run.images import images_with_people
 from pipeline.run.tables import has_metadata, keep_tables, read_table, table_names, table_skeleton
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
-from pipeline.tracking.tables import tracks_by_video
+from pipeline.tracking.tables import KEYS, tracks_by_video
 
 _VERSION = "1"  # increased whenever the same tracks may give other motion
 _LEAST_SCORE = 0.2  # of the joints of people without a track
 GOOD_ERROR = 3.0  # degrees
 _IMAGES_AT_A_TIME = 1024
-_KEYS = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("person", pa.int32()),
-        ("video", pa.string()),
-        ("frame", pa.int64()),
-        ("seconds", pa.float64()),
-        ("track_id", pa.int64()),
-        ("interpolated", pa.bool_()),
-    ]
-)
 _SCHEMA = pa.schema(
     [
-        *_KEYS,
+        *KEYS,
         ("view", pa.string()),
         ("facing", pa.int8()),
         ("com", pa.list_(pa.float32(), 2)),
@@ -161,7 +150,7 @@ def _videos(run: Run, name: str, skeleton: Skeleton) -> Iterator[tuple[pa.Table,
     """Rows of tables/motion and tables/events of each video in a file of tables/tracks."""
     for _, video in tracks_by_video(run, name):
         tracked = pc.is_valid(video["track_id"])
-        motion, happened = [video.filter(pc.invert(tracked)).select(_KEYS.names)], []
+        motion, happened = [video.filter(pc.invert(tracked)).select(KEYS.names)], []
         video = video.filter(tracked)
         ids = video["track_id"].to_numpy()
         for track in np.unique(ids):
@@ -181,7 +170,7 @@ def _track(track: pa.Table, skeleton: Skeleton) -> tuple[pa.Table, pa.Table]:
     seconds, frames = track["seconds"].to_numpy(), track["frame"].to_numpy()
     joints = list_values(track["keypoints_smooth"]).astype(float)
     std = list_values(track["keypoint_std"]).astype(float)
-    measured = _measure({name: track[name] for name in _KEYS.names}, seconds, joints, std, skeleton)
+    measured = _measure({name: track[name] for name in KEYS.names}, seconds, joints, std, skeleton)
     angles = measured.angles
     knees = np.mean([np.abs(angles[f"{side}_knee_flexion"]) for side in ("left", "right")], axis=0)
     elbows = np.column_stack([angles[f"{side}_elbow_flexion"] for side in ("left", "right")])

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline import storage
 from pipeline.errors import UserError, parsing
 from pipeline.run.directory import Run
-from pipeline.run.tables import Fold, Totals, fold_parts, keep_tables, plan_folds, table_metadata
+from pipeline.run.tables import DERIVED_TABLES, Fold, Totals, fold_parts, keep_tables, plan_folds, table_metadata
 
 _NAMED_SHARDS = 5  # missing shards that an error message names
 _LISTED_SHARDS = 1000  # missing shards that totals.json lists
@@ -65,7 +65,7 @@ def reduce_run(run: Run, allow_partial: bool = False, fold_all: FoldAll = fold_h
     missing = {id_: count for id_, count in counts.items() if id_ not in sizes}
     if missing and not allow_partial:
         raise IncompleteRun(_missing_message(run, missing, len(counts)))
-    for derived in ("tracks", "motion", "events"):  # of the tables as they were before
+    for derived in DERIVED_TABLES:
         keep_tables(run.uri, derived, ())
     folds = plan_folds(sizes, counts, run.settings.output.table_megabytes)
     totals = sum(fold_all(run, folds), Totals())

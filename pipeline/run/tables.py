@@ -25,6 +25,7 @@ from pipeline.run.columns import people_from_arrow, people_to_arrow
 from pipeline.skeletons import Skeleton
 
 METADATA_KEY = b"posemill"
+DERIVED_TABLES = ("tracks", "motion", "events")  # made from tables/images and tables/people
 
 _IMAGE_FIELDS = [
     ("image_id", pa.string()),

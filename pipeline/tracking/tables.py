@@ -19,7 +19,15 @@ from pipeline.process.mapping import Map
 from pipeline.run import Run
 from pipeline.run.columns import APPEARANCE
 from pipeline.run.images import images_with_people
-from pipeline.run.tables import has_metadata, keep_tables, read_file, read_table, table_names, table_skeleton
+from pipeline.run.tables import (
+    DERIVED_TABLES,
+    has_metadata,
+    keep_tables,
+    read_file,
+    read_table,
+    table_names,
+    table_skeleton,
+)
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
 from pipeline.tracking.association import track_people
@@ -30,18 +38,26 @@ from pipeline.tracking.trajectories import Observed, Trajectory, refine
 _VERSION = "3"  # increased whenever the same settings may give other tracks
 
 
+# Of a person in a frame, in tables/tracks and tables/motion.
+KEYS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("person", pa.int32()),
+        ("video", pa.string()),
+        ("frame", pa.int64()),
+        ("seconds", pa.float64()),
+        ("track_id", pa.int64()),
+        ("interpolated", pa.bool_()),
+    ]
+)
+
+
 def tracks_schema(num_joints: int) -> pa.Schema:
     """The columns of tables/tracks, see jobs/README.md."""
     positions = pa.list_(pa.list_(pa.float32(), 2), num_joints)
     return pa.schema(
         [
-            ("image_id", pa.string()),
-            ("person", pa.int32()),
-            ("video", pa.string()),
-            ("frame", pa.int64()),
-            ("seconds", pa.float64()),
-            ("track_id", pa.int64()),
-            ("interpolated", pa.bool_()),
+            *KEYS,
             ("box", pa.list_(pa.float32(), 4)),
             ("keypoints_smooth", positions),
             ("keypoint_std", pa.list_(pa.float32(), num_joints)),
@@ -105,7 +121,8 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool, map_files: M
     names = table_names(run.uri, "images")
     metadata = {"tracking": settings.model_dump_json(), "version": _VERSION}
     if not (reuse and all(has_metadata(run.path("tables", "tracks", name), metadata) for name in names)):
-        keep_tables(run.uri, "tracks", ())
+        for table in DERIVED_TABLES:
+            keep_tables(run.uri, table, ())
         for uri in run.drawn_videos():
             storage.delete(uri)
         for _ in map_files(partial(_track_file, run, settings, metadata, videos), range(len(names))):
