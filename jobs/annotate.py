@@ -26,6 +26,7 @@ from pipeline.fleet.display import Display
 from pipeline.formats import write_coco
 from pipeline.images import ImageRefused
 from pipeline.preflight import check_networks
+from pipeline.process.end import end_process
 from pipeline.report.draw import draw_run
 from pipeline.report.summary import summary
 from pipeline.report.videos import draw_videos
@@ -119,4 +120,4 @@ def _finish(run: Run, reduction: Reduction, reuse_tracks: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

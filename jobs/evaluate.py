@@ -26,6 +26,7 @@ from pipeline.evaluation.partial import Map
 from pipeline.evaluation.thresholds import threshold_lines
 from pipeline.evaluation.tracks.evaluate import evaluate_tracks, write_track_metrics
 from pipeline.fleet import connect, map_on_ray
+from pipeline.process.end import end_process
 from pipeline.report.run_page import write_report
 from pipeline.review.corrections import write_corrections
 from pipeline.run import Run, RunRefused
@@ -177,4 +178,4 @@ def _open_reduced(uri: str) -> Run:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

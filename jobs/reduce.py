@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from pipeline.errors import UserError
 from pipeline.fleet import connect, fold_on_ray, write_tracks_and_motion
 from pipeline.formats import FORMATS, export, write_coco
+from pipeline.process.end import end_process
 from pipeline.report.summary import summary
 from pipeline.review.queue import BY, write_review
 from pipeline.run import Run, RunRefused
@@ -108,4 +109,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

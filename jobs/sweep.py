@@ -22,6 +22,7 @@ from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.fleet import Stop, Stopped, connect
 from pipeline.preflight import check_networks
+from pipeline.process.end import end_process
 from pipeline.settings.flags import parse_settings
 from pipeline.sweep.leaderboard import leaderboard_page, leaderboard_table
 from pipeline.sweep.runner import SweepResult, annotations_of, run_sweep
@@ -76,4 +77,4 @@ def _write(sweep: SweepSettings, result: SweepResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from pipeline.process.end import end_process
 from pipeline.process.progress_line import ProgressLine, duration
 from pipeline.settings.flags import parse_settings
 from pipeline.training.settings import TrainSettings
@@ -97,4 +98,4 @@ def _format(line: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))
