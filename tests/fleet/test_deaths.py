@@ -147,8 +147,8 @@ def test_an_image_that_ends_its_process_is_one_poison_row(
 
 @pytest.mark.slow
 def test_a_leak_costs_workers_and_no_image(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
-    cluster.behave(leak=40 << 20)
-    output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--fleet.worker_gigabytes=1.2")
+    cluster.behave(leak=30 << 20)
+    output = cluster.run("annotate", *flags(photos, tmp_path / "run"), "--fleet.worker_gigabytes=1.0")
     assert ended_well(output)
     assert "reached its memory limit and was replaced" in output
     assert rows(str(tmp_path / "run")) == undisturbed

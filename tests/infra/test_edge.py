@@ -32,7 +32,9 @@ def test_the_standalone_example_finds_the_same_joints_without_torch(tmp_path: Pa
     files = (str(PHOTO), str(tmp_path / "person_small.onnx"), str(tmp_path / f"{POSE.stem}.onnx"))
     printed = uv_run(str(EDGE / "keypoints.py"), *files)
     found = [json.loads(line) for line in printed.splitlines()]
-    settings = Settings.model_validate({"compute": {"precision": "float32"}, "suppression": {"kind": "none"}})
+    settings = Settings.model_validate(
+        {"pose": {"weights": str(POSE)}, "compute": {"precision": "float32"}, "suppression": {"kind": "none"}}
+    )
     annotator = Annotator.from_settings(settings)
     (people,) = annotator.annotate([decode_image(PHOTO.read_bytes()).pixels])
     assert len(found) == len(people) > 0

@@ -26,7 +26,7 @@ from pipeline.run.sessions import read_sessions
 STARTER = SHARED / "models" / "starter" / "fastpose_mobile_small_coco17.safetensors"
 STARTER_AP = 0.108  # what its authors measured with true boxes, no flip test, no pose NMS, in another implementation
 SHIPPED_BOX_AP = 0.342  # in bf16 or float32
-SHIPPED_AP_FLIPPED = 0.412  # ours with flip test, in bf16 or float32
+SHIPPED_AP_FLIPPED = 0.571  # ours with flip test, in bf16 or float32
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_shipped_weights_score_as_documented(cluster: Cluster, tmp_path: Pat
         "--suppression.kind=none",
         "--pose.flip_test",
     )
-    assert keypoint_ap(output) == pytest.approx(SHIPPED_AP_FLIPPED, abs=0.005)
+    assert keypoint_ap(output) == pytest.approx(SHIPPED_AP_FLIPPED, abs=0.01)
     assert "evaluated with given boxes, flip test" in output
 
 
@@ -141,13 +141,14 @@ def test_real_photographs_with_a_real_detector(cluster: Cluster, tmp_path: Path)
         f"--detector.weights={model}.weights",
         "--detector.confidence=0.05",
         "--detector.input_size=608",
+        "--suppression.kind=none",
         "--draw=3",
     )
-    assert keypoint_ap(output) > 0.3
+    assert keypoint_ap(output) > 0.45
     boxes = re.search(r"person boxes: AP ([\d.]+)  AP50 ([\d.]+)", output)
     assert boxes
-    assert float(boxes[1]) > 0.23
-    assert float(boxes[2]) > 0.50
+    assert float(boxes[1]) > 0.3
+    assert float(boxes[2]) > 0.65
     images, _ = rows(str(tmp_path / "run"))
     assert len(images) == 120
     assert len(list((tmp_path / "run" / "pictures").iterdir())) == 3
