@@ -34,7 +34,7 @@ def collection_charts(run: Run, statistics: Statistics) -> list[Drawn]:
             Drawn(charts.steps(SCORE_STEPS, s.joint_scores, "joint score", "joints"), "Joint scores"),
             Drawn(
                 _scores(s.mean_joint_scores, "mean joint score of a person"),
-                f"Certainty of people: many of those under {DOUBTFUL_POSE:g} are probably not people",
+                f"Certainty of people: many joints of those under {DOUBTFUL_POSE:g} are probably wrong",
             ),
         ]
     times = sorted((time, shard) for shard, time in run.part_times().items())

@@ -20,9 +20,11 @@ _RETURNED_STAGES = (1, 2, 3)  # the last ones at 1/4, 1/8 and 1/16
 _COARSEST = 1280
 _PYRAMID = (24, 32, 64)  # channels at 1/4, 1/8 and 1/16
 _HEAD = 96
-_LEAST = 1e-6  # under the power, whose slope at 0 is infinite
-_POWER = 0.7
-_SOFTNESS = 1.8  # cells, of the distance that lowers a heatmap: MoveNet's
+# Standard deviations of Gaussians, cells: how far the centre of the person may be from the middle of the crop, and a
+# joint from where it is regressed. The division by the distance + 1.8 in MoveNet's own decoding is made for whole
+# images: where two people overlap it takes the person beside the middle too often (AP 0.559 instead of 0.574).
+_CENTRE_SIGMA = 6.0
+_JOINT_SIGMA = 7.0
 
 
 def _layer(in_channels: int, channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -65,8 +67,8 @@ class MoveNetPyramid(nn.Module):
 
     Heatmaps are in 0..1. Offsets are in heatmap cells, from a cell to the joint: x0, y0, x1, y1, ...
 
-    The heatmaps of MoveNet show the joints of everybody. As in its own decoding, the person whose centre is nearest to
-    the middle is chosen, its joints are regressed from there, and heatmaps are lowered with the distance from these.
+    The heatmaps of MoveNet show the joints of everybody. Similar to its own decoding, the person whose centre is in the
+    middle is chosen, its joints are regressed from there, and heatmaps are lowered with the distance from these.
     """
 
     mean: Tensor
@@ -106,8 +108,7 @@ class MoveNetPyramid(nn.Module):
         for lateral, smooth, feature in reversed(list(zip(self.lateral, self.smooth, features, strict=True))):
             x = smooth(self.upsample(x) + lateral(feature))
         likely = self.heatmap(x).sigmoid() * _nearness(self.centre(x).sigmoid(), self.regression(x))
-        # Raised, so that the usual thresholds fit: without it a score of 0.2 leaves out a sixth of the right joints.
-        return torch.cat([(likely + _LEAST).pow(_POWER), self.offset(x)], dim=1)
+        return torch.cat([likely, self.offset(x)], dim=1)
 
 
 def _head(outputs: int) -> nn.Sequential:
@@ -124,12 +125,15 @@ def _nearness(centre: Tensor, regression: Tensor) -> Tensor:
     height, width = centre.shape[2:]
     y = torch.arange(height, device=centre.device, dtype=centre.dtype)[:, None]
     x = torch.arange(width, device=centre.device, dtype=centre.dtype)[None]
-    from_middle = ((y - height / 2).square() + (x - width / 2).square()).sqrt() + _SOFTNESS
-    cell = (centre[:, 0] / from_middle).flatten(1).argmax(dim=1)[:, None, None]
+    in_middle = _gaussian((y - height / 2).square() + (x - width / 2).square(), _CENTRE_SIGMA)
+    cell = (centre[:, 0] * in_middle).flatten(1).argmax(dim=1)[:, None, None]
     relative = regression.flatten(2).gather(2, cell.expand(-1, regression.shape[1], -1))  # (B, 2K, 1)
     joint_x, joint_y = relative[:, 0::2] + cell % width, relative[:, 1::2] + cell // width
-    distance = ((y - joint_y[..., None]).square() + (x - joint_x[..., None]).square()).sqrt()
-    return _SOFTNESS / (distance + _SOFTNESS)
+    return _gaussian((y - joint_y[..., None]).square() + (x - joint_x[..., None]).square(), _JOINT_SIGMA)
+
+
+def _gaussian(squared_distance: Tensor, sigma: float) -> Tensor:
+    return (-squared_distance / (2 * sigma**2)).exp()
 
 
 SPECS = {"movenet_pyramid": PoseSpec(MoveNetPyramid, decodings=("offset",))}
