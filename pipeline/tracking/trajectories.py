@@ -19,6 +19,9 @@ _LEAST_SCORE = 0.05  # of the score that divides a variance
 # of Sports2D); for people who stand it is 10, but one that is too small cuts off the tops of fast movements.
 _DENSITY = 1e3
 _EURO_CUTOFF, _EURO_BETA = 6.0, 3.0  # Hz, and Hz for each scale a second
+# Frames that are smoothed at a time, which bounds the memory of long tracks, and more of them on both sides: nothing
+# farther away has a measurable influence.
+_WINDOW, _MARGIN = 5000, 150
 
 
 class Observed(NamedTuple):
@@ -85,9 +88,8 @@ def _smooth(
     if settings.smooth == "none":
         return joints, nothing
     if settings.smooth == "rts":
-        smoothed, used = robust_rts(seconds, joints, variances, _DENSITY * scales**2)
+        values, std, used = _smooth_windows(seconds, joints, variances, _DENSITY * scales**2)
         unknown = _gaps_of_each(seconds, used) > settings.gap
-        values, std = smoothed.states[..., 0], smoothed.std
     else:
         unknown = _gaps_of_each(seconds, ~np.isnan(joints[..., 0])) > settings.gap
         values, std = np.full(joints.shape, np.nan), nothing
@@ -102,6 +104,20 @@ def _smooth(
                     scale = scales[piece].mean()
                     values[piece, joint] = one_euro(times, line / scale, _EURO_CUTOFF, _EURO_BETA) * scale
     return np.where(unknown[..., None], np.nan, values), np.where(unknown, np.nan, std)
+
+
+def _smooth_windows(
+    seconds: np.ndarray, joints: np.ndarray, variances: np.ndarray, density: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`robust_rts`, a window at a time: joints (T, K, 2), standard deviation (T, K), and whether a joint counts."""
+    values, std, used = np.empty(joints.shape), np.empty(joints.shape[:2]), np.empty(joints.shape[:2], bool)
+    for start in range(0, len(seconds), _WINDOW):
+        read = slice(max(0, start - _MARGIN), start + _WINDOW + _MARGIN)
+        smoothed, counted = robust_rts(seconds[read], joints[read], variances[read], density[read])
+        kept = slice(start - read.start, start - read.start + _WINDOW)
+        window = slice(start, start + _WINDOW)
+        values[window], std[window], used[window] = smoothed.states[kept, ..., 0], smoothed.std[kept], counted[kept]
+    return values, std, used
 
 
 def _gaps(seconds: np.ndarray, seen: np.ndarray) -> np.ndarray:

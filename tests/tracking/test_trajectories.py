@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import SKELETONS
+from pipeline.tracking import trajectories
 from pipeline.tracking.trajectories import Observed, refine
 
 SKELETON = SKELETONS["coco17"]
@@ -95,6 +96,19 @@ def test_results_do_not_depend_on_scale_and_place() -> None:
     scaled = refine(larger, SKELETON, TrackingSettings())
     np.testing.assert_allclose(scaled.keypoints, 3 * found.keypoints + 7, atol=0.01)
     np.testing.assert_allclose(scaled.std, 3 * found.std, rtol=1e-3)
+
+
+def test_a_long_track_is_smoothed_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed, _ = walker(seconds=12)
+    observed = without(without(observed, slice(99, 102)), slice(150, 180))  # a gap at a border, and a long one
+    whole = refine(observed, SKELETON, TrackingSettings())
+    monkeypatch.setattr(trajectories, "_WINDOW", 100)
+    monkeypatch.setattr(trajectories, "_MARGIN", 40)
+    found = refine(observed, SKELETON, TrackingSettings())
+    np.testing.assert_array_equal(np.isnan(found.keypoints), np.isnan(whole.keypoints))
+    # The variance is estimated in each window. A missing margin would show as a difference of a standard deviation.
+    assert np.nanmax(np.abs(found.keypoints - whole.keypoints)) < 0.35 * np.nanmean(whole.std)
+    np.testing.assert_allclose(found.std, whole.std, rtol=0.35)
 
 
 def test_a_track_of_two_frames() -> None:
