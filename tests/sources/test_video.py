@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -20,6 +22,7 @@ from pipeline.settings.flags import parse_settings
 from pipeline.settings.tree import InputSettings
 from pipeline.sources import Item, Manifest, plan_collection, read_items, read_shard, shard_keys, write_manifest
 from pipeline.sources.shard import frame_of_sequence
+from pipeline.sources.video.ffmpeg import logged_errors
 from pipeline.sources.video.plan import has_video_signature
 
 FRAMES = 45
@@ -84,10 +87,20 @@ def test_items_may_be_decoded_in_any_order_and_late(clips: Path) -> None:
         np.testing.assert_array_equal(items[number].decode(DecodeLimits()).pixels, expected[number][1])
 
 
-def test_a_group_that_is_too_large_to_keep_is_decoded_again(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_is_too_large_to_keep_is_decoded_twice(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packets = []
+
+    @contextlib.contextmanager
+    def counted() -> Iterator[list[str]]:
+        with logged_errors() as messages:
+            packets.append(1)
+            yield messages
+
     monkeypatch.setattr("pipeline.sources.video.group._KEPT_BYTES", 5 * 96 * 64)
+    monkeypatch.setattr("pipeline.sources.video.group.logged_errors", counted)
     for item, (_, pixels) in zip(read(clips / "h264.mp4"), decoded(clips / "h264.mp4"), strict=True):
         np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+    assert len(packets) <= 2 * FRAMES + 20, "not once for each frame"
 
 
 def test_a_manifest_keeps_the_shards_and_items_are_read_by_key(clips: Path, tmp_path: Path) -> None:

@@ -111,7 +111,6 @@ class GroupOfPictures:
                     if frame.pts == stamp:
                         return frame
             self._again = self._frames(_Signs())
-            self.decoder.group = self
         raise ImageRefused("unreadable", "the frame did not come when its group was decoded again")
 
     def _check(self) -> dict[int, str]:
@@ -148,7 +147,7 @@ class GroupOfPictures:
         context = self.decoder.context
         if context.is_open:
             context.flush_buffers()
-        self.decoder.group = None
+        self.decoder.group = self
         stamps = {time_stamp(packet) for packet in self.packets}
         in_order = iter(sorted(stamps)) if self.is_counted else None
         last: int | None = None
