@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +103,22 @@ def test_a_group_that_is_too_large_to_keep_is_decoded_twice(clips: Path, monkeyp
     for item, (_, pixels) in zip(read(clips / "h264.mp4"), decoded(clips / "h264.mp4"), strict=True):
         np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
     assert len(packets) <= 2 * FRAMES + 20, "not once for each frame"
+
+
+def test_frames_are_freed_without_the_garbage_collector(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for kept in (128 << 20, 0):  # bytes of a group's frames
+            monkeypatch.setattr("pipeline.sources.video.group._KEPT_BYTES", kept)
+            for item in read(clips / "h264.mp4", size=5):
+                item.decode(DecodeLimits())
+            del item
+        alive = Counter(type(thing).__name__ for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert alive["SideDataContainer"] <= 20, "one for each shard, not for each frame"
+    assert alive["GroupOfPictures"] == 0
 
 
 def test_a_manifest_keeps_the_shards_and_items_are_read_by_key(clips: Path, tmp_path: Path) -> None:

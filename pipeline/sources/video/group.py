@@ -45,7 +45,10 @@ class Decoder:
         """
         self.context = context
         self.lock = threading.Lock()
-        self.group: GroupOfPictures | None = None  # whose packets it decodes
+        # What it does now: compared by identity. It must not refer to the group, which refers to it: such a cycle holds
+        # hundreds of megabytes until it is collected.
+        self.task = object()
+        self.orientations: dict[int, int] = {}  # of frames that were seen, by their rotation in degrees
         context.thread_type = "NONE"  # errors come with the packet that has them
         context.options = {"err_detect": "explode", "max_pixels": str(int(limits.max_megapixels * 1e6))}
 
@@ -74,6 +77,7 @@ class GroupOfPictures:
     blamed: str | None = None
     _refused: dict[int, str] | None = None
     _kept: dict[int, av.VideoFrame] = field(default_factory=dict)
+    _task: object = None  # of the decoder, when it last decoded this group
     _again: Iterator[av.VideoFrame] = field(default_factory=lambda: iter(()))
 
     def decode(self, stamp: int, limits: DecodeLimits) -> DecodedImage:
@@ -95,7 +99,11 @@ class GroupOfPictures:
                 raise ImageRefused("unreadable", self._refused[stamp], width, height)
             frame = self._take(stamp)
         try:
-            orientation = _orientation(frame)
+            # Once: PyAV's side data refers to its frame and the frame to it, so that neither is freed until the garbage
+            # collector comes, which is seldom in a process with many objects.
+            if frame.rotation not in self.decoder.orientations:
+                self.decoder.orientations[frame.rotation] = _orientation(frame)
+            orientation = self.decoder.orientations[frame.rotation]
             pixels = upright(frame.to_ndarray(format="rgb24"), orientation)
         except ValueError as error:  # a pixel format without a conversion, or one that is not known
             raise ImageRefused("unreadable", f"its pixels cannot be converted: {error}", width, height) from None
@@ -106,9 +114,11 @@ class GroupOfPictures:
         if stamp in self._kept:
             return self._kept.pop(stamp)
         for _ in range(2):
-            if self.decoder.group is self:
+            if self.decoder.task is self._task:
                 for frame in self._again:
                     if frame.pts == stamp:
+                        if stamp == max(self.wanted):
+                            self._again = iter(())  # it refers to this group, and would keep it alive
                         return frame
             self._again = self._frames(_Signs())
         raise ImageRefused("unreadable", "the frame did not come when its group was decoded again")
@@ -147,7 +157,7 @@ class GroupOfPictures:
         context = self.decoder.context
         if context.is_open:
             context.flush_buffers()
-        self.decoder.group = self
+        self._task = self.decoder.task = object()
         stamps = {time_stamp(packet) for packet in self.packets}
         in_order = iter(sorted(stamps)) if self.is_counted else None
         last: int | None = None
