@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.motion.angles import ANGLES, measure
+from pipeline.motion.views import find_views
 from pipeline.skeletons import SKELETONS
 
 SKELETON = SKELETONS["halpe26"]
@@ -155,6 +156,27 @@ def test_angles_that_nobody_has_are_unknown() -> None:
     joints = figure(knee=-70)
     assert np.isnan(value("left_knee_flexion", joints)).all()
     assert value("left_shank_angle", joints)[0] == pytest.approx(160), "segments have no such limits"
+
+
+def test_angles_do_not_jump_when_a_person_turns() -> None:
+    """From right to left through the camera in two seconds, with bent joints; the truth is a figure in space."""
+    seconds = np.arange(0, 4, 0.04)
+    yaws = np.radians(np.interp(seconds, [1, 3], [90, -90]))  # 90 faces the right of the image
+    side_view = figure(1, trunk=10, hip=30, knee=40, shoulder=30, elbow=50)
+    depth = np.zeros(26)
+    for i, joint in enumerate(SKELETON.joints):
+        width = 55 if joint.endswith(("shoulder", "elbow", "wrist")) else 40
+        depth[i] = width if joint.startswith("left") else -width if joint.startswith("right") else 0
+    x = (side_view[:, 0] - 300) * np.sin(yaws)[:, None] + depth * np.cos(yaws)[:, None]
+    joints = np.stack([300 + x, np.broadcast_to(side_view[:, 1], x.shape)], axis=2)
+    facing = find_views(seconds, joints, SKELETON).facing
+    assert np.isnan(facing).any(), "frontal"
+    assert {1, -1} < set(facing.tolist())
+    for name in ("knee_flexion", "hip_flexion", "shoulder_flexion", "elbow_flexion"):
+        angles, _ = measure(BY_NAME[f"left_{name}"], joints, np.ones(joints.shape[:2]), facing, SKELETON)
+        steps = np.abs(np.diff(angles))
+        assert np.nanmax(steps) < 20, name
+        assert angles[0] == pytest.approx(angles[-1], abs=1e-6)
 
 
 def test_segment_angles_run_on_over_time() -> None:
