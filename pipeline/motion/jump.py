@@ -51,7 +51,9 @@ def jump_events(movement: Movement, skeleton: Skeleton) -> list[Event]:
     events: list[Event] = []
     for start, end, height in _flights(movement, skeleton):
         if jump := _jump(movement, start, end, height):
-            events += [*jump, *_release(movement, jump[-2].seconds, skeleton)]
+            release = _release(movement, jump[-2].seconds, skeleton)
+            # Two jumps in short succession may have the same throw near them.
+            events += [*jump, *(event for event in release if event not in events)]
     return events
 
 

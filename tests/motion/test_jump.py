@@ -15,12 +15,20 @@ TRUNK = 105.0  # 0.53 metres, so that the person is 1.75 metres tall
 GRAVITY = 9.81
 
 
-def jumper(fps: float = 60, flight: float = 0.5, throw: bool = False, gravity: float = GRAVITY) -> Movement:
+def jumper(
+    fps: float = 60,
+    flight: float = 0.5,
+    throw: bool = False,
+    gravity: float = GRAVITY,
+    starts: tuple[float, ...] = (2.0,),
+) -> Movement:
     """A person who crouches at 1.5 s, leaves the ground at 2 s, and lands after `flight` seconds."""
     seconds = np.arange(0, 4, 1 / fps)
-    since = seconds - 2.0
-    airborne = (since > 0) & (since < flight)
-    rise = np.where(airborne, PIXELS_PER_METRE * gravity * (flight * since - since**2) / 2, 0.0)
+    rise = np.zeros(len(seconds))
+    for start in starts:
+        since = seconds - start
+        airborne = (since > 0) & (since < flight)
+        rise += np.where(airborne, PIXELS_PER_METRE * gravity * (flight * since - since**2) / 2, 0.0)
     crouch = 40 * np.exp(-((seconds - 1.5) ** 2) / 0.02)
     joints = np.zeros((len(seconds), 17, 2))
     for i, name in enumerate(SKELETON.joints):
@@ -69,6 +77,12 @@ def test_the_release_of_a_throw() -> None:
     assert release.side == "right"
     assert release.seconds == pytest.approx(2.2, abs=0.03), "the wrist is fastest in the middle of the push"
     assert release.measured["elbow_flexion"] == pytest.approx(60, abs=12)
+
+
+def test_a_throw_between_two_jumps_is_one_event() -> None:
+    kinds = [event.kind for event in jump_events(jumper(flight=0.3, throw=True, starts=(2.0, 2.4)), SKELETON)]
+    assert kinds.count("take_off") == 2
+    assert kinds.count("release") == 1
 
 
 def test_what_is_no_jump() -> None:
