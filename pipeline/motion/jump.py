@@ -15,6 +15,7 @@ from pipeline.motion.events import LARGEST_STEP, Event
 from pipeline.motion.gait import peak_time
 from pipeline.motion.points import place, trunk_length
 from pipeline.skeletons import Skeleton
+from pipeline.tracking.smoothing import running_median
 
 GRAVITY = 9.81  # m / s^2
 _TRUNKS_PER_HEIGHT = 1 / 0.3
@@ -65,9 +66,9 @@ def _flights(movement: Movement, skeleton: Skeleton) -> Iterator[tuple[int, int,
     height = trunk_length(movement.joints, skeleton) * _TRUNKS_PER_HEIGHT
     ankles = np.stack([place(movement.joints, skeleton, (f"{side}_ankle",))[:, 1] for side in ("left", "right")])
     lower = ankles.max(axis=0)  # y points down
-    ground = _around(lower, seconds)
-    standing = _around(movement.mass_centres[:, 1], seconds)
-    tall = _around(height, seconds)
+    ground, standing, tall = (
+        running_median(seconds, values, _STANDING) for values in (lower, movement.mass_centres[:, 1], height)
+    )
     up = lower < ground - _LIFT * tall
     edges = np.flatnonzero(np.diff(np.concatenate([[False], up, [False]]).astype(int))).reshape(-1, 2)
     for start, end in edges:
@@ -78,14 +79,6 @@ def _flights(movement: Movement, skeleton: Skeleton) -> Iterator[tuple[int, int,
         rise = standing[start:end] - movement.mass_centres[start:end, 1]
         if not np.isnan(rise).any() and rise.max() > _RISE * tall[start]:
             yield int(start), int(end), float(tall[start])
-
-
-def _around(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """The median of the known values within `_STANDING`."""
-    first = np.searchsorted(seconds, seconds - _STANDING)
-    last = np.searchsorted(seconds, seconds + _STANDING, side="right")
-    known = [values[a:b][~np.isnan(values[a:b])] for a, b in zip(first, last, strict=True)]
-    return np.array([np.median(window) if len(window) else np.nan for window in known])
 
 
 def _jump(movement: Movement, start: int, end: int, height: float) -> list[Event]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.motion.points import MID_HIP, MID_SHOULDER, first_point, place, trunk_length
 from pipeline.skeletons import Skeleton
+from pipeline.tracking.smoothing import running_median
 
 SAGITTAL, OBLIQUE, FRONTAL = "sagittal", "oblique", "frontal"
 # Width of the shoulders in the image, in lengths of the trunk: 0.7 to 0.8 from the front, so that these are about 20
@@ -43,7 +44,7 @@ def find_views(seconds: np.ndarray | None, joints: np.ndarray, skeleton: Skeleto
     width = np.abs(left[:, 0] - right[:, 0]) / trunk
     scores = _facing_scores(seconds, joints, trunk, skeleton)
     if seconds is not None:
-        width, scores = _median(width, seconds), _median(scores, seconds)
+        width, scores = (running_median(seconds, values, _HALF_WINDOW) for values in (width, scores))
     views = [
         None if np.isnan(w) else SAGITTAL if w < _OBLIQUE_WIDTH else OBLIQUE if w < _FRONTAL_WIDTH else FRONTAL
         for w in width
@@ -77,11 +78,3 @@ def _mean(values: np.ndarray) -> np.ndarray:
     """Means of the columns without nan; nan for columns of nan alone."""
     known = ~np.isnan(values)
     return np.where(known.any(axis=0), np.nansum(values, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)
-
-
-def _median(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """The median of the known values within a quarter of a second on both sides."""
-    first = np.searchsorted(seconds, seconds - _HALF_WINDOW)
-    last = np.searchsorted(seconds, seconds + _HALF_WINDOW, side="right")
-    known = [values[a:b][~np.isnan(values[a:b])] for a, b in zip(first, last, strict=True)]
-    return np.array([np.median(window) if len(window) else np.nan for window in known])

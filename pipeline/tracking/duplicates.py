@@ -75,13 +75,18 @@ def merge_duplicates(tracks: Sequence[Places], frames: Sequence[FramePeople]) ->
     """
     totals = [sum(confidences_of(frames[f].rows(np.array([n])))[0] for f, n in track) for track in tracks]
     merged: list[dict[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for i in sorted(range(len(tracks)), key=lambda i: (-totals[i], tracks[i][0])):
-        own = dict(tracks[i])
-        closest = max(merged, key=lambda other: _closeness(own, other, frames), default=None)
-        if closest is not None and _closeness(own, closest, frames) > _SAME:
-            closest.update({frame: person for frame, person in own.items() if frame not in closest})
+        own, first, last = dict(tracks[i]), tracks[i][0][0], tracks[i][-1][0]
+        beside = [k for k, span in enumerate(spans) if span[0] <= last and span[1] >= first]
+        closeness, closest = max(((_closeness(own, merged[k], frames), -k) for k in beside), default=(0.0, 0))
+        if closeness > _SAME:
+            longer = merged[-closest]
+            longer.update({frame: person for frame, person in own.items() if frame not in longer})
+            spans[-closest] = min(first, spans[-closest][0]), max(last, spans[-closest][1])
         else:
             merged.append(own)
+            spans.append((first, last))
     return [sorted(track.items()) for track in merged]
 
 

@@ -171,6 +171,14 @@ def one_euro(seconds: np.ndarray, values: np.ndarray, cutoff: float, beta: float
     return filtered
 
 
+def running_median(seconds: np.ndarray, values: np.ndarray, reach: float) -> np.ndarray:
+    """(T,) medians of the values (T,) within `reach` seconds on both sides; nan values do not count."""
+    first = np.searchsorted(seconds, seconds - reach)
+    last = np.searchsorted(seconds, seconds + reach, side="right")
+    known = [values[a:b][~np.isnan(values[a:b])] for a, b in zip(first, last, strict=True)]
+    return np.array([np.median(window) if len(window) else np.nan for window in known])
+
+
 def _low_pass(cutoff: np.ndarray | float, step: float) -> np.ndarray:
     """The share of a new value that an exponential low pass takes in."""
     return np.asarray(1 / (1 + 1 / (2 * np.pi * cutoff * step)))

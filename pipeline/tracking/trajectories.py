@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.boxes import areas
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
-from pipeline.tracking.smoothing import butterworth, one_euro, robust_rts
+from pipeline.tracking.smoothing import butterworth, one_euro, robust_rts, running_median
 from pipeline.tracking.swaps import find_swaps, limb_pairs
 
 _CONFIDENT = 0.2  # score from which a joint is a measurement
@@ -18,6 +18,7 @@ _LEAST_SCORE = 0.05  # of the score that divides a variance
 # White noise in the third derivative, scales^2 / s^5. The likeliest value for people who walk and jump (the demo clip
 # of Sports2D); for people who stand it is 10, but one that is too small cuts off the tops of fast movements.
 _DENSITY = 1e3
+_SCALE_WINDOW = 0.5  # seconds on both sides
 _EURO_CUTOFF, _EURO_BETA = 6.0, 3.0  # Hz, and Hz for each scale a second
 # Frames that are smoothed at a time, which bounds the memory of long tracks, and more of them on both sides: nothing
 # farther away has a measurable influence.
@@ -65,7 +66,7 @@ def refine(observed: Observed, skeleton: Skeleton, settings: TrackingSettings) -
     seen = ~np.isnan(observed.boxes[:, 0])
     boxes = np.column_stack([np.interp(seconds, seconds[seen], side[seen]) for side in observed.boxes.T])
     filled = ~seen & (_gaps(seconds, seen) <= settings.gap) & (settings.smooth != "none")
-    scales = _running_median(np.sqrt(np.maximum(areas(boxes), 1.0)), seconds)
+    scales = running_median(seconds, np.sqrt(np.maximum(areas(boxes), 1.0)), _SCALE_WINDOW)
     measured = observed.scores > _CONFIDENT
     joints = np.where(measured[..., None], observed.keypoints, np.nan).astype(np.float64)
     sigmas = np.array(skeleton.oks_sigmas)
@@ -139,10 +140,3 @@ def _pieces(mask: np.ndarray) -> list[slice]:
     """The runs of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
     return [slice(start, end) for start, end in edges.reshape(-1, 2)]
-
-
-def _running_median(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """The median within half a second on both sides."""
-    first = np.searchsorted(seconds, seconds - 0.5)
-    last = np.searchsorted(seconds, seconds + 0.5, side="right")
-    return np.array([np.median(values[a:b]) for a, b in zip(first, last, strict=True)])
