@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pipeline.coco.categories import PERSON
 from pipeline.detectors.cells import cell_grid
 from pipeline.detectors.letterbox import MOVENET, YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
 from pipeline.detectors.selection import COCO_CLASSES, select_people
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.people import Boxes
 from pipeline.runtime.device import Compute
 from pipeline.runtime.network import Network, load_exported, trial_output
@@ -250,16 +251,30 @@ class ExportedDetector:
             raise UserError(f"--detector.name {settings.name} needs --detector.weights: an .onnx or TorchScript file")
         path = local_file(settings.weights)
         network = load_exported(path, compute)
+        batch = detector_batch(settings, compute.device.type)
         if network.input_size and settings.input_size and network.input_size != (settings.input_size,) * 2:
-            height, width = network.input_size
-            other = f"set it to {height}" if height == width else "leave it out"
-            raise UserError(
-                f"--detector.input_size is {settings.input_size}, but {settings.weights} was exported for "
-                f"{height}x{width}; {other}"
-            )
-        detector = cls(network, OUTPUT_FORMATS[settings.name], settings, detector_batch(settings, compute.device.type))
+            detector = cls._resized(network.input_size, path, settings, compute, batch)
+        else:
+            detector = cls(network, OUTPUT_FORMATS[settings.name], settings, batch)
         confirm(settings.weights, path, settings.name)
         return detector
+
+    @classmethod
+    def _resized(
+        cls, exported: tuple[int, int], path: Path, settings: DetectorSettings, compute: Compute, batch: int
+    ) -> ExportedDetector:
+        """From a file that was exported for another input size: possible if its decoding is not part of it."""
+        side = settings.input_size
+        assert side is not None
+        try:
+            return cls(load_exported(path, compute, (side, side)), OUTPUT_FORMATS[settings.name], settings, batch)
+        except UserError as error:
+            height, width = exported
+            other = f"set it to {height}" if height == width else "leave it out"
+            raise UserError(
+                f"--detector.input_size is {side}, but {settings.weights} was exported for {height}x{width} and does "
+                f"not run at {side}x{side}; {other} ({first_line(error)})"
+            ) from None
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         letterboxes, rows = self.predict(images)

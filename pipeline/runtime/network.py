@@ -63,18 +63,21 @@ def prepare_network(
     return network
 
 
-def load_exported(path: Path, compute: Compute) -> Network:
+def load_exported(path: Path, compute: Compute, size: tuple[int, int] | None = None) -> Network:
     """A network from an exported file: ONNX or OpenVINO by its suffix, else TorchScript.
 
+    Args:
+        size: height and width of the input, if the fixed ones of a file are to be changed, pixels.
+
     Raises:
-        UserError: the file is none of these, or cannot run on the device or in the runtime.
+        UserError: the file is none of these, or cannot run on the device or in the runtime, or not at this size.
     """
     kind = path.suffix.lower()
     if kind in (*ONNX_SUFFIXES, OPENVINO_SUFFIX):
         if compute.runtime == "openvino" or kind == OPENVINO_SUFFIX:
-            return OpenVinoNetwork(path)
+            return OpenVinoNetwork(path, size)
         if compute.runtime != "torch":
-            return OnnxNetwork(path, compute)
+            return OnnxNetwork(path, compute, size)
     elif compute.runtime in ("auto", "torch"):
         return TorchScriptNetwork(path, compute)
     raise UserError(f"--compute.runtime {compute.runtime} cannot run {path}; leave it out")

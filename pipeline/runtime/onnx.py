@@ -29,11 +29,14 @@ _TENSORRT = "TensorrtExecutionProvider"
 class OnnxNetwork:
     """An ONNX file with one input; see `Network`."""
 
-    def __init__(self, path: Path, compute: Compute) -> None:
+    def __init__(self, path: Path, compute: Compute, size: tuple[int, int] | None = None) -> None:
         """
+        Args:
+            size: height and width of the input, if the file's own are to be changed, pixels.
+
         Raises:
-            UserError: the file cannot be loaded, or the installed ONNX Runtime has no CUDA or TensorRT while these are
-                needed.
+            UserError: the file cannot be loaded, also with this size, or the installed ONNX Runtime has no CUDA or
+                TensorRT while these are needed.
             OSError: ONNX Runtime cannot use CUDA or TensorRT on this machine.
         """
         # Imported here: most runs do not need it.
@@ -55,10 +58,14 @@ class OnnxNetwork:
             device = torch.cuda.current_device()
             providers.insert(0, (_CUDA, {"device_id": device, "use_tf32": 0}))
             if wanted == _TENSORRT:
-                engines = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(_engine_folder(path, device))}
+                engines = {
+                    "trt_engine_cache_enable": True,
+                    "trt_engine_cache_path": str(_engine_folder(path, device, size)),
+                }
                 providers.insert(0, (_TENSORRT, {"device_id": device, **engines}))
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers)
+            model = path if size is None else _resized(path, size)
+            self._session = onnxruntime.InferenceSession(model, options, providers)
         except Exception as error:  # the exception classes of onnxruntime share no base class
             raise UserError(f"{path}: onnxruntime cannot load it ({first_line(error)})") from None
         if wanted and wanted not in self._session.get_providers():
@@ -72,8 +79,8 @@ class OnnxNetwork:
             shapes = ", ".join(f"{source.name} {source.shape}" for source in inputs)
             raise UserError(f"{path}: expected one input (B, 3, H, W), not {shapes or 'none'}")
         shape = list(inputs[0].shape)
-        # TensorFlow's networks have the colours last, and often whole numbers as input.
-        self._channels_last = shape[3] == _COLOURS and shape[1] != _COLOURS
+        # TensorFlow's networks often have whole numbers as input, too.
+        self._channels_last = _has_channels_last(shape)
         self._type = _INPUT_TYPES.get(inputs[0].type, np.float32)
         batch, _, height, width = [shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape
         self._input = inputs[0].name
@@ -93,6 +100,10 @@ class OnnxNetwork:
         return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])
 
 
+def _has_channels_last(shape: Sequence[Any]) -> bool:
+    return shape[3] == _COLOURS and shape[1] != _COLOURS
+
+
 def chosen_outputs(names: Sequence[str]) -> list[str]:
     """The outputs that a network is run for: the first, or both of a SimCC network as MMPose names them."""
     return list(_SIMCC) if set(_SIMCC) <= set(names) else list(names[:1])
@@ -103,12 +114,32 @@ def joined(outputs: Sequence[np.ndarray]) -> np.ndarray:
     return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
 
 
-def _engine_folder(path: Path, device: int) -> Path:
-    """Where TensorRT keeps the engine of a file: an engine fits one kind of GPU, one version and one file."""
+def _resized(path: Path, size: tuple[int, int]) -> bytes:
+    """The model with another height and width of its input; operations that need the old ones fail when they run.
+
+    All other stated shapes are removed: they would contradict it.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    first = 1 if _has_channels_last([dimension.dim_value for dimension in dimensions]) else 2
+    for dimension, side in zip(dimensions[first : first + 2], size, strict=True):
+        dimension.dim_value = side
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return model.SerializeToString()
+
+
+def _engine_folder(path: Path, device: int, size: tuple[int, int] | None) -> Path:
+    """Where TensorRT keeps the engine of a file: one fits one kind of GPU, one version, one file and one input size."""
     import onnxruntime
 
     gpu = torch.cuda.get_device_name(device).replace(" ", "-")
     key = f"{gpu}-onnxruntime-{onnxruntime.__version__}-{storage.file_sha256(path)[:16]}"
+    if size is not None:
+        key += f"-{size[0]}x{size[1]}"
     folder = storage.cache_folder() / "tensorrt" / key
     folder.mkdir(parents=True, exist_ok=True)
     return folder

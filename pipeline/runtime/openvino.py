@@ -21,10 +21,13 @@ class OpenVinoNetwork:
 
     runtime = "openvino"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
         """
+        Args:
+            size: height and width of the input, if the file's own are to be changed, pixels.
+
         Raises:
-            UserError: OpenVINO is not installed or cannot load the file.
+            UserError: OpenVINO is not installed, or cannot load the file, also with this size.
         """
         try:
             import openvino
@@ -38,6 +41,8 @@ class OpenVinoNetwork:
         options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         try:
             model = core.read_model(path)
+            if size is not None:
+                model.reshape([*list(model.inputs[0].partial_shape)[:2], *size])
             self._compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise UserError(f"{path}: OpenVINO cannot load it ({_reason(error)})") from None
