@@ -24,13 +24,14 @@ def check_networks(settings: Settings) -> None:
     """Load the networks of the settings on the CPU of this machine. Networks of the project's own weights are known.
 
     Raises:
-        UserError: a file cannot be loaded, or does not fit its settings.
+        UserError: a file cannot be loaded, or does not fit its settings; or they need a GPU, and the job runs on this
+            machine, which has none.
     """
     networks = [n for n in settings.pose_networks() if n.weights and not _is_known(n.weights, settings)]
     detector = settings.detector
     files = [] if detector.name not in FILE_DETECTORS or _is_known(detector.weights, settings) else [detector.weights]
-    runtime_is_usual = settings.compute.runtime in ("auto", "torch")
-    if runtime_is_usual and not (networks or files or settings.output.appearance):
+    is_usual = settings.compute.runtime in ("auto", "torch") and settings.compute.device != "cuda"
+    if is_usual and not (networks or files or settings.output.appearance):
         return
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=settings.model_dump_json(), capture_output=True, text=True)
@@ -67,12 +68,15 @@ def main() -> int:
     from pipeline.annotator import build_poses
     from pipeline.appearance import build_appearance
     from pipeline.detectors import build_detector
+    from pipeline.fleet.cluster import may_grow
     from pipeline.runtime.device import Compute
 
     runtime = settings.compute.runtime
     # TensorRT needs a GPU, which only the workers may have.
     compute = Compute.resolve("cpu", "float32", "auto" if runtime == "tensorrt" else runtime)
     try:
+        if not may_grow(settings.fleet.address):
+            Compute.resolve(settings.compute.device, "float32", runtime)
         detector = build_detector(settings.detector, compute) if settings.detector.name in FILE_DETECTORS else None
         poses = build_poses(settings.pose, detector, compute)
         build_appearance(settings.output.appearance, poses.skeleton, compute)

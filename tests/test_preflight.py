@@ -21,6 +21,15 @@ def settings(**changes: object) -> Settings:
     return Settings.model_validate({"input": "photos", **changes})
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("compute", [{"device": "cuda"}, {"runtime": "tensorrt"}])
+def test_a_job_on_a_machine_without_the_gpu_that_it_needs_is_refused(compute: dict, monkeypatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"^--compute\.(device cuda|runtime tensorrt).*no"):
+        check_networks(settings(compute=compute))
+    check_networks(settings(compute=compute, fleet={"address": "10.0.0.1:6379"}))  # whose nodes may have GPUs
+
+
 slow = partial(pytest.param, marks=pytest.mark.slow)  # each case starts a process that imports torch
 
 
