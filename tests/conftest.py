@@ -17,12 +17,28 @@ from support.images import encode, gradient
 from support.paths import DEMO
 from support.s3 import S3_ENVIRONMENT, S3Server
 
+from pipeline.process.end import end_process
+
+_SESSION = pytest.StashKey[pytest.Session]()
+
 # Neither holds tests, and importing them for doctests would change this process.
 collect_ignore = ["fleet/drill.py", "support/hooks"]
 
 # The clusters of the tests require a token. Ray reads these once per process, when it is imported.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 os.environ.update(RAY_metrics_report_interval_ms="1000")  # the default is ten seconds
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End like the jobs: Ray's threads could abort this process while the interpreter ends, after all tests passed."""
+    session = config.stash.get(_SESSION, None)
+    if session is not None:
+        end_process(int(session.exitstatus))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_SESSION] = session
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -283,7 +283,7 @@ def test_the_classic_flow_step_by_step(tmp_path) -> None:
 @needs_people
 @pytest.mark.parametrize(
     ("weights", "ap_of_float32", "difference", "share"),
-    [(SHIPPED, 0.390, 0.002, 0.95), ("movenet_thunder_coco17", 0.574, 0.01, 0.65)],
+    [(SHIPPED, 0.390, 0.002, 0.95), ("movenet_thunder_coco17", 0.575, 0.01, 0.65)],
     ids=["lite0", "movenet"],
 )
 def test_shipped_weights_on_photographs_in_bf16_and_float32(

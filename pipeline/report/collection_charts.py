@@ -34,7 +34,7 @@ def collection_charts(run: Run, statistics: Statistics) -> list[Drawn]:
             Drawn(charts.steps(SCORE_STEPS, s.joint_scores, "joint score", "joints"), "Joint scores"),
             Drawn(
                 _scores(s.mean_joint_scores, "mean joint score of a person"),
-                f"Certainty of people: many joints of those under {DOUBTFUL_POSE:g} are probably wrong",
+                f"Certainty of people: joints are wrong most often under {DOUBTFUL_POSE:g}",
             ),
         ]
     times = sorted((time, shard) for shard, time in run.part_times().items())

@@ -61,7 +61,7 @@ def sentences(metrics: RunMetrics | None, statistics: Statistics, num_unusual: i
         if doubtful:
             text += (
                 f" {doubtful:,} of {people:,} people ({doubtful / people:.0%}) have a mean joint score under "
-                f"{DOUBTFUL_POSE:g}; many of their joints are probably wrong."
+                f"{DOUBTFUL_POSE:g}; their joints are wrong most often."
             )
         if num_unusual:
             text += f" {num_unusual:,} images look unusual; start with these."
