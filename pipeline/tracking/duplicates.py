@@ -79,11 +79,12 @@ def merge_duplicates(tracks: Sequence[Places], frames: Sequence[FramePeople]) ->
     for i in sorted(range(len(tracks)), key=lambda i: (-totals[i], tracks[i][0])):
         own, first, last = dict(tracks[i]), tracks[i][0][0], tracks[i][-1][0]
         beside = [k for k, span in enumerate(spans) if span[0] <= last and span[1] >= first]
-        closeness, closest = max(((_closeness(own, merged[k], frames), -k) for k in beside), default=(0.0, 0))
-        if closeness > _SAME:
-            longer = merged[-closest]
+        closeness = {k: _closeness(own, merged[k], frames) for k in beside}
+        closest = max(closeness, key=lambda k: closeness[k], default=None)
+        if closest is not None and closeness[closest] > _SAME:
+            longer = merged[closest]
             longer.update({frame: person for frame, person in own.items() if frame not in longer})
-            spans[-closest] = min(first, spans[-closest][0]), max(last, spans[-closest][1])
+            spans[closest] = min(first, spans[closest][0]), max(last, spans[closest][1])
         else:
             merged.append(own)
             spans.append((first, last))

@@ -77,6 +77,7 @@ class GroupOfPictures:
     blamed: str | None = None
     _refused: dict[int, str] | None = None
     _kept: dict[int, av.VideoFrame] = field(default_factory=dict)
+    _last_wanted: int | None = None
     _task: object = None  # of the decoder, when it last decoded this group
     _again: Iterator[av.VideoFrame] = field(default_factory=lambda: iter(()))
 
@@ -117,10 +118,10 @@ class GroupOfPictures:
             if self.decoder.task is self._task:
                 for frame in self._again:
                     if frame.pts == stamp:
-                        if stamp == max(self.wanted):
+                        if stamp == self._last_wanted:
                             self._again = iter(())  # it refers to this group, and would keep it alive
                         return frame
-            self._again = self._frames(_Signs())
+            self._again, self._last_wanted = self._frames(_Signs()), max(self.wanted)
         raise ImageRefused("unreadable", "the frame did not come when its group was decoded again")
 
     def _check(self) -> dict[int, str]:
