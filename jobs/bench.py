@@ -96,7 +96,7 @@ def _end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
         {
             "input": {"uri": str(folder / "in"), "shard_size": -(-count // 2)},
             "output": str(folder / "run"),
-            "detector": {"name": "darknet", "input_size": 608, "confidence": 0.9999},
+            "detector": {"name": "darknet", "input_size": 608, "confidence": 0.9999, "weak_confidence": None},
             "pose": {"name": "fastpose_r50", "weights": None},
             "compute": {"precision": arguments.precision},
         }

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -31,10 +31,23 @@ from pipeline.settings.tree import PoseSettings, Settings
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
 _T = TypeVar("_T")
-_Group = Sequence[tuple[np.ndarray, Boxes | None]]
 
 # Failures of the machine; never attributed to an image.
 MACHINE_ERRORS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+
+
+class Picture(NamedTuple):
+    """What is annotated.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        boxes: person boxes, if the detector is `given`.
+        is_frame: whether it is a frame of a video; weak people are looked for in frames alone.
+    """
+
+    pixels: np.ndarray
+    boxes: Boxes | None = None
+    is_frame: bool = False
 
 
 class NetworksError(RuntimeError):
@@ -48,6 +61,7 @@ class Annotator:
     do not affect each other.
 
     Attributes:
+        confidence: people with a box score up to this are weak: they count only if they continue a track.
         groups_ahead: number of detector batches in flight while the people of earlier batches are cropped and posed: 1
             on a GPU, so that it does not wait for the CPU; 0 on a CPU, which would not gain.
     """
@@ -59,12 +73,14 @@ class Annotator:
         suppression: PoseNMS,
         compute: Compute,
         appearance: Appearance | None = None,
+        confidence: float = -np.inf,
     ) -> None:
         self.detector = detector
         self.appearance = appearance
         self.poses = poses
         self.suppression = suppression
         self.compute = compute
+        self.confidence = confidence
         self.groups_ahead = 1 if compute.device.type == "cuda" else 0
         self.stopwatch = Stopwatch()
         # A single lasting thread: on a GPU every new thread plans its convolutions again.
@@ -83,9 +99,9 @@ class Annotator:
         suppression = settings.suppression
         if suppression.head == "auto":
             suppression = replace(suppression, head=poses.head.kind)
-        return cls(
-            detector, poses, suppression, compute, build_appearance(settings.output.appearance, poses.skeleton, compute)
-        )
+        appearance = build_appearance(settings.output.appearance, poses.skeleton, compute)
+        confidence = settings.detector.confidence if settings.detector.has_confidence else -np.inf
+        return cls(detector, poses, suppression, compute, appearance, confidence)
 
     def annotate(self, images: Sequence[np.ndarray], boxes: Sequence[Boxes] | None = None) -> list[People]:
         """The people of each image.
@@ -95,14 +111,15 @@ class Annotator:
             boxes: person boxes of each image, if the detector is `given`.
         """
         given = [None] * len(images) if boxes is None else boxes
-        return [self.suppress(people) for people in self.candidates(zip(images, given, strict=True))]
+        return [self.suppress(people) for people in self.candidates(map(Picture, images, given))]
 
-    def candidates(self, images: Iterable[tuple[np.ndarray, Boxes | None]]) -> Iterator[People]:
-        """The people of each image before suppression, in order, as soon as their batches are full."""
+    def candidates(self, pictures: Iterable[Picture]) -> Iterator[People]:
+        """The people of each picture before suppression, in order, as soon as their batches are full."""
         batch = _PoseBatch(self.poses, self.stopwatch)
         pending: deque[_PendingImage] = deque()
-        for group, detected in self._with_boxes(_batched(images, self.detector.batch if self.detector else 1)):
-            for (image, _), boxes in zip(group, detected, strict=True):
+        for group, detected in self._with_boxes(_batched(pictures, self.detector.batch if self.detector else 1)):
+            for (image, _, is_frame), found in zip(group, detected, strict=True):
+                boxes = found if is_frame else found[found.scores > self.confidence]
                 pending_image = _PendingImage(boxes, len(self.poses.skeleton), image if self.appearance else None)
                 pending.append(pending_image)
                 if boxes.poses is None:
@@ -152,11 +169,23 @@ class Annotator:
         return replace(nobody, extra={APPEARANCE: np.zeros((0, self.appearance.size), np.float32)})
 
     def suppress(self, candidates: People) -> People:
-        """One pose per person."""
+        """One pose per person; weak people do not count."""
         with self.stopwatch("suppress"):
-            return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)[0]
+            return self._suppressed(candidates[candidates.box_scores > self.confidence])[0]
 
-    def _with_boxes(self, groups: Iterable[_Group]) -> Iterator[tuple[_Group, list[Boxes]]]:
+    def suppress_weak(self, candidates: People) -> People:
+        """One pose per weak person that is no copy of another person."""
+        weak = candidates.box_scores <= self.confidence
+        if not weak.any():
+            return candidates[weak]
+        with self.stopwatch("suppress"):
+            people, copies = self._suppressed(candidates)
+            return people[[i for i, rows in enumerate(copies) if weak[rows].all()]]
+
+    def _suppressed(self, candidates: People) -> tuple[People, list[list[int]]]:
+        return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)
+
+    def _with_boxes(self, groups: Iterable[Sequence[Picture]]) -> Iterator[tuple[Sequence[Picture], list[Boxes]]]:
         """Each group and its boxes; the detector runs `groups_ahead`."""
         if not self.groups_ahead:
             for group in groups:
@@ -164,9 +193,9 @@ class Annotator:
                     boxes = self._boxes(group)
                 yield group, boxes
             return
-        ahead: deque[tuple[_Group, Future[list[Boxes]]]] = deque()
+        ahead: deque[tuple[Sequence[Picture], Future[list[Boxes]]]] = deque()
 
-        def first() -> tuple[_Group, list[Boxes]]:
+        def first() -> tuple[Sequence[Picture], list[Boxes]]:
             group, boxes = ahead.popleft()
             with self.stopwatch("detect"):
                 return group, boxes.result()
@@ -181,10 +210,10 @@ class Annotator:
         finally:
             wait([boxes for _, boxes in ahead])  # a later call must not share the detector's input buffer
 
-    def _boxes(self, group: _Group) -> list[Boxes]:
+    def _boxes(self, group: Sequence[Picture]) -> list[Boxes]:
         if self.detector is not None:
-            return self.detector.detect([image for image, _ in group])
-        boxes = [given for _, given in group if given is not None]
+            return self.detector.detect([picture.pixels for picture in group])
+        boxes = [picture.boxes for picture in group if picture.boxes is not None]
         if len(boxes) < len(group):
             raise UserError("--detector.name is given, but an image came without boxes")
         return boxes

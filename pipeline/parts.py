@@ -16,12 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from pipeline import storage
-from pipeline.annotator import MACHINE_ERRORS, Annotator
+from pipeline.annotator import MACHINE_ERRORS, Annotator, Picture
 from pipeline.images import DecodeLimits, ImageRefused
 from pipeline.people import Boxes, People
 from pipeline.process.queue import BoundedQueue
@@ -85,7 +85,7 @@ class PartWriter:
         statuses = part.statuses
         data = encode_part(
             part.rows,
-            part.people,
+            [image.people for image in part.found],
             part.candidates,
             self.annotator.empty(),
             {
@@ -94,13 +94,14 @@ class PartWriter:
                 "skeleton": skeleton_metadata(self.annotator.poses.skeleton),
                 "counts": {
                     "images": len(part.rows),
-                    "people": sum(map(len, part.people)),
+                    "people": sum(len(image.people) for image in part.found),
                     "failed": len(part.rows) - statuses["ok"],
                 },
                 "networks": self.annotator.poses.describe(),
                 "head": self.annotator.poses.head.kind,
                 "compute": self.annotator.compute.describe(),
             },
+            [image.weak for image in part.found] if any(row.video for row in part.rows) else None,
         )
         storage.write_bytes(self.run.part_uri(shard.id), data)
 
@@ -110,19 +111,18 @@ class PartWriter:
         reader.start()
         waiting: deque[ImageRow] = deque()  # images in the networks, and unreadable ones between them
 
-        def pixels() -> Iterator[tuple[np.ndarray, Boxes | None]]:
+        def pictures() -> Iterator[Picture]:
             for item in _timed(queue, partial(self.annotator.stopwatch, "wait for images")):
                 waiting.append(item.row)
                 if item.pixels is not None:
-                    yield item.pixels, item.boxes
+                    yield Picture(item.pixels, item.boxes, is_frame=item.row.video is not None)
 
         try:
             with self._networks, ThreadPoolExecutor(1, "suppress") as suppression:
-                for candidates in self.annotator.candidates(pixels()):
+                for candidates in self.annotator.candidates(pictures()):
                     while waiting[0].status != "ok":
                         yield self._without_people(waiting.popleft())
-                    people = suppression.submit(self.annotator.suppress, candidates)
-                    yield _Annotated(waiting.popleft(), candidates, people)
+                    yield _Annotated(waiting.popleft(), candidates, suppression.submit(self._suppress, candidates))
                 yield from map(self._without_people, waiting)
         finally:
             queue.close()
@@ -160,8 +160,9 @@ class PartWriter:
                     yield self._without_people(item.row)
                     continue
                 try:
-                    (candidates,) = self.annotator.candidates([(item.pixels, item.boxes)])
-                    people = self.annotator.suppress(candidates)
+                    picture = Picture(item.pixels, item.boxes, is_frame=item.row.video is not None)
+                    (candidates,) = self.annotator.candidates([picture])
+                    found = self._suppress(candidates)
                 except MACHINE_ERRORS:
                     raise
                 except Exception as error:
@@ -169,7 +170,7 @@ class PartWriter:
                     item.row.status, item.row.error = "unreadable", f"could not be annotated: {error}"[:200]
                     yield self._without_people(item.row)
                 else:
-                    yield _Annotated(item.row, candidates, _finished(people))
+                    yield _Annotated(item.row, candidates, _finished(found))
             yield _InProgress(None)  # failures after this point are not caused by an image
             for _ in items:
                 pass  # lets the reader check that no item is left
@@ -204,9 +205,12 @@ class PartWriter:
     def _limits(self) -> DecodeLimits:
         return self.run.settings.images.limits
 
+    def _suppress(self, candidates: People) -> _Found:
+        return _Found(self.annotator.suppress(candidates), self.annotator.suppress_weak(candidates))
+
     def _without_people(self, row: ImageRow) -> _Annotated:
         empty = self.annotator.empty()
-        return _Annotated(row, empty, _finished(empty))
+        return _Annotated(row, empty, _finished(_Found(empty, empty)))
 
 
 @dataclass(frozen=True)
@@ -218,13 +222,20 @@ class _Decoded:
     boxes: Boxes | None = None
 
 
+class _Found(NamedTuple):
+    """The people of an image, and the weak ones of a frame, which count only if they continue a track."""
+
+    people: People
+    weak: People
+
+
 @dataclass(frozen=True)
 class _Annotated:
     """An image after the networks; its people may still be in suppression."""
 
     row: ImageRow
     candidates: People
-    people: Future[People]
+    found: Future[_Found]
 
 
 @dataclass(frozen=True)
@@ -246,9 +257,9 @@ def _timed(items: Iterable[_T], stage: Callable[[], AbstractContextManager[None]
         yield item
 
 
-def _finished(people: People) -> Future[People]:
-    future: Future[People] = Future()
-    future.set_result(people)
+def _finished(found: _Found) -> Future[_Found]:
+    future: Future[_Found] = Future()
+    future.set_result(found)
     return future
 
 
@@ -257,12 +268,12 @@ class _Part:
 
     def __init__(self, keep_candidates: bool) -> None:
         self.rows: list[ImageRow] = []
-        self.people: list[People] = []
+        self.found: list[_Found] = []
         self.candidates: list[People] | None = [] if keep_candidates else None
         self.statuses: Counter[str] = Counter()
         self._num_people = 0
         self._video_seconds = 0.0
-        self._suppressed: deque[Future[People]] = deque()  # images whose people are not yet in `people`
+        self._suppressed: deque[Future[_Found]] = deque()  # images whose people are not yet in `found`
 
     def collect(self, annotated: Iterator[_Annotated | _InProgress]) -> Iterator[Progress]:
         reported = time.monotonic()
@@ -273,7 +284,7 @@ class _Part:
             self._video_seconds += _seconds_between(self.rows[-1] if self.rows else None, image.row)
             self.rows.append(image.row)
             self.statuses[image.row.status] += 1
-            self._suppressed.append(image.people)
+            self._suppressed.append(image.found)
             if self.candidates is not None:
                 self.candidates.append(image.candidates)
             if time.monotonic() - reported > _SECONDS_PER_PROGRESS:
@@ -286,10 +297,10 @@ class _Part:
         return Progress(len(self.rows), self._num_people, dict(self.statuses), self._video_seconds, in_progress)
 
     def _take(self, wait: bool = False) -> None:
-        """Move the people of images whose suppression is finished to `people`."""
+        """Move the people of images whose suppression is finished to `found`."""
         while self._suppressed and (wait or self._suppressed[0].done()):
-            self.people.append(self._suppressed.popleft().result())
-            self._num_people += len(self.people[-1])
+            self.found.append(self._suppressed.popleft().result())
+            self._num_people += len(self.found[-1].people)
 
 
 def _seconds_between(before: ImageRow | None, row: ImageRow) -> float:

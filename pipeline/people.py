@@ -31,6 +31,10 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.xyxy)
 
+    def __getitem__(self, rows: np.ndarray) -> Boxes:
+        """The boxes selected by a mask."""
+        return Boxes(self.xyxy[rows], self.scores[rows], None if self.poses is None else self.poses[rows])
+
     @classmethod
     def empty(cls) -> Boxes:
         return cls(np.zeros((0, 4)), np.zeros(0))

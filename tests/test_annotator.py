@@ -7,7 +7,7 @@ import torch
 import yaml
 from support.paths import DEMO, PEOPLE, PROJECT, needs_people
 
-from pipeline.annotator import Annotator, NetworksError
+from pipeline.annotator import Annotator, NetworksError, Picture
 from pipeline.evaluation import evaluate_keypoints
 from pipeline.images import decode_image
 from pipeline.people import Boxes, People
@@ -81,11 +81,36 @@ def test_results_come_as_soon_as_their_batches_are_full(annotator: Annotator) ->
     def images():
         for i in range(12):
             seen.append(i)
-            yield demo_image("grace_hopper.jpg"), Boxes(np.array([[17, 22, 512, 600]]), np.ones(1))
+            yield Picture(demo_image("grace_hopper.jpg"), Boxes(np.array([[17, 22, 512, 600]]), np.ones(1)))
 
     first = next(annotator.candidates(images()))
     assert len(first) == 1
     assert len(seen) == 4  # a pose batch, not the whole stream
+
+
+def test_weak_people_are_looked_for_in_frames_alone() -> None:
+    """They are no copies of other people, and these do not change."""
+    image, threshold = demo_image("group.jpg"), 0.6
+    every = Annotator.from_settings(Settings.model_validate({"detector": {"confidence": 0.2}})).annotate([image])[0]
+    assert (every.box_scores > threshold).any()
+    assert (every.box_scores <= threshold).any()
+    annotator = Annotator.from_settings(
+        Settings.model_validate({"detector": {"confidence": threshold, "weak_confidence": 0.2}})
+    )
+    photo, frame = annotator.candidates([Picture(image), Picture(image, is_frame=True)])
+    assert_same(annotator.suppress(frame), annotator.suppress(photo))
+    assert len(annotator.suppress_weak(photo)) == 0
+    weak = annotator.suppress_weak(frame)
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([weak.box_scores, annotator.suppress(frame).box_scores])), np.sort(every.box_scores)
+    )
+    assert (weak.box_scores <= threshold).all()
+
+
+def test_all_given_boxes_count(annotator: Annotator) -> None:
+    boxes = Boxes(np.array([[17, 22, 512, 600]]), np.zeros(1))
+    (candidates,) = annotator.candidates([Picture(demo_image("grace_hopper.jpg"), boxes)])
+    assert len(annotator.suppress(candidates)) == 1
 
 
 def test_a_detector_that_is_ahead_finds_the_same(annotator: Annotator) -> None:
@@ -104,7 +129,7 @@ def test_a_detector_that_is_ahead_finds_the_same(annotator: Annotator) -> None:
 
 def test_a_detector_that_is_ahead_and_fails_says_so(annotator: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(annotator, "groups_ahead", 1)
-    stream = annotator.candidates((demo_image("cat.jpg"), None if i == 3 else FACE) for i in range(9))
+    stream = annotator.candidates(Picture(demo_image("cat.jpg"), None if i == 3 else FACE) for i in range(9))
     with pytest.raises(ValueError, match="but an image came without boxes"):
         list(stream)
 
@@ -229,7 +254,7 @@ def test_a_checkpoint_alone_determines_network_skeleton_and_head(
     assert annotator.poses.networks[0].description.startswith(f"{name} with {joints} joints")
     assert annotator.poses.skeleton.name == skeleton
     assert annotator.suppression.head == ("regression" if regression else "heatmap")
-    candidates = next(annotator.candidates([(demo_image("cat.jpg"), FACE)]))
+    candidates = next(annotator.candidates([Picture(demo_image("cat.jpg"), FACE)]))
     assert candidates.keypoints.shape == (1, len(annotator.poses.skeleton), 2)
     assert np.isfinite(candidates.keypoints).all()
 

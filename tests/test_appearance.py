@@ -11,7 +11,7 @@ import torch
 from support.exports import export_onnx
 from torch import nn
 
-from pipeline.annotator import Annotator
+from pipeline.annotator import Annotator, Picture
 from pipeline.appearance import ColourHistograms, ReidNetwork, build_appearance
 from pipeline.errors import UserError
 from pipeline.people import People
@@ -104,6 +104,6 @@ def test_the_annotator_stores_them_beside_each_person() -> None:
     settings = Settings.model_validate({"detector": {"name": "whole_image"}, "output": {"appearance": "colour"}})
     annotator = Annotator.from_settings(settings)
     image, _ = dressed((100, RED, BLACK))
-    first, nobody = list(annotator.candidates([(image, None), (image[:, 350:], None)])), annotator.empty()
+    first, nobody = list(annotator.candidates([Picture(image), Picture(image[:, 350:])])), annotator.empty()
     assert [people.extra["appearance"].shape for people in first] == [(1, 48), (1, 48)]
     assert nobody.extra["appearance"].shape == (0, 48)

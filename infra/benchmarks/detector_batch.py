@@ -50,7 +50,7 @@ def _small(batch: int, compute: Compute) -> Detector:
 
 
 def _large(batch: int, compute: Compute) -> Detector:
-    settings = DetectorSettings(input_size=608, confidence=0.9999, batch=batch)
+    settings = DetectorSettings(input_size=608, confidence=0.9999, weak_confidence=None, batch=batch)
     return DarknetDetector.of(Darknet(yolov3_spp.describe()), settings, compute)
 
 

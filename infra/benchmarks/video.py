@@ -25,7 +25,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipeline.annotator import Annotator
+from pipeline.annotator import Annotator, Picture
 from pipeline.images import DecodeLimits
 from pipeline.settings.tree import InputSettings, Settings, TrackingSettings
 from pipeline.sources import Item, plan_collection, read_shard
@@ -78,7 +78,7 @@ def _row(clip: Path, annotator: Annotator, rounds: int, most: int) -> str:
         ratios.append((middle - start) / seconds[-1])
     start = time.perf_counter()
     images = [item.decode(DecodeLimits()).pixels for item in islice(_items(clip), most)]
-    found = list(map(annotator.suppress, annotator.candidates((image, None) for image in images)))
+    found = list(map(annotator.suppress, annotator.candidates(Picture(image, is_frame=True) for image in images)))
     annotated = len(images) / (time.perf_counter() - start)
     sigmas = np.array(annotator.poses.skeleton.oks_sigmas)
     seen = [

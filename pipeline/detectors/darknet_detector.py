@@ -176,8 +176,12 @@ class DarknetDetector:
         with torch.inference_mode():
             predictions = self.network(self._compute.to_input(torch.from_numpy(self._inputs)))[: len(images)]
             s = self._settings
-            likely = likely_rows(predictions, s.confidence)
+            likely = likely_rows(predictions, s.least_confidence)
         return [
-            box.to_image(select_people(rows, s.confidence, s.nms_iou, s.max_boxes, self._person))
+            box.to_image(
+                select_people(
+                    rows, s.confidence, s.nms_iou, s.max_boxes, self._person, least_confidence=s.least_confidence
+                )
+            )
             for box, rows in zip(letterboxes, likely, strict=True)
         ]

@@ -282,9 +282,20 @@ class ExportedDetector:
 
     def select(self, rows: Tensor) -> Boxes:
         """The people of one image, in network pixels, from its (N, 5 + C + R) rows."""
+        return self._select(rows, None)
+
+    def _select(self, rows: Tensor, poses: Tensor | None) -> Boxes:
         s = self._settings
-        classes = rows[:, : 5 + self.classes.count]
-        return select_people(classes, s.confidence, s.nms_iou, s.max_boxes, self.classes.person, objectness_alone=False)
+        return select_people(
+            rows[:, : 5 + self.classes.count],
+            s.confidence,
+            s.nms_iou,
+            s.max_boxes,
+            self.classes.person,
+            objectness_alone=False,
+            poses=poses,
+            least_confidence=s.least_confidence,
+        )
 
     def predict(self, images: Sequence[np.ndarray]) -> tuple[list[Letterbox], Tensor]:
         """The placement of at most `batch` images (H, W, 3) uint8 RGB, and (B, N, 5 + C + R) rows, see `Decoder`."""

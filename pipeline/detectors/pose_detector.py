@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pipeline.detectors.exported import ExportedDetector, OutputFormat
-from pipeline.detectors.selection import select_people
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 from pipeline.runtime.network import Network
@@ -40,12 +39,11 @@ class PoseDetector(ExportedDetector):
         self.num_joints, self._values = joints, values
 
     def select(self, rows: Tensor) -> Boxes:
-        s, end = self._settings, 5 + self.classes.count
+        end = 5 + self.classes.count
         poses = rows[:, end:].reshape(len(rows), self.num_joints, self._values)
         if self._values == 2:  # without scores
             poses = torch.cat([poses, torch.ones_like(poses[..., :1])], dim=2)
-        person = self.classes.person
-        return select_people(rows[:, :end], s.confidence, s.nms_iou, s.max_boxes, person, False, poses)
+        return self._select(rows, poses)
 
 
 def _stated_shape(text: str, columns: int) -> tuple[int, int]:

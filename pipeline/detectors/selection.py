@@ -35,11 +35,13 @@ def select_people(
     person_class: int = 0,
     objectness_alone: bool = True,
     poses: Tensor | None = None,
+    least_confidence: float | None = None,
 ) -> Boxes:
     """Person boxes of one image, selected by score, class and overlap.
 
     Predictions are kept if their score is above `confidence` and their best class is person. If more than `max_boxes`
-    remain after NMS, it is repeated with a threshold lower by 0.05, until they fit or the threshold reaches 0.05.
+    remain after NMS, it is repeated with a threshold lower by 0.05, until they fit or the threshold reaches 0.05. Boxes
+    with lower scores come after these, and do not change them.
 
     Args:
         predictions: (N, 5 + C) float: cx cy w h in network pixels, objectness, class probabilities.
@@ -49,6 +51,7 @@ def select_people(
         person_class: index of the class person.
         objectness_alone: whether the objectness is the score; else it is multiplied by the probability of person.
         poses: (N, K, 3) x y score of the joints in network pixels, if the network finds these as well.
+        least_confidence: at most `max_boxes` boxes with scores from this up to `confidence` are added; by default none.
 
     Returns:
         Boxes in network pixels, best first.
@@ -56,21 +59,26 @@ def select_people(
     end = predictions.shape[1]
     if poses is not None:
         predictions = torch.cat([predictions, poses.flatten(1)], dim=1)
-    rows = predictions[predictions[:, 4] > confidence].float()
+    least = confidence if least_confidence is None else least_confidence
+    rows = predictions[predictions[:, 4] > least].float()
     if end > 6:
         # If all class probabilities are zero, the first class is not the best one.
         rows = rows[(rows[:, 5:end].argmax(dim=1) == person_class) & (rows[:, 5 + person_class] > 0)]
     if not objectness_alone:
         rows[:, 4] *= rows[:, 5 + person_class]
-        rows = rows[rows[:, 4] > confidence]
+        rows = rows[rows[:, 4] > least]
     rows = rows.cpu()
+    rows = rows[rows[:, 4].argsort(descending=True, stable=True)]
     half = rows[:, 2:4] / 2
     xyxy = torch.cat([rows[:, :2] - half, rows[:, :2] + half], dim=1)
     scores = rows[:, 4]
-    keep = overlap_nms(xyxy, scores, nms_iou)
+    strong = int((scores > confidence).sum())
+    weak = overlap_nms(xyxy, scores, nms_iou) if strong < len(rows) else torch.zeros(0, dtype=torch.int64)
+    keep = overlap_nms(xyxy[:strong], scores[:strong], nms_iou)
     while len(keep) > max_boxes and nms_iou > TIGHTER_STEP:
         nms_iou -= TIGHTER_STEP
-        keep = overlap_nms(xyxy, scores, nms_iou)
+        keep = overlap_nms(xyxy[:strong], scores[:strong], nms_iou)
+    keep = torch.cat([keep, weak[weak >= strong][:max_boxes]])
     found = None if poses is None else rows[keep, end:].reshape(len(keep), *poses.shape[1:]).numpy()
     return Boxes(xyxy[keep].numpy(), scores[keep].numpy(), found)
 

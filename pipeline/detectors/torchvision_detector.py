@@ -55,7 +55,7 @@ class TorchvisionDetector:
 
     def __init__(self, model: nn.Module, settings: DetectorSettings, compute: Compute) -> None:
         self.batch = detector_batch(settings, compute.device.type)
-        self._confidence = settings.confidence
+        self._confidence = settings.least_confidence
         self._device = compute.device
         self._model = model.eval().requires_grad_(False).to(compute.device)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.annotator import Annotator
+from pipeline.annotator import Annotator, Picture
 from pipeline.coco.columns import Detections, GroundTruth
 from pipeline.errors import UserError
 from pipeline.evaluation.matching import keypoint_similarity
@@ -123,7 +123,7 @@ def _truth(
         return {"AP": found.ap, "PCK": found.pck_body}
 
     def agreement(network: Network) -> Mapping[str, float]:
-        poses = list(Annotator(None, estimator(network), none, _CPU).candidates(zip(images, boxes, strict=True)))
+        poses = list(Annotator(None, estimator(network), none, _CPU).candidates(map(Picture, images, boxes)))
         similarity = [_similarity(*pair, skeleton) for pair in zip(own_poses, poses, strict=True)]
         return {"OKS": float(np.concatenate(similarity).mean())}
 
@@ -134,7 +134,7 @@ def _truth(
         return Truth(described, accuracy, settings.max_loss / 100, validation.num_people, annotated=True)
     none = PoseNMS(kind="none")
     own = Annotator(None, estimator(checkpoint.network), none, _CPU)
-    own_poses = list(own.candidates(zip(images, boxes, strict=True)))
+    own_poses = list(own.candidates(map(Picture, images, boxes)))
     people = sum(map(len, own_poses))
     described = f"the joints of the network itself, {people} people"
     return Truth(described, agreement, _MAX_DISAGREEMENT, people, annotated=False)

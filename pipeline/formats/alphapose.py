@@ -23,9 +23,11 @@ def write_alphapose(run: Run) -> str:
 
     def entries() -> Iterator[dict[str, Any]]:
         tracks = TrackIds(run)
-        for image, people in images_with_people(run):
+        for image, people in images_with_people(run, weak=True):
             ids = tracks.of(image)
             for i in range(len(people)):
+                if i >= image["num_people"] and i not in ids:  # a weak person without a track
+                    continue
                 values = np.column_stack([people.keypoints[i], people.keypoint_scores[i]]).ravel()
                 yield {
                     **extra_values(people, i),

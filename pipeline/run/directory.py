@@ -20,7 +20,7 @@ from pipeline.sources import Manifest, PlannedShard, plan_collection, write_mani
 from pipeline.weights.catalogue import catalogued, local_file
 
 # Increased whenever the same settings and weights may give other rows.
-RESULTS_VERSION = 8
+RESULTS_VERSION = 9
 
 _VERSIONS_OF = ("posemill", "torch", "torchvision", "opencv-python-headless", "numpy", "pillow", "simplejpeg", "ray")
 

@@ -13,7 +13,7 @@ from pipeline.images import ImageRefused
 from pipeline.people import People
 from pipeline.run.columns import people_from_arrow
 from pipeline.run.directory import Run
-from pipeline.run.tables import read_file, read_table, table_names, table_skeleton
+from pipeline.run.tables import WEAK, read_file, read_table, table_names, table_skeleton
 from pipeline.sources import read_items
 
 _COLUMNS = [
@@ -22,7 +22,12 @@ _COLUMNS = [
 
 
 def images_with_people(
-    run: Run, names: Mapping[str, str] | None = None, further: Sequence[str] = (), start: int = 0, failed: bool = False
+    run: Run,
+    names: Mapping[str, str] | None = None,
+    further: Sequence[str] = (),
+    start: int = 0,
+    failed: bool = False,
+    weak: bool = False,
 ) -> Iterator[tuple[dict[str, Any], People]]:
     """Each image with status `ok`, in the order of the tables, with its people.
 
@@ -33,26 +38,43 @@ def images_with_people(
         further: columns of tables/images that are read beside the usual ones.
         start: number of the first file that is read. The key `file` of a row is the number of its file.
         failed: also images with other statuses, which have nobody.
+        weak: also the people of tables/weak, after the others: from the number `num_people` of a row on.
     """
+    nobody = People.empty(len(table_skeleton(run.uri)))
     for file, name in enumerate(table_names(run.uri, "images")[start:], start):
-        tables = (people_from_arrow(table) for table in read_file(run.uri, "people", name))
-        current, position = People.empty(len(table_skeleton(run.uri))), 0
-        for table in read_file(run.uri, "images", name, [*_COLUMNS, *further]):
+        readers = {"num_people": _PeopleReader(run, "people", name, nobody)}
+        if weak:
+            readers["num_weak"] = _PeopleReader(run, WEAK, name, nobody)
+        for table in read_file(run.uri, "images", name, [*_COLUMNS, *further, *(["num_weak"] if weak else [])]):
             for row in table.to_pylist():
-                parts = []
-                missing = row["num_people"]
-                while missing:
-                    if position == len(current):
-                        current, position = next(tables), 0
-                    taken = min(missing, len(current) - position)
-                    parts.append(current[position : position + taken])
-                    position += taken
-                    missing -= taken
+                read = [reader.next(row[count] or 0) for count, reader in readers.items()]
+                people = [people for people in read if len(people)]
                 if (failed or row["status"] == "ok") and (names is None or row["image_id"] in names):
                     if names is not None:
                         row["image_id"] = names[row["image_id"]]
                     row["file"] = file
-                    yield row, People.concatenate(parts) if parts else current[:0]
+                    yield row, People.concatenate(people) if people else read[0]
+
+
+class _PeopleReader:
+    """The people of one file of a table, in order."""
+
+    def __init__(self, run: Run, table: str, file: str, nobody: People) -> None:
+        self._tables = read_file(run.uri, table, file)
+        self._current = nobody
+        self._position = 0
+
+    def next(self, count: int) -> People:
+        """The next people, of one image."""
+        parts = [self._current[:0]]
+        while count:
+            if self._position == len(self._current):
+                self._current, self._position = people_from_arrow(next(self._tables)), 0
+            taken = self._current[self._position : self._position + count]
+            self._position += len(taken)
+            count -= len(taken)
+            parts.append(taken)
+        return parts[0] if len(parts) == 1 else People.concatenate(parts[1:])
 
 
 def people_of(run: Run, image_ids: set[str]) -> dict[str, People]:

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline import storage
 from pipeline.errors import UserError, parsing
 from pipeline.run.directory import Run
-from pipeline.run.tables import DERIVED_TABLES, Fold, Totals, fold_parts, keep_tables, plan_folds, table_metadata
+from pipeline.run.tables import DERIVED_TABLES, WEAK, Fold, Totals, fold_parts, keep_tables, plan_folds, table_metadata
 
 _NAMED_SHARDS = 5  # missing shards that an error message names
 _LISTED_SHARDS = 1000  # missing shards that totals.json lists
@@ -70,7 +70,7 @@ def reduce_run(run: Run, allow_partial: bool = False, fold_all: FoldAll = fold_h
     folds = plan_folds(sizes, counts, run.settings.output.table_megabytes)
     totals = sum(fold_all(run, folds), Totals())
     if folds:
-        for table in ("images", "people"):
+        for table in ("images", "people", WEAK):
             keep_tables(run.uri, table, {fold.name for fold in folds})
     reduction = Reduction(totals, missing)
     storage.write_bytes(run.path("totals.json"), json.dumps(_summary(run, reduction), indent=2).encode())

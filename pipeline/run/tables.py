@@ -6,6 +6,7 @@ and keypoints are pixels of the upright original image; joints are in the order 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections import Counter
@@ -25,7 +26,8 @@ from pipeline.run.columns import people_from_arrow, people_to_arrow
 from pipeline.skeletons import Skeleton
 
 METADATA_KEY = b"posemill"
-DERIVED_TABLES = ("tracks", "motion", "events")  # made from tables/images and tables/people
+DERIVED_TABLES = ("tracks", "motion", "events")  # made from the others
+WEAK = "weak"  # table of the people in frames of videos that count only if they continue a track
 
 _IMAGE_FIELDS = [
     ("image_id", pa.string()),
@@ -44,6 +46,7 @@ _IMAGE_FIELDS = [
     ("seconds", pa.float64()),
     ("thumbnail", pa.binary()),
 ]
+_NUM_WEAK = ("num_weak", pa.int32())
 
 
 @dataclass
@@ -109,6 +112,7 @@ def encode_part(
     candidates: Sequence[People] | None,
     empty: People,
     metadata: Mapping[str, Any],
+    weak: Sequence[People] | None = None,
 ) -> bytes:
     """A part's Parquet file.
 
@@ -118,14 +122,16 @@ def encode_part(
         candidates: of each image before suppression; None to leave them out.
         empty: no people, with the joints and extra columns of all others, for a part without people.
         metadata: stored in the footer as JSON.
+        weak: people of each frame that count only if they continue a track; None for images.
     """
     columns = [pa.array([getattr(row, name) for row in rows], kind) for name, kind in _IMAGE_FIELDS]
     names = [name for name, _ in _IMAGE_FIELDS]
     columns.append(_people_column(people, empty))
     names.append("people")
-    if candidates is not None:
-        columns.append(_people_column(candidates, empty))
-        names.append("candidates")
+    for name, further in ((WEAK, weak), ("candidates", candidates)):
+        if further is not None:
+            columns.append(_people_column(further, empty))
+            names.append(name)
     table = pa.table(columns, names=names).replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
@@ -171,26 +177,27 @@ def plan_folds(sizes: Mapping[str, int], counts: Mapping[str, int], megabytes: i
 
 
 def fold_parts(run_uri: str, fold: Fold, fingerprint: str) -> Totals:
-    """Fold parts into one file of tables/images and one of tables/people; one part at a time is in memory.
+    """Fold parts into one file of tables/images, tables/people, and with frames of videos tables/weak.
+
+    One part at a time is in memory.
 
     Raises:
         UserError: a part is damaged, belongs to another run, or has another number of images than the manifest.
     """
     totals = Totals()
-    images_uri = storage.join(run_uri, "tables", "images", fold.name)
-    people_uri = storage.join(run_uri, "tables", "people", fold.name)
-    with storage.open_write(images_uri) as images_file, storage.open_write(people_uri) as people_file:
-        writers: list[pq.ParquetWriter] = []
+    writers: dict[str, pq.ParquetWriter] = {}
+    with contextlib.ExitStack() as stack:
         for shard, count in fold.parts.items():
             part = _read_part(run_uri, shard, count, fingerprint)
-            images, people = _image_table(part, shard), _people_table(part)
-            if not writers:
-                writers = [
-                    pq.ParquetWriter(file, table.schema, compression="zstd")
-                    for file, table in ((images_file, images), (people_file, people))
-                ]
-            writers[0].write_table(images)
-            writers[1].write_table(people)
+            images, people = _image_table(part, shard), _people_table(part, "people")
+            tables = {"images": images, "people": people}
+            if WEAK in part.column_names:
+                tables[WEAK] = _people_table(part, WEAK)
+            for name, table in tables.items():
+                if name not in writers:
+                    file = stack.enter_context(storage.open_write(storage.join(run_uri, "tables", name, fold.name)))
+                    writers[name] = stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+                writers[name].write_table(table)
             totals += Totals(
                 shards=1,
                 images=images.num_rows,
@@ -198,8 +205,6 @@ def fold_parts(run_uri: str, fold: Fold, fingerprint: str) -> Totals:
                 with_coco_id=images.num_rows - images["coco_id"].null_count,
                 statuses=Counter(images["status"].to_pylist()),
             )
-        for writer in writers:
-            writer.close()
     return totals
 
 
@@ -235,7 +240,7 @@ def _table_metadata(part: pa.Table) -> dict[bytes, bytes]:
 
 def _with_all_fields(table: pa.Table, wanted: Collection[str]) -> pa.Table:
     """Images with null columns in place of the wanted ones that an earlier version did not have."""
-    for name, kind in _IMAGE_FIELDS:
+    for name, kind in (*_IMAGE_FIELDS, _NUM_WEAK):
         if name in wanted and name not in table.column_names:
             table = table.append_column(name, pa.nulls(table.num_rows, kind))
     return table
@@ -245,6 +250,9 @@ def _image_table(part: pa.Table, shard: str) -> pa.Table:
     part = _with_all_fields(part, [name for name, _ in _IMAGE_FIELDS])
     table = part.select([name for name, _ in _IMAGE_FIELDS])
     table = table.append_column("num_people", pc.list_value_length(part["people"]))
+    if WEAK in part.column_names:
+        table = table.append_column(_NUM_WEAK[0], pc.list_value_length(part[WEAK]))
+    table = _with_all_fields(table, [_NUM_WEAK[0]])
     table = table.append_column("shard", pa.array([shard] * part.num_rows, pa.string()))
     return table.replace_schema_metadata(_table_metadata(part))
 
@@ -267,12 +275,15 @@ def read_candidates(run_uri: str, shard: str, count: int, fingerprint: str) -> t
     return part["image_id"].to_pylist(), pc.list_value_length(candidates).to_numpy(), people_from_arrow(table)
 
 
-def _people_table(part: pa.Table) -> pa.Table:
-    people = part["people"].combine_chunks()
+def _people_table(part: pa.Table, column: str) -> pa.Table:
+    """The people of a column, numbered in each image; weak ones come after the others."""
+    people = part[column].combine_chunks()
     image = pc.list_parent_indices(people)
     flat = pc.list_flatten(people)
     lengths = pc.list_value_length(people).to_numpy()
-    person = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else np.zeros(0)
+    starts = pc.list_value_length(part["people"]).to_numpy() if column == WEAK else np.zeros(len(lengths), np.int32)
+    numbers = [start + np.arange(count) for start, count in zip(starts, lengths, strict=True)]
+    person = np.concatenate(numbers) if numbers else np.zeros(0)
     table = pa.table(
         {
             "image_id": part["image_id"].take(image),

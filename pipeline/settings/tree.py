@@ -151,6 +151,13 @@ class DetectorSettings(Section):
     confidence: float = Field(
         0.3, ge=0, le=1, description="minimum objectness (darknet) or score (others) of a box, exclusive"
     )
+    weak_confidence: float | None = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="in frames of videos, boxes from this score up to the confidence are kept for tracking: they count "
+        "only if they continue a track; null keeps none",
+    )
     nms_iou: float = Field(0.6, gt=0, le=1, description="NMS drops a box if its IoU with a better one is at least this")
     max_boxes: int = Field(100, ge=1, description="images with more boxes repeat NMS with a lower nms_iou")
     batch: int | None = Field(None, ge=1, description="images per batch; by default 8 on a GPU and 1 on a CPU")
@@ -172,6 +179,7 @@ class DetectorSettings(Section):
             "letterbox": self.name == "darknet",
             "weights": self.name in FILE_DETECTORS or torchvision,
             "confidence": self.has_confidence,
+            "weak_confidence": self.has_confidence,
             "nms_iou": self.name in FILE_DETECTORS,
             "max_boxes": self.name in FILE_DETECTORS,
             "input_size": self.name in FILE_DETECTORS,
@@ -184,6 +192,11 @@ class DetectorSettings(Section):
     def has_confidence(self) -> bool:
         """Whether boxes are selected by score; boxes from a file are all used."""
         return self.name not in (GIVEN, "whole_image")
+
+    @property
+    def least_confidence(self) -> float:
+        """The score that any box must exceed, those for tracking as well."""
+        return self.confidence if self.weak_confidence is None else min(self.confidence, self.weak_confidence)
 
 
 def _default(section: Section, name: str) -> Any:

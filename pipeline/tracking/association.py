@@ -45,9 +45,9 @@ class _Track:
 def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: TrackingSettings) -> list[np.ndarray]:
     """The tracks of the people of a video.
 
-    A person that is seen only once, or for a shorter time than `confirm`, has no track. Results do not depend on the
-    order of the people in a frame. All tracks end at a cut, and where the time goes back, in videos in a row. A person
-    may always be unseen in one frame, however far apart the frames are.
+    A person that is seen only once, or for a shorter time than `confirm`, has no track; weak people do not count here,
+    and start no track. Results do not depend on the order of the people in a frame. All tracks end at a cut, and where
+    the time goes back, in videos in a row. A person may be unseen in one frame, however far apart the frames are.
 
     Args:
         frames: in order of presentation.
@@ -79,17 +79,19 @@ def track_people(frames: Iterable[FramePeople], sigmas: np.ndarray, settings: Tr
         settings = settings.model_copy(update={"memory": max(settings.memory, _MEMORY_STEPS * float(np.median(steps)))})
     tracks = find_flows(ordered, settings) if settings.kind == "poseflow" else _follow(ordered, sigmas, settings)
     numbers = [np.zeros(count, np.int64) for count in counts]
-    confirmed = [
-        seen
-        for seen in tracks
-        if len(seen) > 1 and ordered[seen[-1][0]].seconds - ordered[seen[0][0]].seconds >= settings.confirm
-    ]
+    confirmed = [seen for seen in tracks if _is_confirmed(seen, ordered, settings.confirm)]
     if settings.reunite:
         confirmed = reunite(confirmed, ordered, settings.reunite)
     for identity, seen in enumerate(sorted(confirmed, key=lambda seen: seen[0]), 1):
         for frame_number, person in seen:
             numbers[frame_number][orders[frame_number][person]] = identity
     return numbers
+
+
+def _is_confirmed(places: Places, frames: Sequence[FramePeople], seconds: float) -> bool:
+    """Whether a person was seen at least twice, over this time at least; sightings of weak people do not count."""
+    sure = [frame for frame, person in places if frames[frame].surely()[person]]
+    return len(sure) > 1 and frames[sure[-1]].seconds - frames[sure[0]].seconds >= seconds
 
 
 def _follow(frames: Sequence[FramePeople], sigmas: np.ndarray, settings: TrackingSettings) -> list[Places]:
@@ -102,7 +104,7 @@ def _follow(frames: Sequence[FramePeople], sigmas: np.ndarray, settings: Trackin
         alive = [not people.first_of_scene and 0 <= seconds <= settings.memory for seconds in unseen]
         ended += compress(living, (not lives for lives in alive))
         living = list(compress(living, alive))
-        sure = (people.box_scores >= settings.sure) & ~find_duplicates(people)
+        sure = people.surely(settings.sure) & ~find_duplicates(people)
         assigned = _assign(living, people, sure, similarity(living, people, sigmas) if living else None, settings)
         for person in range(len(people.boxes)):
             track = assigned.get(person)

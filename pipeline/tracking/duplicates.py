@@ -60,7 +60,7 @@ def find_duplicates(frame: FramePeople) -> np.ndarray:
     """(N,) bool, whether a person may be a copy of a more confident one."""
     close = agreement(frame, frame, without_joints=False) > _MAYBE
     kept: list[int] = []
-    for person in np.argsort(-confidences_of(frame), kind="stable"):
+    for person in np.lexsort((-confidences_of(frame), ~frame.surely())):  # weak people come last
         if not close[kept, person].any():
             kept.append(int(person))
     duplicate = np.ones(len(frame.boxes), bool)

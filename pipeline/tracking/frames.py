@@ -20,6 +20,7 @@ class FramePeople(NamedTuple):
         box_scores: (N,) 0..1.
         first_of_scene: whether the video was cut before the frame.
         looks: (N, D) appearances, see `pipeline.appearance`; D is 0 without.
+        weak: (N,) bool, whether a person counts only if it continues a track; (0,) if nobody is weak.
     """
 
     seconds: float
@@ -29,6 +30,12 @@ class FramePeople(NamedTuple):
     box_scores: np.ndarray
     first_of_scene: bool = False
     looks: np.ndarray = np.zeros((0, 0))
+    weak: np.ndarray = np.zeros(0, bool)
+
+    def surely(self, score: float = 0.0) -> np.ndarray:
+        """(N,) bool, whether a person is not weak and has at least this box score."""
+        sure = self.box_scores >= score
+        return sure & ~self.weak if self.weak.size else sure
 
     def rows(self, rows: np.ndarray) -> FramePeople:
         """Some of the people."""
@@ -38,4 +45,5 @@ class FramePeople(NamedTuple):
             keypoint_scores=self.keypoint_scores[rows],
             box_scores=self.box_scores[rows],
             looks=self.looks[rows] if self.looks.size else self.looks,
+            weak=self.weak[rows] if self.weak.size else self.weak,
         )

@@ -36,7 +36,7 @@ def find_flows(frames: Sequence[FramePeople], settings: TrackingSettings) -> lis
                 places = _path((start, int(person)), confidences, links, free, settings.similarity)
                 for frame, number in places:
                     free[frame][number] = False
-                if max(frames[frame].box_scores[number] for frame, number in places) >= settings.sure:
+                if any(frames[frame].surely(settings.sure)[number] for frame, number in places):
                     flows.append(places)
     return _joined(merge_duplicates(flows, frames), frames, settings)
 

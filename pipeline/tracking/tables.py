@@ -35,7 +35,7 @@ from pipeline.tracking.cuts import find_cuts
 from pipeline.tracking.frames import FramePeople
 from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
-_VERSION = "3"  # increased whenever the same settings may give other tracks
+_VERSION = "4"  # increased whenever the same settings may give other tracks
 
 
 # Of a person in a frame, in tables/tracks and tables/motion.
@@ -58,6 +58,7 @@ def tracks_schema(num_joints: int) -> pa.Schema:
     return pa.schema(
         [
             *KEYS,
+            ("weak", pa.bool_()),
             ("box", pa.list_(pa.float32(), 4)),
             ("keypoints_smooth", positions),
             ("keypoint_std", pa.list_(pa.float32(), num_joints)),
@@ -73,6 +74,7 @@ class TrackTotals(NamedTuple):
     Attributes:
         people: in frames of videos.
         tracked: of these, the people with a track.
+        weak: people of tables/weak with a track.
         interpolated: people that were filled in between frames; they do not count as people.
     """
 
@@ -80,13 +82,14 @@ class TrackTotals(NamedTuple):
     tracks: int
     people: int
     tracked: int
+    weak: int
     interpolated: int
 
     def line(self, run: Run) -> str:
         """A line for a terminal."""
         return (
             f"tracks:    {run.path('tables', 'tracks')} ({self.tracks} in {self.videos} videos; {self.tracked} of "
-            f"{self.people} people in frames, {self.interpolated} more filled in)"
+            f"{self.people} people in frames, {self.weak} weak detections, {self.interpolated} more filled in)"
         )
 
 
@@ -96,6 +99,7 @@ class _Frame(NamedTuple):
     frame: int
     seconds: float
     people: People
+    num_sure: int  # of the people; the others are weak
     thumbnail: bytes | None
 
 
@@ -223,16 +227,17 @@ class TrackIds:
 
 
 def _totals(run: Run, videos: int) -> TrackTotals:
-    people = tracked = interpolated = 0
+    people = tracked = weak = interpolated = 0
     tracks: set[tuple[str, int]] = set()
-    for table in read_table(run.uri, "tracks", ["video", "track_id", "interpolated"]):
-        filled = pc.sum(table["interpolated"]).as_py() or 0
+    for table in read_table(run.uri, "tracks", ["video", "track_id", "interpolated", "weak"]):
+        filled, followed = (pc.sum(table[name]).as_py() or 0 for name in ("interpolated", "weak"))
         interpolated += filled
-        people += table.num_rows - filled
-        tracked += table.num_rows - filled - table["track_id"].null_count
+        weak += followed
+        people += table.num_rows - filled - followed
+        tracked += table.num_rows - filled - followed - table["track_id"].null_count
         pairs = table.select(["video", "track_id"]).drop_null().group_by(["video", "track_id"]).aggregate([])
         tracks.update((row["video"], row["track_id"]) for row in pairs.to_pylist())
-    return TrackTotals(videos, len(tracks), people, tracked, interpolated)
+    return TrackTotals(videos, len(tracks), people, tracked, weak, interpolated)
 
 
 class _Row(NamedTuple):
@@ -257,7 +262,7 @@ def _track_video(frames: list[_Frame], skeleton: Skeleton, settings: TrackingSet
         for person, track in enumerate(tracks.tolist()):
             if track:
                 seen.setdefault(track, []).append((frame, person))
-            else:
+            elif person < frames[frame].num_sure:
                 rows.append(_Row(frame, person, 0, 0))
     trajectories: dict[int, Trajectory] = {}
     for track, places in seen.items():
@@ -278,6 +283,7 @@ def _people(frame: _Frame, cut: bool) -> FramePeople:
         people.keypoint_scores,
         people.box_scores,
         first_of_scene=cut,
+        weak=np.arange(len(people)) >= frame.num_sure,
         looks=people.extra.get(APPEARANCE, np.zeros((len(people), 0))),
     )
 
@@ -322,6 +328,7 @@ def _table(rows: list[_Row], frames: list[_Frame], trajectories: dict[int, Traje
         [frames[row.frame].seconds for row in rows],
         [row.track or None for row in rows],
         [row.person is None for row in rows],
+        [row.person is not None and row.person >= frames[row.frame].num_sure for row in rows],
         pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4),
         pa.FixedSizeListArray.from_arrays(positions, joints, mask=untracked),
         pa.FixedSizeListArray.from_arrays(pa.array(std.ravel()), joints, mask=untracked),
@@ -345,8 +352,9 @@ def _frames(run: Run, videos: Mapping[str, int], file: int) -> Iterator[_Frame]:
         file: number of that file.
     """
     last = max(videos.values(), default=-1)
-    for row, people in images_with_people(run, further=["thumbnail"], start=file):
+    for row, people in images_with_people(run, further=["thumbnail"], start=file, weak=True):
         if row["file"] > last:
             return
         if row["video"] in videos and row["seconds"] is not None:
-            yield _Frame(row["image_id"], row["video"], row["frame"], row["seconds"], people, row["thumbnail"])
+            place = (row["image_id"], row["video"], row["frame"], row["seconds"])
+            yield _Frame(*place, people, row["num_people"], row["thumbnail"])

@@ -21,7 +21,7 @@ class Tracked(NamedTuple):
     """A person with a track in a frame.
 
     Attributes:
-        person: number in tables/people; None if it was filled in between frames.
+        person: number in tables/people or tables/weak; None if it was filled in between frames.
         box: (4,) x1 y1 x2 y2, pixels.
     """
 
@@ -32,6 +32,8 @@ class Tracked(NamedTuple):
 
 class Frame(NamedTuple):
     """A frame: its row of tables/images, its people, and its tracks; without any if its status is not ok.
+
+    The people include weak ones, so that each tracked person is there.
 
     Attributes:
         position: in the video, from 0; a sequence of images counts from its first number.
@@ -71,7 +73,8 @@ def tracked_videos(run: Run) -> Iterator[Video]:
         )
     tracks = tracks_by_video(run)
     following = next(tracks, None)
-    images = (pair for pair in images_with_people(run, further=["pts"], failed=True) if pair[0]["frame"] is not None)
+    rows_and_people = images_with_people(run, further=["pts"], failed=True, weak=True)
+    images = (pair for pair in rows_and_people if pair[0]["frame"] is not None)
     for name, rows in groupby(images, key=lambda pair: pair[0]["video"]):
         people_of: dict[str, list[Tracked]] = {}
         if following is not None and following[0] == name:

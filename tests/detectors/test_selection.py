@@ -66,6 +66,22 @@ def test_too_many_boxes_repeat_nms_with_a_lower_threshold() -> None:
     assert len(select_people(predictions(hopeless), 0.05, 0.6, max_boxes=50)) == 60
 
 
+@given(st.integers(0, 99), st.sampled_from([1, 5, 100]))
+@settings(max_examples=50, deadline=None)
+def test_weak_boxes_come_after_the_others_and_do_not_change_them(seed: int, max_boxes: int) -> None:
+    r = np.random.default_rng(seed)
+    rows = np.column_stack([r.uniform(50, 150, (60, 2)), r.uniform(20, 80, (60, 2)), r.random(60), np.ones(60)])
+    usual = select_people(predictions(rows), 0.5, 0.6, max_boxes)
+    both = select_people(predictions(rows), 0.5, 0.6, max_boxes, least_confidence=0.2)
+    np.testing.assert_array_equal(both.xyxy[: len(usual)], usual.xyxy)
+    np.testing.assert_array_equal(both.scores[: len(usual)], usual.scores)
+    weak = both.scores[len(usual) :]
+    assert len(weak) <= max_boxes
+    assert ((weak > 0.2) & (weak <= 0.5)).all()
+    every = select_people(predictions(rows), 0.2, 0.6, 100)  # NMS of all boxes
+    np.testing.assert_array_equal(weak, every.scores[every.scores <= 0.5][:max_boxes])
+
+
 def test_no_predictions() -> None:
     assert len(select_people(torch.zeros(0, 85), 0.05, 0.6, 100)) == 0
     assert len(select_people(torch.zeros(9, 6), 0.05, 0.6, 100)) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -62,8 +63,10 @@ def photo(name: str) -> tuple[ImageRow, People]:
     return ImageRow(name, "", None, "ab", 640, 480, 1), walkers(10, 200, 400)
 
 
-def make_run(folder: Path, *shards: list[tuple[ImageRow, People]]) -> Run:
-    """A reduced run with these images."""
+def make_run(
+    folder: Path, *shards: list[tuple[ImageRow, People]], weak: Mapping[str, People] = MappingProxyType({})
+) -> Run:
+    """A reduced run with these images, and weak people by image id."""
     (folder / "in").mkdir(parents=True)
     settings = Settings.model_validate({"input": {"uri": str(folder / "in")}, "output": {"uri": str(folder / "run")}})
     run = Run.create(settings)
@@ -77,7 +80,8 @@ def make_run(folder: Path, *shards: list[tuple[ImageRow, People]]) -> Run:
         shard = planned[i].at(i).id
         metadata = {"shard": shard, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
         rows, people = [row for row, _ in images], [found for _, found in images]
-        storage.write_bytes(run.part_uri(shard), encode_part(rows, people, None, People.empty(17), metadata))
+        extra = [weak.get(row.image_id, People.empty(17)) for row in rows] if any(row.video for row in rows) else None
+        storage.write_bytes(run.part_uri(shard), encode_part(rows, people, None, People.empty(17), metadata, extra))
     reduce_run(run)
     return run
 
@@ -108,6 +112,8 @@ def make_clip_run(folder: Path, clips: Mapping[str, Sequence[People]]) -> Run:
             rows[-1].video, rows[-1].frame, rows[-1].pts, rows[-1].seconds = place
             people.append(clips[place.video][place.frame or 0] if item.status == "ok" else People.empty(17))
         metadata = {"shard": shard.id, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
-        storage.write_bytes(run.part_uri(shard.id), encode_part(rows, people, None, People.empty(17), metadata))
+        nobody = People.empty(17)
+        part = encode_part(rows, people, None, nobody, metadata, weak=[nobody] * len(rows))
+        storage.write_bytes(run.part_uri(shard.id), part)
     reduce_run(run)
     return run

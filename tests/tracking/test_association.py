@@ -88,6 +88,26 @@ def test_people_with_low_scores_continue_tracks_and_start_none() -> None:
     assert tracked(far)[-1] == [0], "too far from where the track should be"
 
 
+def test_weak_people_continue_tracks_and_neither_start_nor_confirm_them() -> None:
+    """Whatever their scores are: the first person is weak for a while, the second always, the third all but once."""
+    frames = []
+    for i, t in enumerate(np.arange(0, 2, 0.04)):
+        people = frame(t, (100 + 100 * t, 50), (500, 50), (700, 50))
+        frames.append(people._replace(weak=np.array([10 <= i < 20, True, i != 5])))
+    for kind in ("oks", "iou", "poseflow"):
+        assert tracked(frames, kind=kind) == [[1, 0, 0]] * 50
+
+
+def test_a_weak_copy_does_not_take_the_track_of_a_person() -> None:
+    """Its joints are better than those of the person, and it is nearer to where the person is expected."""
+    frames = []
+    for t in np.arange(0, 2, 0.04):
+        people = frame(t, (100, 50), (102, 50))
+        people.keypoint_scores[0] = 0.4
+        frames.append(people._replace(weak=np.array([False, True])))
+    assert tracked(frames) == [[1, 0]] * 50
+
+
 def test_empty_frames_and_videos() -> None:
     assert tracked([]) == []
     assert tracked([frame(0.0), frame(0.1)]) == [[], []]

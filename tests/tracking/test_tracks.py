@@ -30,7 +30,7 @@ def test_each_person_in_a_frame_has_a_row(tmp_path: Path) -> None:
     lonely = video("b.mp4", range(1), 100)
     run = make_run(tmp_path, [photo("0.jpg"), *first], [*second, photo("b.jpg"), *lonely])
     totals = write_tracks(run, TrackingSettings(), reuse=False)
-    assert totals == TrackTotals(videos=2, tracks=2, people=2 * 19 + 1, tracked=2 * 19, interpolated=0)
+    assert totals == TrackTotals(videos=2, tracks=2, people=2 * 19 + 1, tracked=2 * 19, weak=0, interpolated=0)
     found = rows(run)
     assert [row["track_id"] for row in found] == [1, 2] * 19 + [None]
     expected = {
@@ -48,7 +48,7 @@ def test_frames_without_a_person_are_filled_with_rows_of_their_own(tmp_path: Pat
     images[7:9] = [(row, walkers()) for row, _ in images[7:9]]
     run = make_run(tmp_path, images)
     totals = write_tracks(run, TrackingSettings(), reuse=False)
-    assert totals == TrackTotals(videos=1, tracks=1, people=18, tracked=18, interpolated=2)
+    assert totals == TrackTotals(videos=1, tracks=1, people=18, tracked=18, weak=0, interpolated=2)
     found = rows(run)
     assert [row["frame"] for row in found] == list(range(20))
     assert [row["frame"] for row in found if row["interpolated"]] == [7, 8]
@@ -58,6 +58,27 @@ def test_frames_without_a_person_are_filled_with_rows_of_their_own(tmp_path: Pat
     np.testing.assert_allclose(found[8]["keypoints_smooth"], truth.keypoints[0], atol=0.5)
     assert (np.array(found[8]["keypoint_std"]) > np.array(found[12]["keypoint_std"])).all()
     assert pq.read_table(run.path("tables", "people")).num_rows == 18
+
+
+def test_weak_people_count_if_a_track_takes_them(tmp_path: Path) -> None:
+    """They keep their numbers of tables/weak, after those of tables/people; others have no row."""
+    images = video("a.mp4", range(20), 400, 100)
+    images[7:9] = [(row, walkers(400 + 3 * n)) for n, (row, _) in enumerate(images[7:9], 7)]
+    weak = {"a.mp4/000000007": walkers(700, 100 + 3 * 7), "a.mp4/000000012": walkers(700)}
+    run = make_run(tmp_path, [photo("0.jpg"), *images], weak=weak)
+    totals = write_tracks(run, TrackingSettings(), reuse=False)
+    assert totals == TrackTotals(videos=1, tracks=2, people=38, tracked=38, weak=1, interpolated=1)
+    found = rows(run)
+    assert [(row["frame"], row["person"], row["track_id"]) for row in found if row["weak"]] == [(7, 2, 1)]
+    np.testing.assert_allclose(next(row["box"] for row in found if row["weak"]), walkers(121).boxes[0])
+    assert {(row["frame"], row["track_id"]) for row in found if row["interpolated"]} == {(8, 1)}
+    table = pq.read_table(run.path("tables", "weak")).to_pylist()
+    assert [(row["image_id"][-3:], row["person"]) for row in table] == [("007", 1), ("007", 2), ("012", 2)]
+    images_table = pq.read_table(run.path("tables", "images")).to_pydict()
+    assert images_table["num_weak"][:9] == [0] * 8 + [2]
+    assert set(images_table["num_people"]) == {1, 2, 3}
+    (frame,) = [f for v in tracked_videos(run) for f in v.frames if f.image["frame"] == 7]
+    assert {p.track: frame.people.boxes[p.person][0] for p in frame.tracked if p.person is not None} == {1: 121, 2: 421}
 
 
 def test_frames_of_sequences_are_tracked_by_number(tmp_path: Path) -> None:
@@ -152,13 +173,13 @@ def test_other_settings_make_other_tracks_without_networks(tmp_path: Path, capsy
     gap = [*video("a.mp4", range(20), 100), *video("a.mp4", range(60, 80), 100)]
     run = make_run(tmp_path, gap)
     assert reduce([run.uri]) == 0
-    assert "(2 in 1 videos; 40 of 40 people in frames, 0 more filled in)" in capsys.readouterr().out
+    assert "(2 in 1 videos; 40 of 40 people in frames, 0 weak detections, 0 more filled in)" in capsys.readouterr().out
     path = next((tmp_path / "run" / "tables" / "tracks").iterdir())
     written = path.stat().st_mtime_ns
     write_tracks(run, TrackingSettings(), reuse=True)
     assert path.stat().st_mtime_ns == written
     assert reduce([run.uri, "--tracking.memory=5"]) == 0
-    assert "(1 in 1 videos; 40 of 40 people in frames, 0 more filled in)" in capsys.readouterr().out
+    assert "(1 in 1 videos; 40 of 40 people in frames, 0 weak detections, 0 more filled in)" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         reduce([run.uri, "--tracking.memory=-1"])
     assert "--tracking.memory -1: Input should be greater than 0" in capsys.readouterr().err

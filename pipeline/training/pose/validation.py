@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.annotator import Annotator
+from pipeline.annotator import Annotator, Picture
 from pipeline.boxes import long_sides
 from pipeline.coco.annotations import load_annotations
 from pipeline.coco.errors import AnnotationError
@@ -95,11 +95,11 @@ class PoseValidation:
         annotator = Annotator(None, estimator, PoseNMS(kind="none"), compute)
         pending: list[np.ndarray] = []
 
-        def images_with_boxes() -> Iterator[tuple[np.ndarray, Boxes]]:
+        def images_with_boxes() -> Iterator[Picture]:
             for image in self.images:
                 pending.append(self.pixels(image))
                 boxes = np.stack([person.box for person in self.people[image["id"]]])
-                yield pending[-1], Boxes(boxes, np.ones(len(boxes), np.float32))
+                yield Picture(pending[-1], Boxes(boxes, np.ones(len(boxes), np.float32)))
 
         for candidates in annotator.candidates(images_with_boxes()):
             yield pending.pop(0), annotator.suppress(candidates)
