@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterator
 
 _STDERR = 2  # the file descriptor: sys.stderr may be an object without one
+_RESTARTED_SHARE = 0.1  # of its time that a block must have used, so that restarting is not done for nothing
+
+_running = threading.local()  # the deadline of the block of this thread
 
 
 class Deadline:
@@ -38,14 +41,24 @@ class Deadline:
             self._ends[thread] = time.monotonic() + self._seconds
             if len(self._ends) == 1:
                 self._set_timer()
+        _running.deadline = self
         try:
             yield
         finally:
+            _running.deadline = None
             with self._lock:
                 was_next = min(self._ends, key=lambda other: self._ends[other]) == thread
                 del self._ends[thread]
                 if was_next:
                     self._set_timer()
+
+    def restart(self) -> None:
+        """Give the block of this thread its whole time again."""
+        thread, now = threading.get_ident(), time.monotonic()
+        if self._ends[thread] - now < (1 - _RESTARTED_SHARE) * self._seconds:
+            with self._lock:
+                self._ends[thread] = now + self._seconds
+                self._set_timer()
 
     def _set_timer(self) -> None:
         if self._ends:
@@ -53,3 +66,10 @@ class Deadline:
             faulthandler.dump_traceback_later(seconds_left, exit=True, file=_STDERR)
         else:
             faulthandler.cancel_dump_traceback_later()
+
+
+def restart_deadline() -> None:
+    """Give the block of this thread its whole time again, if it has a deadline: it got on by one of many steps."""
+    deadline: Deadline | None = getattr(_running, "deadline", None)
+    if deadline is not None:
+        deadline.restart()

@@ -20,6 +20,7 @@ _VIDEO = pa.struct(
         ("lead_packets", pa.int64()),
         ("num_packets", pa.int64()),
         ("anchor", pa.int64()),
+        ("digest", pa.int64()),
         ("damaged", pa.list_(pa.int64())),
         ("section", pa.list_(pa.int64())),
         ("error", pa.string()),

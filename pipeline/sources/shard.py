@@ -59,14 +59,18 @@ def frame_of_sequence(key: str, fps: float | None) -> FramePosition | None:
 class VideoRange:
     """Whole groups of pictures of a video; a group is a key frame and the packets until the next, in decoding order.
 
+    Long groups are in several shards, each with some of their frames.
+
     Attributes:
         frames: numbers of the frames to annotate; (0,) if the video cannot be opened.
         first_frame: number of the first frame of the groups.
         first_packet: number of their first packet, from 0 in the order of the file.
         lead_packets: number of packets in the groups before that it may refer to.
         num_packets: number of packets of the groups.
-        anchor: decoding time stamp of the first packet of these groups, where the file has an index of all packets;
-            else None.
+        anchor: time stamp of the first packet of these groups, where reading starts; None to start with the file. Of
+            decoding where the file has an index of all packets, else as `time_stamp` gives it.
+        digest: of all these packets, as `digest_of` gives it, where the file has no such index: searching for the
+            anchor may lead elsewhere. Else None.
         damaged: numbers of the first packets of the groups in or after which the container is damaged. (Only reading a
             file from its start shows it.)
         section: first byte and number of bytes of the video in its file; None for all until the end.
@@ -79,6 +83,7 @@ class VideoRange:
     lead_packets: int = 0
     num_packets: int = 0
     anchor: int | None = None
+    digest: int | None = None
     damaged: tuple[int, ...] = ()
     section: tuple[int, int | None] = (0, None)
     error: str | None = None

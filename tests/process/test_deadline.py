@@ -7,7 +7,7 @@ from support.paths import PROJECT
 
 HANGING = """
 import ctypes, threading, time
-from pipeline.process.deadline import Deadline
+from pipeline.process.deadline import Deadline, restart_deadline
 deadline = Deadline({seconds})
 def short_blocks():
     for _ in range(20):
@@ -36,6 +36,13 @@ def test_a_hanging_block_ends_the_process(block: str) -> None:
     assert process.returncode == 1
     assert "Timeout" in process.stderr
     assert "<module>" in process.stderr, "the stack of the hanging block"
+
+
+def test_a_block_that_gets_on_may_take_longer() -> None:
+    """Each of its steps has the whole time."""
+    steps = "[(time.sleep(0.3), restart_deadline()) for _ in range(8)]"
+    assert run(1.5, steps).stdout == "no time limit exceeded\n"
+    assert run(1.5, f"{steps}; time.sleep(60)").returncode == 1
 
 
 def test_each_thread_has_a_separate_time_limit() -> None:

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -24,6 +25,7 @@ from pipeline.settings.flags import parse_settings
 from pipeline.settings.tree import InputSettings
 from pipeline.sources import Item, Manifest, plan_collection, read_items, read_shard, shard_keys, write_manifest
 from pipeline.sources.shard import frame_of_sequence
+from pipeline.sources.video.container import all_packets
 from pipeline.sources.video.ffmpeg import logged_errors
 from pipeline.sources.video.plan import has_video_signature
 
@@ -77,9 +79,67 @@ def test_a_video_is_cut_at_key_frames(clips: Path) -> None:
         planned = list(plan_collection(InputSettings(uri=str(clips / name), shard_size=20)))
         assert [shard.num_images for shard in planned] == [20, 20, 5]
         assert [shard.video.first_packet for shard in planned] == [0, 20, 40]
-        # Only where the file has an index, reading starts elsewhere than at its start.
-        assert [shard.video.anchor is None for shard in planned] == [True, True, name.endswith(".ts")]
+        assert [shard.video.anchor is None for shard in planned] == [True, True, False]
     assert len(list(plan_collection(InputSettings(uri=str(clips / "h264.mp4"), shard_size=1)))) == 5
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_shard_is_not_read_from_the_start_of_its_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a thousand shards of a long video would read it five hundred times."""
+    codec, options = CLIPS[name]
+    write_clip(tmp_path / name, moving(400), codec, options)
+    *_, last = plan_collection(InputSettings(uri=str(tmp_path / name), shard_size=10))
+    packets = []
+
+    def counted(*source: object) -> Iterator[object]:
+        for packet in all_packets(*source):
+            packets.append(packet)
+            yield packet
+
+    monkeypatch.setattr("pipeline.sources.video.container.all_packets", counted)
+    items = list(read_shard(last.at(0)))
+    assert [item.position.frame for item in items] == list(last.video.frames)
+    assert len(packets) < 200
+    for item, (_, pixels) in zip(items, decoded(tmp_path / name)[-len(items) :], strict=True):
+        np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+
+
+def test_a_search_that_leads_elsewhere_is_noticed(clips: Path) -> None:
+    """The time stamps of a file may repeat, and FFmpeg may find other ones: then it is read from its start."""
+    once = (clips / "h264.ts").read_bytes()
+    (clips.parent / "twice.ts").write_bytes(once * 2)
+    whole, parts = read(clips.parent / "twice.ts"), read(clips.parent / "twice.ts", 10)
+    assert [item.position for item in parts] == [item.position for item in whole]
+    assert len(whole) == 2 * FRAMES
+    expected = [pixels_or_error(item) for item in whole]
+    assert sum(isinstance(pixels, str) for pixels in expected) == 5, "the group before the joint"
+    for item, pixels in zip(parts, expected, strict=True):
+        np.testing.assert_array_equal(pixels_or_error(item), pixels)
+    planned = list(plan_collection(InputSettings(uri=str(clips.parent / "twice.ts"), shard_size=10)))
+    assert {shard.video.anchor for shard in planned} == {None}
+
+    *_, last = plan_collection(InputSettings(uri=str(clips / "h264.ts"), shard_size=10))
+    other = replace(last, video=replace(last.video, digest=1))
+    stamps = [item.position for item in read_shard(last.at(0))]
+    assert [item.position for item in read_shard(other.at(0))] == stamps
+
+
+def test_several_shards_share_a_long_group(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that several workers annotate a video with few key frames."""
+    monkeypatch.setattr("pipeline.sources.video.plan._LONG_GROUP", 8)
+    write_clip(clips.parent / "long.mp4", moving(FRAMES), options={"g": "1000", "bf": "3"})
+    planned = list(plan_collection(InputSettings(uri=str(clips.parent / "long.mp4"))))
+    assert [shard.num_images for shard in planned] == [7, 8, 7, 8, 7, 8]
+    assert len({shard.at(i).id for i, shard in enumerate(planned)}) == 6
+    items = read(clips.parent / "long.mp4")
+    assert [item.position.frame for item in items] == list(range(FRAMES))
+    for item, (stamp, pixels) in zip(items, decoded(clips.parent / "long.mp4"), strict=True):
+        assert item.position.pts == stamp
+        np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+    few = plan_collection(InputSettings.model_validate({"uri": str(clips.parent / "long.mp4"), "video": {"every": 9}}))
+    assert [shard.num_images for shard in few] == [5]
 
 
 def test_items_may_be_decoded_in_any_order_and_late(clips: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.sources.shard import VideoRange
-from pipeline.sources.video.ffmpeg import load_av
+from pipeline.sources.video.ffmpeg import load_av, time_stamp
 
 if TYPE_CHECKING:
     import av
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # FFmpeg also opens text files that name other files or servers: playlists, lists of parts, session descriptions.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg"
+_STEPS_BACK = (0, 1, 5, 30)  # seconds before the anchor
+_PASSED = 3  # key frames after the anchor at which a search has failed
 
 
 class Unreadable(Exception):
@@ -93,14 +96,21 @@ def open_video(
 def open_range(listed: storage.Entry, part: VideoRange) -> Iterator[tuple[VideoStream, Iterator[av.Packet]]]:
     """The stream of a shard, and its packets, those of the groups that it may refer to first.
 
-    Where the file has an index of all packets, reading starts there. FFmpeg's search in other files gives other
-    time stamps, or none: they are read from their start.
+    Reading starts at the anchor. Where the file has no index of all packets, FFmpeg may find another place, or give
+    other time stamps there: it is tried from farther away, and at last the file is read from its start.
     """
     first, count = part.first_packet - part.lead_packets, part.lead_packets + part.num_packets
     with ExitStack() as stack:
-        if part.anchor is not None:
+
+        def search(seconds: float) -> tuple[VideoStream, Iterator[av.Packet] | None]:
             container, stream = stack.enter_context(open_video(listed.uri, part.section, listed))
-            packets = _from_anchor(container, stream, part.anchor)
+            return stream, _from_anchor(container, stream, part, seconds)
+
+        for seconds in () if part.anchor is None else (0,) if part.digest is None else _STEPS_BACK:
+            stream, packets = search(seconds)
+            if packets is not None and part.digest is not None:
+                is_right = _digest(islice(packets, count)) == part.digest
+                stream, packets = search(seconds) if is_right else (stream, None)
             if packets is not None:
                 yield stream, islice(packets, count)
                 return
@@ -108,25 +118,41 @@ def open_range(listed: storage.Entry, part: VideoRange) -> Iterator[tuple[VideoS
         yield stream, islice(all_packets(container, stream), first, first + count)
 
 
-def _from_anchor(container: InputContainer, stream: VideoStream, anchor: int) -> Iterator[av.Packet] | None:
-    """The packets from the one with this decoding time stamp on; None if the search does not lead to it."""
+def _from_anchor(
+    container: InputContainer, stream: VideoStream, part: VideoRange, seconds: float
+) -> Iterator[av.Packet] | None:
+    """The packets of a range from its anchor on; None if the search, so many seconds before it, does not lead there."""
     pyav = load_av()
+    assert part.anchor is not None
+    assert stream.time_base is not None
     try:
-        container.seek(anchor, stream=stream)
+        container.seek(part.anchor - round(seconds / stream.time_base), stream=stream)
     except pyav.error.FFmpegError as error:
         if isinstance(error, MemoryError):
             raise
         return None
-    packets = all_packets(container, stream)
-    first = next(packets, None)
-    if first is None or first.dts != anchor:
-        return None
+    packets, passed = all_packets(container, stream), 0
+    for packet in packets:  # FFmpeg often finds an earlier key frame
+        if packet.is_keyframe:
+            stamp = packet.dts if part.digest is None else time_stamp(packet)
+            if stamp == part.anchor:
+                return chain([packet], packets)
+            passed += stamp is None or stamp > part.anchor
+            if passed > _PASSED:
+                return None
+    return None
 
-    def continued() -> Iterator[av.Packet]:
-        yield first
-        yield from packets
 
-    return continued()
+def digest_of(packets: Iterable[tuple[int, int, bool]]) -> int:
+    """A number that other packets hardly have, from the time stamp and size of each, and whether it is a key frame."""
+    digest = 0
+    for stamp, size, is_key in packets:
+        digest = zlib.crc32(b"%d %d %d;" % (stamp, size, is_key), digest)
+    return digest
+
+
+def _digest(packets: Iterable[av.Packet]) -> int:
+    return digest_of((time_stamp(packet), packet.size, packet.is_keyframe) for packet in packets)
 
 
 def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:

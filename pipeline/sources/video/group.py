@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.images import DecodedImage, DecodeLimits, ImageRefused, upright
+from pipeline.process.deadline import restart_deadline
 from pipeline.sources.video.ffmpeg import load_av, logged_errors, time_stamp
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ class GroupOfPictures:
         ]
         packets += [(packet, False, True) for packet in self.packets]
         for packet, leads_in, counts in [*packets, (None, False, True)]:
+            restart_deadline()  # the time limit of an image holds for each frame, not for the group
             frames: Sequence[av.VideoFrame] = ()
             with logged_errors() as messages:
                 try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -17,7 +18,7 @@ from pipeline import storage
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.files import plan_files
 from pipeline.sources.shard import PlannedShard, VideoRange, container_shard
-from pipeline.sources.video.container import Unreadable, all_packets, open_video
+from pipeline.sources.video.container import Unreadable, all_packets, digest_of, open_video
 from pipeline.sources.video.ffmpeg import logged_errors, time_stamp
 from pipeline.sources.video.group import LEAD_GROUPS
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
+
+_LONG_GROUP = 5000  # frames
+_MOST_PIECES = 16
 
 
 def has_video_signature(head: bytes) -> bool:
@@ -38,15 +42,17 @@ class _Indexed(NamedTuple):
     """One packet of a video.
 
     Attributes:
-        anchor: its decoding time stamp in the index of the file; None without an index.
+        anchor: its decoding time stamp in the index of the file; without an index that of its frame.
         stamp: the time stamp of its frame; None if the index alone was read.
+        size: bytes; None if the index alone was read.
         is_key: whether decoding can start here.
         is_shown: whether it becomes a frame; an edit list may hide it.
         error_after: whether FFmpeg reported damage of the container between it and the next.
     """
 
-    anchor: int | None
+    anchor: int
     stamp: int | None
+    size: int | None
     is_key: bool
     is_shown: bool
     error_after: bool = False
@@ -104,6 +110,7 @@ def _plan(uri: str, settings: InputSettings, section: tuple[int, int | None]) ->
     chosen = _chosen(index, bounds, settings, time_base)
     if not chosen:
         raise Unreadable("the video has no frames")
+    places = Counter(packet.anchor for packet in index if packet.is_key)  # some repeat where videos were joined
     first = first_frame = 0  # group and frame of the next shard
     for last in range(1, len(bounds)):
         if last + 1 < len(bounds) and bounds[last + 1] - bounds[first] <= settings.shard_size:
@@ -111,14 +118,20 @@ def _plan(uri: str, settings: InputSettings, section: tuple[int, int | None]) ->
         shown = sum(packet.is_shown for packet in index[bounds[first] : bounds[last]])
         frames = tuple(chosen[bisect_left(chosen, first_frame) : bisect_left(chosen, first_frame + shown)])
         lead = max(first - LEAD_GROUPS, 0)
-        if frames:
+        read = index[bounds[lead] : bounds[last]]
+        has_anchor = lead > 0 and places[read[0].anchor] == 1
+        pieces = 1
+        if last == first + 1:  # of a long group, so that several workers annotate it; each decodes all of it
+            pieces = min(_MOST_PIECES, max(1, -(-len(frames) // _LONG_GROUP)))
+        for piece in range(pieces if frames else 0):
             yield VideoRange(
-                frames=frames,
+                frames=frames[piece * len(frames) // pieces : (piece + 1) * len(frames) // pieces],
                 first_frame=first_frame,
                 first_packet=bounds[first],
                 lead_packets=bounds[first] - bounds[lead],
                 num_packets=bounds[last] - bounds[first],
-                anchor=index[bounds[lead]].anchor if lead else None,
+                anchor=read[0].anchor if has_anchor else None,
+                digest=_digest(read) if has_anchor else None,
                 damaged=tuple(
                     start
                     for start, stop in pairwise(bounds[first : last + 1])
@@ -129,6 +142,13 @@ def _plan(uri: str, settings: InputSettings, section: tuple[int, int | None]) ->
         first, first_frame = last, first_frame + shown
 
 
+def _digest(packets: Sequence[_Indexed]) -> int | None:
+    """Of packets, where the file has no index of them."""
+    if packets[0].size is None:
+        return None
+    return digest_of((packet.anchor, packet.size or 0, packet.is_key) for packet in packets)
+
+
 def _index(container: InputContainer, stream: VideoStream, with_stamps: bool) -> list[_Indexed]:
     """All packets of the video in decoding order.
 
@@ -137,7 +157,7 @@ def _index(container: InputContainer, stream: VideoStream, with_stamps: bool) ->
     """
     entries = stream.index_entries
     if not with_stamps and container.format.name.startswith("mov") and 0 < stream.frames == len(entries):
-        return [_Indexed(entry.timestamp, None, entry.is_keyframe, not entry.is_discard) for entry in entries]
+        return [_Indexed(entry.timestamp, None, None, entry.is_keyframe, not entry.is_discard) for entry in entries]
     index: list[_Indexed] = []
     packets = all_packets(container, stream)
     while True:
@@ -147,7 +167,8 @@ def _index(container: InputContainer, stream: VideoStream, with_stamps: bool) ->
             index[-1] = index[-1]._replace(error_after=True)
         if packet is None:
             return index
-        index.append(_Indexed(None, time_stamp(packet), packet.is_keyframe, not packet.is_discard))
+        stamp = time_stamp(packet)
+        index.append(_Indexed(stamp, stamp, packet.size, packet.is_keyframe, not packet.is_discard))
 
 
 def _chosen(
