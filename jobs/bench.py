@@ -42,7 +42,7 @@ from pipeline.pose.heatmap import decode_argmax
 from pipeline.pose.networks.recognition import load_pose_network
 from pipeline.process.memory import bound_allocator
 from pipeline.run import Run
-from pipeline.runtime.device import Compute, pin_threads
+from pipeline.runtime.device import Compute, Image, pin_threads
 from pipeline.settings.tree import Settings
 from pipeline.sources import plan_collection, write_manifest
 from pipeline.suppression import pose_nms
@@ -61,7 +61,7 @@ class _GivenAfterDetecting:
         self._detector = detector
         self._people = people
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
+    def detect(self, images: Sequence[Image]) -> list[Boxes]:
         self._detector.detect(images)
         return [_grid(image.shape[1], image.shape[0], self._people) for image in images]
 

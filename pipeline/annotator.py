@@ -22,11 +22,12 @@ from pipeline.detectors.pose_detector import PoseDetector
 from pipeline.errors import UserError, first_line
 from pipeline.people import Boxes, People
 from pipeline.pose.checkpoint import skeleton_of
+from pipeline.pose.crop import CropBatch
 from pipeline.pose.estimator import PoseEstimator
 from pipeline.pose.heads import ArgmaxHead
 from pipeline.process.stopwatch import Stopwatch
 from pipeline.run.columns import APPEARANCE
-from pipeline.runtime.device import Compute
+from pipeline.runtime.device import Compute, Image
 from pipeline.settings.tree import PoseSettings, Settings
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
@@ -48,6 +49,9 @@ class Picture(NamedTuple):
     pixels: np.ndarray
     boxes: Boxes | None = None
     is_frame: bool = False
+
+
+_Group = Sequence[tuple[Picture, Image]]  # with the pixels as `Compute.upload` returns them
 
 
 class NetworksError(RuntimeError):
@@ -93,7 +97,7 @@ class Annotator:
         Raises:
             UserError, OSError: a network cannot be built or loaded; the message names it.
         """
-        compute = Compute.resolve(settings.compute.device, settings.compute.precision, settings.compute.runtime)
+        compute = Compute.resolve(**settings.compute.model_dump())
         detector = build_detector(settings.detector, compute)
         poses = build_poses(settings.pose, detector, compute)
         suppression = settings.suppression
@@ -115,12 +119,14 @@ class Annotator:
 
     def candidates(self, pictures: Iterable[Picture]) -> Iterator[People]:
         """The people of each picture before suppression, in order, as soon as their batches are full."""
-        batch = _PoseBatch(self.poses, self.stopwatch)
+        batch = self._pose_batch()
         pending: deque[_PendingImage] = deque()
-        for group, detected in self._with_boxes(_batched(pictures, self.detector.batch if self.detector else 1)):
-            for (image, _, is_frame), found in zip(group, detected, strict=True):
-                boxes = found if is_frame else found[found.scores > self.confidence]
-                pending_image = _PendingImage(boxes, len(self.poses.skeleton), image if self.appearance else None)
+        uploaded = ((picture, self.compute.upload(picture.pixels)) for picture in pictures)
+        for group, detected in self._with_boxes(_batched(uploaded, self.detector.batch if self.detector else 1)):
+            for (picture, image), found in zip(group, detected, strict=True):
+                boxes = found if picture.is_frame else found[found.scores > self.confidence]
+                shown = picture.pixels if self.appearance else None
+                pending_image = _PendingImage(boxes, len(self.poses.skeleton), shown)
                 pending.append(pending_image)
                 if boxes.poses is None:
                     batch.add(image, pending_image)
@@ -129,6 +135,9 @@ class Annotator:
         batch.run()
         while pending:
             yield self._people(pending.popleft())
+
+    def _pose_batch(self) -> _PoseBatch:
+        return _PoseBatch(self.poses, CropBatch(self.poses.rules, self.poses.batch, self.compute), self.stopwatch)
 
     def _people(self, done: _PendingImage) -> People:
         people = done.people()
@@ -144,13 +153,13 @@ class Annotator:
             NetworksError: the networks fail.
             OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError: the machine fails.
         """
-        grey = np.full((64, 64, 3), 128, np.uint8)
+        grey = self.compute.upload(np.full((64, 64, 3), 128, np.uint8))
         boxes = Boxes(np.array([[8, 8, 56, 56]], np.float32), np.ones(1, np.float32))
         try:
             if self.detector is not None:
                 self.detector.detect([grey])
             if self.poses.networks:
-                batch = _PoseBatch(self.poses, self.stopwatch)
+                batch = self._pose_batch()
                 batch.add(grey, _PendingImage(boxes, len(self.poses.skeleton)))
                 batch.run()
         except MACHINE_ERRORS:
@@ -185,7 +194,7 @@ class Annotator:
     def _suppressed(self, candidates: People) -> tuple[People, list[list[int]]]:
         return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)
 
-    def _with_boxes(self, groups: Iterable[Sequence[Picture]]) -> Iterator[tuple[Sequence[Picture], list[Boxes]]]:
+    def _with_boxes(self, groups: Iterable[_Group]) -> Iterator[tuple[_Group, list[Boxes]]]:
         """Each group and its boxes; the detector runs `groups_ahead`."""
         if not self.groups_ahead:
             for group in groups:
@@ -193,9 +202,9 @@ class Annotator:
                     boxes = self._boxes(group)
                 yield group, boxes
             return
-        ahead: deque[tuple[Sequence[Picture], Future[list[Boxes]]]] = deque()
+        ahead: deque[tuple[_Group, Future[list[Boxes]]]] = deque()
 
-        def first() -> tuple[Sequence[Picture], list[Boxes]]:
+        def first() -> tuple[_Group, list[Boxes]]:
             group, boxes = ahead.popleft()
             with self.stopwatch("detect"):
                 return group, boxes.result()
@@ -210,10 +219,10 @@ class Annotator:
         finally:
             wait([boxes for _, boxes in ahead])  # a later call must not share the detector's input buffer
 
-    def _boxes(self, group: Sequence[Picture]) -> list[Boxes]:
+    def _boxes(self, group: _Group) -> list[Boxes]:
         if self.detector is not None:
-            return self.detector.detect([picture.pixels for picture in group])
-        boxes = [picture.boxes for picture in group if picture.boxes is not None]
+            return self.detector.detect([image for _, image in group])
+        boxes = [picture.boxes for picture, _ in group if picture.boxes is not None]
         if len(boxes) < len(group):
             raise UserError("--detector.name is given, but an image came without boxes")
         return boxes
@@ -263,33 +272,31 @@ class _PendingImage:
 class _PoseBatch:
     """Crops of people of many images; the pose networks run whenever the batch is full."""
 
-    def __init__(self, poses: PoseEstimator, stopwatch: Stopwatch) -> None:
+    def __init__(self, poses: PoseEstimator, crops: CropBatch, stopwatch: Stopwatch) -> None:
         self._poses = poses
+        self._crops = crops
         self._stopwatch = stopwatch
-        self._crops = [rule.empty(poses.batch) for rule in poses.rules]
-        self._boxes = [np.zeros((poses.batch, 4), np.float32) for _ in poses.rules]
         self._owners: list[tuple[_PendingImage, int]] = []  # image and row of the person of each crop
 
-    def add(self, image: np.ndarray, pending_image: _PendingImage) -> None:
+    def add(self, image: Image, pending_image: _PendingImage) -> None:
         row = 0
         while row < len(pending_image.boxes):
-            start = len(self._owners)
-            count = min(len(pending_image.boxes) - row, self._poses.batch - start)
-            xyxy = pending_image.boxes.xyxy[row : row + count]
+            count = min(len(pending_image.boxes) - row, self._crops.room)
             with self._stopwatch("crop"):
-                for rule, crops, boxes in zip(self._poses.rules, self._crops, self._boxes, strict=True):
-                    crops[start : start + count], boxes[start : start + count] = rule.cut(image, xyxy)
+                self._crops.add(image, pending_image.boxes.xyxy[row : row + count])
             self._owners += [(pending_image, i) for i in range(row, row + count)]
             row += count
-            if len(self._owners) == self._poses.batch:
+            if not self._crops.room:
                 self.run()
 
     def run(self) -> None:
-        """Run the batch; rows beyond the filled ones hold old crops and are ignored."""
+        """Run the batch; rows beyond the filled ones are ignored."""
         if not self._owners:
             return
+        with self._stopwatch("crop"):
+            crops, boxes = self._crops.take()
         with self._stopwatch("poses"):
-            keypoints, scores = self._poses.estimate(self._crops, self._boxes)
+            keypoints, scores = self._poses.estimate(crops, boxes)
         for row, (pending_image, i) in enumerate(self._owners):
             pending_image.keypoints[i], pending_image.scores[i] = keypoints[row], scores[row]
             pending_image.missing -= 1

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from pipeline.detectors.darknet import Darknet
 from pipeline.errors import UserError
 from pipeline.people import Boxes
 
 if TYPE_CHECKING:
-    from pipeline.runtime.device import Compute
+    from pipeline.runtime.device import Compute, Image
     from pipeline.settings.tree import DetectorSettings
 
 __all__ = ["Darknet", "Detector", "build_detector"]
@@ -27,8 +25,11 @@ class Detector(Protocol):
 
     batch: int
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
-        """Person boxes, in image pixels, for each of at most `batch` images (H, W, 3) uint8 RGB."""
+    def detect(self, images: Sequence[Image]) -> list[Boxes]:
+        """Person boxes, in image pixels, for each of at most `batch` images, as `Compute.upload` returns them.
+
+        Those above `detector.confidence` come first, then the weak ones, see `DetectorSettings.least_confidence`.
+        """
         ...
 
 

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from pipeline import storage
 from pipeline.detectors import yolov3_spp
 from pipeline.detectors.darknet import Darknet, DarknetError
-from pipeline.detectors.letterbox import DARKNET, STRETCHED, letterbox
+from pipeline.detectors.letterbox import DARKNET, STRETCHED, LetterboxBatch
 from pipeline.detectors.selection import COCO_CLASSES, likely_rows, select_people
 from pipeline.errors import UserError
 from pipeline.people import Boxes
-from pipeline.runtime.device import Compute
+from pipeline.runtime.device import Compute, Image
 from pipeline.runtime.network import EXPORTED_SUFFIXES, Network, load_exported, prepare_network
 from pipeline.settings.tree import DetectorSettings, detector_batch
 from pipeline.weights.catalogue import confirm, local_file
@@ -127,10 +126,8 @@ class DarknetDetector:
         self._settings = settings
         self._person = _person_class(facts.classes, settings.person_class)
         wanted = facts.letterbox if settings.letterbox is None else settings.letterbox
-        self._style = STRETCHED if wanted is False else DARKNET
-        self._compute = compute
         self.network = network
-        self._inputs = np.zeros((self.batch, *facts.size, 3), np.uint8)
+        self._inputs = LetterboxBatch(self.batch, facts.size, STRETCHED if wanted is False else DARKNET, compute)
 
     @classmethod
     def of(cls, network: Darknet, settings: DetectorSettings, compute: Compute) -> DarknetDetector:
@@ -170,11 +167,10 @@ class DarknetDetector:
             )
         return cls(network, facts, settings, compute)
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
-        # The batch always has its full shape, so that results do not depend on which images share it.
-        letterboxes = [letterbox(image, out, self._style) for image, out in zip(images, self._inputs, strict=False)]
+    def detect(self, images: Sequence[Image]) -> list[Boxes]:
         with torch.inference_mode():
-            predictions = self.network(self._compute.to_input(torch.from_numpy(self._inputs)))[: len(images)]
+            letterboxes, pixels = self._inputs.fill(images)
+            predictions = self.network(pixels / 255)[: len(images)]
             s = self._settings
             likely = likely_rows(predictions, s.least_confidence)
         return [

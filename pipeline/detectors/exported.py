@@ -11,17 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.coco.categories import PERSON
 from pipeline.detectors.cells import cell_grid
-from pipeline.detectors.letterbox import MOVENET, YOLO, YOLOX, Letterbox, LetterboxStyle, letterbox
+from pipeline.detectors.letterbox import MOVENET, YOLO, YOLOX, Letterbox, LetterboxBatch, LetterboxStyle
 from pipeline.detectors.selection import COCO_CLASSES, select_people
 from pipeline.errors import UserError, first_line
 from pipeline.people import Boxes
-from pipeline.runtime.device import Compute
+from pipeline.runtime.device import Compute, Image
 from pipeline.runtime.network import Network, load_exported, trial_output
 from pipeline.settings.tree import DetectorSettings, detector_batch
 from pipeline.weights.catalogue import confirm, local_file
@@ -215,21 +214,23 @@ class ExportedDetector:
         classes: of the network.
     """
 
-    def __init__(self, network: Network, output_format: OutputFormat, settings: DetectorSettings, batch: int) -> None:
+    def __init__(
+        self, network: Network, output_format: OutputFormat, settings: DetectorSettings, compute: Compute
+    ) -> None:
         """Run the network once on a grey image, to choose the decoder.
 
         Raises:
             UserError: the network cannot run on this input size, or its output is not of this family.
         """
-        self.batch = batch
+        self.batch = detector_batch(settings, compute.device.type)
         self._settings = settings
         self._network = network
         self._format = output_format
         side = settings.input_size or output_format.usual_side
         self.size = network.input_size or (side, side)
-        self._inputs = np.full((batch, *self.size, 3), output_format.style.pad_value, np.uint8)
+        self._inputs = LetterboxBatch(self.batch, self.size, output_format.style, compute)
         try:
-            output = trial_output(network, self._network_input(1))
+            output = trial_output(network, self._network_input(self._inputs.fill([])[1], 1))
             first = output[:1].float().cpu()
             self._decode = output_format.decoder(first, self.size)
             columns = self._decode(first)[0, :, 5:]
@@ -251,23 +252,22 @@ class ExportedDetector:
             raise UserError(f"--detector.name {settings.name} needs --detector.weights: an .onnx or TorchScript file")
         path = local_file(settings.weights)
         network = load_exported(path, compute)
-        batch = detector_batch(settings, compute.device.type)
         if network.input_size and settings.input_size and network.input_size != (settings.input_size,) * 2:
-            detector = cls._resized(network.input_size, path, settings, compute, batch)
+            detector = cls._resized(network.input_size, path, settings, compute)
         else:
-            detector = cls(network, OUTPUT_FORMATS[settings.name], settings, batch)
+            detector = cls(network, OUTPUT_FORMATS[settings.name], settings, compute)
         confirm(settings.weights, path, settings.name)
         return detector
 
     @classmethod
     def _resized(
-        cls, exported: tuple[int, int], path: Path, settings: DetectorSettings, compute: Compute, batch: int
+        cls, exported: tuple[int, int], path: Path, settings: DetectorSettings, compute: Compute
     ) -> ExportedDetector:
         """From a file that was exported for another input size: possible if its decoding is not part of it."""
         side = settings.input_size
         assert side is not None
         try:
-            return cls(load_exported(path, compute, (side, side)), OUTPUT_FORMATS[settings.name], settings, batch)
+            return cls(load_exported(path, compute, (side, side)), OUTPUT_FORMATS[settings.name], settings, compute)
         except UserError as error:
             height, width = exported
             other = f"set it to {height}" if height == width else "leave it out"
@@ -276,7 +276,7 @@ class ExportedDetector:
                 f"not run at {side}x{side}; {other} ({first_line(error)})"
             ) from None
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
+    def detect(self, images: Sequence[Image]) -> list[Boxes]:
         letterboxes, rows = self.predict(images)
         return [box.to_image(self.select(row)) for box, row in zip(letterboxes, rows, strict=True)]
 
@@ -297,17 +297,14 @@ class ExportedDetector:
             least_confidence=s.least_confidence,
         )
 
-    def predict(self, images: Sequence[np.ndarray]) -> tuple[list[Letterbox], Tensor]:
+    def predict(self, images: Sequence[Image]) -> tuple[list[Letterbox], Tensor]:
         """The placement of at most `batch` images (H, W, 3) uint8 RGB, and (B, N, 5 + C + R) rows, see `Decoder`."""
-        style = self._format.style
-        letterboxes = [letterbox(image, out, style) for image, out in zip(images, self._inputs, strict=False)]
         with torch.inference_mode():
-            output = self._network(self._network_input(len(images)))[: len(images)].float().cpu()
+            letterboxes, pixels = self._inputs.fill(images)
+            output = self._network(self._network_input(pixels, len(images)))[: len(images)].float().cpu()
         return letterboxes, self._decode(output)
 
-    def _network_input(self, count: int) -> Tensor:
+    def _network_input(self, pixels: Tensor, count: int) -> Tensor:
         """The input for the first `count` images."""
-        # The batch has its full shape, so that results do not depend on which images share it. A network with a fixed
-        # batch splits and pads its input anyway.
-        used = self._inputs[:count] if self._network.batch_size else self._inputs
-        return self._format.to_input(torch.from_numpy(used).permute(0, 3, 1, 2).float()).contiguous()
+        used = pixels[:count] if self._network.batch_size else pixels  # a fixed batch is split and padded anyway
+        return self._format.to_input(used).contiguous()

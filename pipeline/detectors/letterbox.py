@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from pipeline.people import Boxes
+from pipeline.runtime.device import Compute, Image
+from pipeline.warping import resize
 
 
 class LetterboxStyle(NamedTuple):
@@ -54,12 +59,12 @@ class Letterbox(NamedTuple):
         return Boxes(np.clip((boxes.xyxy - offset) / scale, 0, limit), boxes.scores, poses)
 
 
-def letterbox(image: np.ndarray, out: np.ndarray, style: LetterboxStyle = DARKNET) -> Letterbox:
+def letterbox(image: Image, out: Image, style: LetterboxStyle = DARKNET) -> Letterbox:
     """Scale and pad an image to a network input.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        out: (height, width, 3) uint8, overwritten.
+        out: (height, width, 3), overwritten: uint8 for an array, float32 for a tensor, 0 to 255.
     """
     height, width = image.shape[:2]
     new_height, new_width = out.shape[:2]
@@ -69,7 +74,36 @@ def letterbox(image: np.ndarray, out: np.ndarray, style: LetterboxStyle = DARKNE
     left, top = (out.shape[1] - new_width) // 2, (out.shape[0] - new_height) // 2
     if not style.centred:
         left = top = 0
+    scaled: Any
+    if isinstance(image, Tensor):
+        mode = "bicubic" if style.interpolation == cv2.INTER_CUBIC else "bilinear"
+        scaled = resize(image, (new_height, new_width), mode)
+    else:
+        scaled = cv2.resize(image, (new_width, new_height), interpolation=style.interpolation)
     out[:] = style.pad_value
-    resized = cv2.resize(image, (new_width, new_height), interpolation=style.interpolation)
-    out[top : top + new_height, left : left + new_width] = resized
+    out[top : top + new_height, left : left + new_width] = scaled
     return Letterbox(width, height, new_width / width, new_height / height, left, top)
+
+
+class LetterboxBatch:
+    """The input of a network, for images that are letterboxed by OpenCV or on the device.
+
+    It always has its full shape, so that results do not depend on which images share it; rows beyond the filled ones
+    hold old images.
+    """
+
+    def __init__(self, count: int, size: tuple[int, int], style: LetterboxStyle, compute: Compute) -> None:
+        self._style = style
+        self._compute = compute
+        shape = (count, *size, 3)
+        self._inputs: Image
+        if compute.warps:
+            self._inputs = torch.full(shape, float(style.pad_value), device=compute.device)
+        else:
+            self._inputs = np.full(shape, style.pad_value, np.uint8)
+
+    def fill(self, images: Sequence[Image]) -> tuple[list[Letterbox], Tensor]:
+        """The placement of each image, and (count, 3, height, width) float32 RGB, 0 to 255, on the device."""
+        letterboxes = [letterbox(image, out, self._style) for image, out in zip(images, self._inputs, strict=False)]
+        pixels = torch.as_tensor(self._inputs).to(self._compute.device, non_blocking=True)
+        return letterboxes, pixels.permute(0, 3, 1, 2).to(torch.float32)

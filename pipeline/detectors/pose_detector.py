@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.detectors.exported import ExportedDetector, OutputFormat
 from pipeline.errors import UserError
 from pipeline.people import Boxes
+from pipeline.runtime.device import Compute
 from pipeline.runtime.network import Network
 from pipeline.settings.tree import DetectorSettings
 
@@ -22,13 +23,15 @@ class PoseDetector(ExportedDetector):
         num_joints: joints of a person.
     """
 
-    def __init__(self, network: Network, output_format: OutputFormat, settings: DetectorSettings, batch: int) -> None:
+    def __init__(
+        self, network: Network, output_format: OutputFormat, settings: DetectorSettings, compute: Compute
+    ) -> None:
         """
         Raises:
             UserError: the network has no joints, or cannot be used; see `ExportedDetector`.
         """
-        super().__init__(network, output_format, settings, batch)
-        _, rows = self.predict([np.full((*self.size, 3), 128, np.uint8)])
+        super().__init__(network, output_format, settings, compute)
+        _, rows = self.predict([compute.upload(np.full((*self.size, 3), 128, np.uint8))])
         columns = rows.shape[2] - 5 - self.classes.count
         joints, values = _stated_shape(network.metadata.get("kpt_shape", ""), columns)
         if columns == 0 or joints * values != columns or values not in (2, 3):

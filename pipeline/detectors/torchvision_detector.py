@@ -6,14 +6,13 @@ import difflib
 from collections.abc import Sequence
 from functools import cache
 
-import numpy as np
 import torch
 from torch import nn
 from torchvision import models
 
 from pipeline.errors import UserError
 from pipeline.people import Boxes
-from pipeline.runtime.device import Compute
+from pipeline.runtime.device import Compute, Image
 from pipeline.settings.tree import OWN_DETECTORS, DetectorSettings, detector_batch
 from pipeline.weights.checkpoints import load_weights
 
@@ -81,11 +80,11 @@ class TorchvisionDetector:
             ) from None
         return cls(model, settings, compute)
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
+    def detect(self, images: Sequence[Image]) -> list[Boxes]:
         return [self._detect_one(image) for image in images]
 
-    def _detect_one(self, image: np.ndarray) -> Boxes:
-        pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1).to(torch.float32) / 255
+    def _detect_one(self, image: Image) -> Boxes:
+        pixels = torch.as_tensor(image).to(self._device).permute(2, 0, 1).to(torch.float32) / 255
         with torch.inference_mode():
             detections = self._model([pixels])[0]
         people = (detections["labels"] == _PERSON) & (detections["scores"] > self._confidence)

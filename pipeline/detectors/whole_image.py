@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.people import Boxes
+from pipeline.runtime.device import Image
 
 
 class WholeImage:
@@ -15,5 +16,5 @@ class WholeImage:
     def __init__(self, batch: int) -> None:
         self.batch = batch
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Boxes]:
+    def detect(self, images: Sequence[Image]) -> list[Boxes]:
         return [Boxes(np.array([[0, 0, image.shape[1], image.shape[0]]]), np.ones(1)) for image in images]

@@ -6,12 +6,18 @@ with one scale s and no half-pixel shift.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from pipeline.runtime.device import Compute, Image
+from pipeline.warping import RaggedImages, warp_bilinear
+
+Crops = np.ndarray | Tensor  # as `CropRule.cut` or `CropRule.warp` returns them
 
 ENLARGE = 1.25
 # The BGR mean of ImageNet, on RGB channels: the published networks were trained with it.
@@ -86,7 +92,7 @@ def _within_opencv(image: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray,
 
 
 def classic_boxes(
-    boxes: np.ndarray, input_size: tuple[int, int], image_size: tuple[int, int]
+    boxes: np.ndarray, input_size: tuple[int, int], image_size: tuple[int, int] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The transforms of the first PyTorch release (2018): boxes are enlarged by 15 % on each side, within the image.
 
@@ -97,14 +103,14 @@ def classic_boxes(
     Args:
         boxes: (N, 4) x1 y1 x2 y2 in image pixels.
         input_size: height and width of the crop, pixels.
-        image_size: height and width of the image, pixels.
+        image_size: height and width of the image, pixels; or (N, 2), of the image of each box.
 
     Returns:
         matrices (N, 2, 3) float64 that map image pixels to crop pixels, and the enlarged boxes (N, 4) float32, without
         padding and not rounded, at least 5 pixels wide and high.
     """
     height, width = input_size
-    limit = np.array(image_size[::-1], np.float64) - 1
+    limit = np.asarray(image_size, np.float64)[..., ::-1] - 1
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     margin = _CLASSIC_MARGIN * (boxes[:, 2:] - boxes[:, :2])
     first = np.clip(boxes[:, :2] - margin, 0, np.maximum(limit - _CLASSIC_LEAST_PX, 0))
@@ -131,16 +137,18 @@ def classic_boxes(
 
 def subtract_mean(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) RGB in 0..1, as `Compute.to_input` makes it, minus `MEAN_RGB`: the input of pose networks."""
-    # A blocking copy would wait for all work that is queued on the GPU.
-    return pixels - torch.from_numpy(MEAN_RGB).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
+    return pixels - _planes(MEAN_RGB, pixels)
 
 
 def normalise_imagenet(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) RGB in 0..1, by the mean and the standard deviation of ImageNet."""
-    mean, deviation = (
-        torch.from_numpy(values).view(1, 3, 1, 1).to(pixels.device, non_blocking=True) for values in _IMAGENET
-    )
+    mean, deviation = (_planes(values, pixels) for values in _IMAGENET)
     return (pixels - mean) / deviation
+
+
+def _planes(values: np.ndarray, pixels: Tensor) -> Tensor:
+    """A value for each channel, (1, 3, 1, 1) beside the pixels. A blocking copy would wait for all queued work."""
+    return torch.from_numpy(values).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -187,3 +195,68 @@ class CropRule:
             inside, moved = _within_opencv(inside, moved)
             cv2.warpAffine(inside, moved, self.input_size[::-1], dst=crop, flags=cv2.INTER_LINEAR)
         return crops, enlarged
+
+    def warp(self, images: RaggedImages, owners: np.ndarray, boxes: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """`cut` on the device of the images, for people of several images at once.
+
+        Args:
+            owners: (N,) int64, the image of each person.
+            boxes: (N, 4) x1 y1 x2 y2 in image pixels.
+
+        Returns:
+            crops (N, 3, height, width) float32, RGB in 0..1, or, if `classic`, with the mean already subtracted; and
+            the boxes (N, 4) for decoding.
+        """
+        if not self.classic:
+            matrices, covered = crop_boxes(boxes, self.input_size, ENLARGE * self.scale)
+            return warp_bilinear(images, owners, matrices, self.input_size)[0].round() / 255, covered
+        matrices, enlarged = classic_boxes(boxes, self.input_size, images.sizes[owners])
+        bounds = np.floor(enlarged).astype(np.int64)
+        pixels, shown = warp_bilinear(images, owners, matrices, self.input_size, bounds)
+        return pixels / 255 - shown * _planes(MEAN_RGB, pixels), enlarged
+
+
+class CropBatch:
+    """The crops of a batch of people of many images, cut by OpenCV or on the device.
+
+    It always has its full shape, so that results do not depend on which people share it; rows beyond the filled ones
+    hold other crops.
+    """
+
+    def __init__(self, rules: Sequence[CropRule], count: int, compute: Compute) -> None:
+        self._rules = rules
+        self._count = count
+        self._xyxy = np.zeros((count, 4), np.float32)
+        self._filled = 0
+        self._warps = compute.warps
+        self._images: list[Tensor] = []
+        self._owners = np.zeros(count, np.int64)
+        self._crops = [] if compute.warps else [rule.empty(count) for rule in rules]
+        self._boxes = [np.zeros((count, 4), np.float32) for _ in rules]
+
+    @property
+    def room(self) -> int:
+        """The number of people who may be added."""
+        return self._count - self._filled
+
+    def add(self, image: Image, boxes: np.ndarray) -> None:
+        """Add people of one image, as `Compute.upload` returns it; (N, 4) x1 y1 x2 y2 in image pixels."""
+        rows = slice(self._filled, self._filled + len(boxes))
+        if isinstance(image, Tensor):
+            self._owners[rows] = len(self._images)
+            self._images.append(image)
+            self._xyxy[rows] = boxes
+        else:
+            for rule, crops, covered in zip(self._rules, self._crops, self._boxes, strict=True):
+                crops[rows], covered[rows] = rule.cut(image, boxes)
+        self._filled += len(boxes)
+
+    def take(self) -> tuple[list[Crops], list[np.ndarray]]:
+        """For each rule the crops of the whole batch, and the boxes (count, 4) for decoding; empties the batch."""
+        filled, self._filled = self._filled, 0
+        if not self._warps:
+            return list(self._crops), self._boxes
+        self._owners[filled:] = 0
+        images, self._images = RaggedImages.pack(self._images), []
+        warped = [rule.warp(images, self._owners, self._xyxy) for rule in self._rules]
+        return [crops for crops, _ in warped], [covered for _, covered in warped]

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.decodings import Norm
 from pipeline.errors import UserError
 from pipeline.pose.checkpoint import common_decoding, common_skeleton, load_checkpoint
-from pipeline.pose.crop import CropRule, normalise_imagenet, subtract_mean
+from pipeline.pose.crop import CropRule, Crops, normalise_imagenet, subtract_mean
 from pipeline.pose.heads import ArgmaxHead, CombinedHead, Head, IntegralHead, OffsetHead, SimccHead, View
 from pipeline.runtime.device import Compute
 from pipeline.runtime.network import Network
@@ -105,19 +105,19 @@ class PoseEstimator:
             described.append(f"{member.description} at {height}x{width}, {self.head}, {runtime}")
         return described
 
-    def estimate(self, crops: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def estimate(self, crops: Sequence[Crops], boxes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints of one batch.
 
         Args:
-            crops: for each of `rules`, (batch, height, width, 3) as `CropRule.cut` returns them, always a whole batch.
-            boxes: for each of `rules`, (batch, 4) x1 y1 x2 y2 in image pixels, as `CropRule.cut` returns them.
+            crops: for each of `rules`, a whole batch as `CropRule.cut` or `CropRule.warp` returns it.
+            boxes: for each of `rules`, (batch, 4) x1 y1 x2 y2 in image pixels, as the same function returns them.
 
         Returns:
             keypoints (batch, K, 2) in image pixels, scores (batch, K).
         """
         views = []
         with torch.inference_mode():
-            inputs = {rule: self._input(c) for rule, c in zip(self.rules, crops, strict=True)}
+            inputs = {rule: self._input(c, rule) for rule, c in zip(self.rules, crops, strict=True)}
             covered = dict(zip(self.rules, boxes, strict=True))
             for member, rule in self._views:
                 views.append(View(self._run(member.network, inputs[rule]), covered[rule]))
@@ -126,11 +126,13 @@ class PoseEstimator:
                     views.append(View(self.head.flip_back(mirrored, self.skeleton.mirror), covered[rule]))
             return self.head.decode(views)
 
-    def _input(self, crops: np.ndarray) -> torch.Tensor:
+    def _input(self, crops: Crops, rule: CropRule) -> Tensor:
+        if isinstance(crops, Tensor):
+            return crops if rule.classic else self._normalise(crops)
         pixels = torch.from_numpy(crops)
-        if crops.dtype == np.uint8:
-            return self._normalise(self._compute.to_input(pixels))
-        return pixels.to(self._compute.device).permute(0, 3, 1, 2)
+        if rule.classic:
+            return pixels.to(self._compute.device).permute(0, 3, 1, 2)
+        return self._normalise(self._compute.to_input(pixels))
 
     def _run(self, network: Network, inputs: torch.Tensor) -> torch.Tensor:
         # ONNX Runtime returns its outputs on the CPU; an ensemble is averaged on one device.

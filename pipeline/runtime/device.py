@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
@@ -19,6 +20,7 @@ from pipeline.errors import UserError
 
 Precision = Literal["auto", "bf16", "float32"]
 Runtime = Literal["auto", "torch", "onnx", "openvino", "tensorrt"]
+Image = np.ndarray | Tensor  # (H, W, 3) uint8 RGB, in memory or on the device of the networks
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Compute:
 
     Attributes:
         runtime: `auto` for what suits the file of a network.
+        warps: whether images are scaled and cropped on the device, see `pipeline.warping`; else by OpenCV.
     """
 
     device: torch.device
     dtype: torch.dtype
     runtime: Runtime = "auto"
+    warps: bool = False
 
     @classmethod
     def resolve(
@@ -39,6 +43,7 @@ class Compute:
         device: Literal["auto", "cuda", "cpu"] = "auto",
         precision: Precision = "auto",
         runtime: Runtime = "auto",
+        pixels: Literal["auto", "opencv", "torch"] = "auto",
     ) -> Compute:
         """The given device and precision; `auto` chooses the best that the machine and the runtime have.
 
@@ -61,7 +66,8 @@ class Compute:
             torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 use TF32 (10 bits of mantissa)
         if precision == "auto":
             precision = "bf16" if computes_in_bf16(chosen) else "float32"
-        return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32, runtime)
+        warps = pixels == "torch" or (pixels == "auto" and chosen.type == "cuda")
+        return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32, runtime, warps)
 
     @property
     def own_runtime(self) -> Runtime:
@@ -108,6 +114,13 @@ class Compute:
     def peak_megabytes(self) -> float:
         """Peak GPU memory of this process, megabytes; 0 on a CPU."""
         return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
+
+    def upload(self, image: np.ndarray) -> Image:
+        """An image (H, W, 3) uint8 where it is scaled and cropped: as a tensor on the device, or as it is."""
+        if not self.warps:
+            return image
+        pixels = torch.from_numpy(image)
+        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1, channels last, on the device."""

@@ -326,6 +326,11 @@ class AnnotateComputeSettings(ComputeSettings):
         description="what runs the networks; auto: as an exported file needs it, else torch, or onnx on a CPU without "
         "bf16 instructions",
     )
+    pixels: Literal["auto", "opencv", "torch"] = Field(
+        "auto",
+        description="what scales and crops images; opencv: on the CPU; torch: where the networks run; auto: torch on a "
+        "GPU, else opencv",
+    )
 
     def problem(self) -> str | None:
         if self.runtime in ("onnx", "openvino", "tensorrt") and self.precision == "bf16":
@@ -370,6 +375,11 @@ class TrackingSettings(Section):
     )
     cutoff: float = Field(6.0, gt=0, le=1000, description="cut-off frequency of the butterworth filter, Hz")
 
+    def unused(self) -> dict[str, str]:
+        used_by = {"cutoff": self.smooth == "butterworth", "gap": self.smooth != "none"}
+        changed = [n for n, used in used_by.items() if not used and getattr(self, n) != _default(self, n)]
+        return {f"tracking.{name}": f"with --tracking.smooth {self.smooth}; leave it out" for name in changed}
+
 
 class FleetSettings(Section):
     """The distribution of the work over a Ray cluster."""
@@ -409,7 +419,9 @@ class Settings(Section):
     )
     profile: bool = Field(False, description="print the time that the workers spent in each stage")
     draw: int = Field(0, ge=0, description="number of images, and of videos, to draw with boxes and skeletons")
-    motion: bool = Field(False, description="write joint angles, centres of mass and events of movements")
+    motion: bool | None = Field(
+        None, description="write joint angles, centres of mass and events of movements; by default of runs with videos"
+    )
     images: ImageSettings = ImageSettings()
     detector: DetectorSettings = DetectorSettings()
     pose: PoseSettings = PoseSettings()
@@ -437,7 +449,8 @@ class Settings(Section):
             f"suppression.{name}": f"with --suppression.kind {self.suppression.kind}; leave it out"
             for name in unused_settings(self.suppression)
         }
-        return self.detector.unused() | self.input.unused() | suppression | self._unused_pose()
+        others = self.detector.unused() | self.input.unused() | self.tracking.unused()
+        return others | suppression | self._unused_pose()
 
     def pose_networks(self) -> tuple[NetworkSettings, ...]:
         """The networks of the ensemble; none if the detector finds joints as well."""
