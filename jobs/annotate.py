@@ -28,6 +28,7 @@ from pipeline.images import ImageRefused
 from pipeline.preflight import check_networks
 from pipeline.process.end import end_process
 from pipeline.report.draw import draw_run
+from pipeline.report.run_page import write_report
 from pipeline.report.summary import summary
 from pipeline.report.videos import draw_videos
 from pipeline.run import Run
@@ -104,8 +105,9 @@ def _finish(run: Run, reduction: Reduction, reuse_tracks: bool) -> int:
         print("".join(f"{totals.line(run)}\n" for totals in (tracks, motion) if totals is not None), end="")
         if reduction.totals.with_coco_id:
             print(f"results:   {write_coco(run)}")
+        metrics = None
         if run.settings.annotations:
-            metrics = evaluate_run(run, run.settings.annotations)
+            metrics = evaluate_run(run, run.settings.annotations, analysis=run.settings.draw > 0)
             write_metrics(metrics, run.path(""), table_skeleton(run.uri))
             print("\n".join(metrics.lines()))
         if run.settings.draw:
@@ -113,6 +115,7 @@ def _finish(run: Run, reduction: Reduction, reuse_tracks: bool) -> int:
                 print(f"pictures:  {run.path('pictures')} ({len(pictures)})")
             if videos := draw_videos(run, run.settings.draw):
                 print(f"videos:    {run.path('videos')} ({len(videos)})")
+            print(f"page:      {write_report(run, metrics)}")
     except (UserError, OSError, ImageRefused) as error:
         print(f"annotate: the tables are complete, but {error}", file=sys.stderr)
         return 1

@@ -73,7 +73,11 @@ def main(argv: Sequence[str]) -> int:
         results = write_coco(run) if reduction.totals.with_coco_id else None
         before = stored_settings(run) or run.settings.tracking
         tracking = TrackingSettings.model_validate(before.model_dump() | changed)
+        for name, reason in tracking.unused().items():
+            if name.removeprefix("tracking.") in changed:
+                raise RunRefused(f"--{name} has no effect {reason}")
         wanted = arguments.motion or run.settings.motion
+        drawn = run.drawn_videos()
         tracks, motion = write_tracks_and_motion(run, tracking, wanted, reuse=stored is not None)
         exported = [export(run, name) for name in arguments.export]
         queue = write_review(run, arguments.review, arguments.by, arguments.url_prefix) if arguments.review else None
@@ -88,6 +92,8 @@ def main(argv: Sequence[str]) -> int:
         print(tracks.line(run))
     if motion is not None:
         print(motion.line(run))
+    if drawn and not run.drawn_videos():
+        print(f"videos:    deleted, with the page: they showed other tracks ({len(drawn)})")
     if results is not None:
         print(f"results:   {results}")
     for uri in exported:

@@ -14,17 +14,19 @@ from pipeline.tracking.tables import TrackTotals, find_videos, write_tracks
 
 
 def write_tracks_and_motion(
-    run: Run, settings: TrackingSettings, motion: bool, reuse: bool
+    run: Run, settings: TrackingSettings, motion: bool | None, reuse: bool
 ) -> tuple[TrackTotals | None, MotionTotals | None]:
     """Write tables/tracks of a run with videos, and if wanted, or if they exist, tables/motion and tables/events.
 
     Args:
+        motion: whether these are wanted; None if the run has videos.
         reuse: keep tables that were made with these settings; only if the other tables have not changed since.
 
     Raises:
         UserError: the frames of a video are not together in the tables.
     """
-    videos, motion = bool(find_videos(run)), motion or has_motion(run)
+    videos = bool(find_videos(run))
+    motion = has_motion(run) or (videos if motion is None else motion)
     on_ray = (videos or motion) and len(table_names(run.uri, "images")) > 1
     with connect(run.settings.fleet) if on_ray else contextlib.nullcontext():
         map_files = map_on_ray if on_ray else map

@@ -56,8 +56,11 @@ def _video(video: Video) -> ElementTree.Element:
         for i, (place, box, filled) in enumerate(seen):
             _add_box(element, video.frames[place].position, box, outside=False, occluded=filled)
             following = seen[i + 1][0] if i + 1 < len(seen) else len(video.frames)
+            position = video.frames[place].position
             if place + 1 < following:
                 _add_box(element, video.frames[place + 1].position, box, outside=True, occluded=False)
+            elif following == len(video.frames) and position + 1 < video.length:
+                _add_box(element, position + 1, box, outside=True, occluded=False)
     return root
 
 

@@ -64,8 +64,8 @@ def _regions(video: Video) -> list[dict[str, Any]]:
                 }
             )
             latest[person.track] = place
-    for track, sequence in sequences.items():
-        sequence[-1]["enabled"] = latest[track] == len(video.frames) - 1
+    for sequence in sequences.values():
+        sequence[-1]["enabled"] = sequence[-1]["frame"] == video.length
     seconds = [frame.image["seconds"] for frame in video.frames if frame.image["seconds"] is not None]
     shared = {"framesCount": video.length, "duration": max(seconds, default=0)}
     return [

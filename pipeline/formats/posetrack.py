@@ -65,7 +65,7 @@ def _video(video: Video, number: int, skeleton: Skeleton) -> dict[str, Any]:
                 "frame_id": image_id,
                 "file_name": frame.image["image_id"],
                 "vid_id": str(number),
-                "nframes": len(video.frames),
+                "nframes": video.length,
                 "width": frame.image["width"],
                 "height": frame.image["height"],
                 "is_labeled": True,

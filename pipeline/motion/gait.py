@@ -20,7 +20,8 @@ _LONGEST_STRIDE = 2.5  # seconds
 def gait_events(seconds: np.ndarray, joints: np.ndarray, facing: np.ndarray, skeleton: Skeleton) -> list[Event]:
     """Heel strikes and toe-offs; a strike after a whole stride has its duration, cadence and share of stance.
 
-    Only strikes and toe-offs that follow each other in turn are taken: a missing one breaks off the stride.
+    Only strikes and toe-offs that follow each other in turn are taken: two of a kind in a row are both left out, and so
+    is one alone.
 
     Args:
         seconds: (T,) increasing.
@@ -74,19 +75,26 @@ def peak_time(seconds: np.ndarray, values: np.ndarray, place: int) -> float:
 
 
 def _strides(side: str, strikes: list[float], offs: list[float]) -> list[Event]:
-    events = [Event("toe_off", time, side) for time in offs]
-    previous: float | None = None
-    for strike in strikes:
+    found = sorted([(time, "heel_strike") for time in strikes] + [(time, "toe_off") for time in offs])
+    events: list[Event] = []
+    last_strike: float | None = None  # since which all events were in turn
+    last_off = np.nan
+    for before, (time, kind), after in zip([None, *found], found, [*found[1:], None], strict=False):
+        beside = [other for other in (before, after) if other and abs(other[0] - time) <= _LONGEST_STRIDE]
+        if not beside or any(other_kind == kind for _, other_kind in beside):
+            last_strike = None
+            continue
         measured: dict[str, float] = {}
-        if previous is not None and strike - previous <= _LONGEST_STRIDE:
-            between = [time for time in offs if previous < time < strike]
-            if len(between) == 1:
-                stride = strike - previous
+        if kind == "toe_off":
+            last_off = time
+        else:
+            if last_strike is not None and time - last_strike <= _LONGEST_STRIDE:
+                stride = time - last_strike
                 measured = {
                     "stride_seconds": stride,
                     "steps_per_minute": 120 / stride,
-                    "stance_share": (between[0] - previous) / stride,
+                    "stance_share": (last_off - last_strike) / stride,
                 }
-        events.append(Event("heel_strike", strike, side, measured))
-        previous = strike
+            last_strike = time
+        events.append(Event(kind, time, side, measured))
     return events

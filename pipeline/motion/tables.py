@@ -29,7 +29,7 @@ from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
 from pipeline.tracking.tables import KEYS, tracks_by_video
 
-_VERSION = "1"  # increased whenever the same tracks may give other motion
+_VERSION = "2"  # increased whenever the same tracks may give other motion
 _LEAST_SCORE = 0.2  # of the joints of people without a track
 GOOD_ERROR = 3.0  # degrees
 _IMAGES_AT_A_TIME = 1024
@@ -62,7 +62,7 @@ class MotionTotals(NamedTuple):
 
     Attributes:
         people: rows.
-        angles: joint angles with a standard error.
+        angles: joint angles with a standard error, of people who were not filled in.
         good: of these, those with an error below 3 degrees.
     """
 
@@ -122,12 +122,20 @@ def has_motion(run: Run) -> bool:
 def _totals(run: Run) -> MotionTotals:
     errors = [f"{angle.name}_std" for angle in ANGLES if not angle.segment]
     people = known = good = 0
-    for table in read_table(run.uri, "motion", errors):
+    for table in read_table(run.uri, "motion", [*errors, "interpolated"]):
         people += table.num_rows
-        known += sum(len(column) - column.null_count for column in table.columns)
-        good += sum(pc.sum(pc.less(column, GOOD_ERROR)).as_py() or 0 for column in table.columns)
+        of_table = known_errors(table)
+        known += len(of_table)
+        good += int((of_table < GOOD_ERROR).sum())
     events = sum(table.num_rows for table in read_table(run.uri, "events", ["event"]))
     return MotionTotals(people, events, known, good)
+
+
+def known_errors(motion: pa.Table) -> np.ndarray:
+    """The standard errors of all joint angles in rows of tables/motion, degrees, without people who were filled in."""
+    measured = motion.filter(pc.invert(motion["interpolated"]))
+    names = [f"{angle.name}_std" for angle in ANGLES if not angle.segment]
+    return np.concatenate([measured[name].drop_null().to_numpy() for name in names])
 
 
 def _images(run: Run, file: int, skeleton: Skeleton) -> Iterator[pa.Table]:
@@ -142,6 +150,7 @@ def _images(run: Run, file: int, skeleton: Skeleton) -> Iterator[pa.Table]:
             "image_id": [row["image_id"] for row, found in batch for _ in range(len(found))],
             "person": numbers.astype(np.int32),
             "interpolated": np.zeros(len(people), bool),
+            "weak": np.zeros(len(people), bool),
         }
         yield _measure(keys, None, joints.astype(float), np.full(joints.shape[:2], np.nan), skeleton).table
 

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.motion.angles import ANGLES
-from pipeline.motion.tables import GOOD_ERROR, has_motion
+from pipeline.motion.tables import GOOD_ERROR, has_motion, known_errors
 from pipeline.report import charts
 from pipeline.report.charts import Band, Drawn, Span
 from pipeline.report.draw import track_colour
@@ -112,12 +111,11 @@ def _read_frames(run: Run) -> tuple[dict[str, _Frames], int]:
 def _read_motion(run: Run, names: set[str]) -> tuple[dict[str, pa.Table], str | None]:
     """tables/motion of these videos, and a sentence about the errors of all angles."""
     pieces: dict[str, list[pa.Table]] = defaultdict(list)
-    errors = [f"{angle.name}_std" for angle in ANGLES if not angle.segment]
     known = good = 0
     for table in read_table(run.uri, "motion"):
-        for name in errors:
-            known += len(table[name]) - table[name].null_count
-            good += pc.sum(pc.less(table[name], GOOD_ERROR)).as_py() or 0
+        errors = known_errors(table)
+        known += len(errors)
+        good += int((errors < GOOD_ERROR).sum())
         for name in table["video"].unique().to_pylist():
             if name in names:
                 pieces[name].append(table.filter(pc.equal(table["video"], name)))

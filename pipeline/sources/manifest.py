@@ -15,6 +15,7 @@ from pipeline.sources.shard import PlannedShard, Shard, VideoRange
 _VIDEO = pa.struct(
     [
         ("frames", pa.list_(pa.int64())),
+        ("video_frames", pa.int64()),
         ("first_frame", pa.int64()),
         ("first_packet", pa.int64()),
         ("lead_packets", pa.int64()),

@@ -16,7 +16,7 @@ from pipeline.sources.files import plan_files
 from pipeline.sources.kinds import KINDS, Kind, container_kind
 from pipeline.sources.lists import LIST_SUFFIXES, read_list, unique
 from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column
-from pipeline.sources.shard import PlannedShard
+from pipeline.sources.shard import PlannedShard, frame_of_sequence
 from pipeline.sources.video.plan import has_video_signature
 
 _CONTAINERS_AT_A_TIME = 16
@@ -52,11 +52,34 @@ def plan_collection(settings: InputSettings, without: str | None = None) -> Iter
 
 
 def _plan(uri: str, settings: InputSettings, without: str | None) -> Iterator[PlannedShard]:
+    kind_of: Callable[[str], Kind | None]
     if (names := _listed_names(uri, settings.image_column)) is not None:
-        return _plan_listed(_located(names, uri, settings.image_root), settings, _video_kind)
-    output = None if without is None else without.rstrip("/") + "/"
-    listed = ((key, entry) for key, entry in _list_input(uri) if output is None or not entry.uri.startswith(output))
-    return _plan_listed(listed, settings, _named_kind(uri))
+        listed, kind_of = _located(names, uri, settings.image_root), _video_kind
+    else:
+        output = None if without is None else without.rstrip("/") + "/"
+        listed = ((key, entry) for key, entry in _list_input(uri) if output is None or not entry.uri.startswith(output))
+        kind_of = _named_kind(uri)
+    return _plan_listed(_with_whole_sequences(listed, settings.video.sequence_fps), settings, kind_of)
+
+
+def _with_whole_sequences(listed: Iterable[_Keyed], fps: float | None) -> Iterator[_Keyed]:
+    """The same entries.
+
+    Raises:
+        UserError: frames of a sequence come after those of another: they could not be tracked.
+    """
+    latest: str | None = None
+    seen: set[str] = set()
+    for key, entry in listed:
+        if (position := frame_of_sequence(key, fps)) is not None and position.video != latest:
+            if position.video in seen:
+                raise UserError(
+                    f"the frames of the sequence {position.video} are not together: {key} comes after frames of "
+                    f"{latest}; sort the list of --input, or leave out --input.video.sequence_fps"
+                )
+            latest = position.video
+            seen.add(latest)
+        yield key, entry
 
 
 def _listed_names(uri: str, column: str | None) -> Iterator[str] | None:

@@ -63,6 +63,7 @@ class VideoRange:
 
     Attributes:
         frames: numbers of the frames to annotate; (0,) if the video cannot be opened.
+        video_frames: number of frames of the video, chosen or not.
         first_frame: number of the first frame of the groups.
         first_packet: number of their first packet, from 0 in the order of the file.
         lead_packets: number of packets in the groups before that it may refer to.
@@ -78,6 +79,7 @@ class VideoRange:
     """
 
     frames: tuple[int, ...]
+    video_frames: int = 0
     first_frame: int = 0
     first_packet: int = 0
     lead_packets: int = 0

@@ -182,3 +182,9 @@ def running_median(seconds: np.ndarray, values: np.ndarray, reach: float) -> np.
 def _low_pass(cutoff: np.ndarray | float, step: float) -> np.ndarray:
     """The share of a new value that an exponential low pass takes in."""
     return np.asarray(1 / (1 + 1 / (2 * np.pi * cutoff * step)))
+
+
+def true_runs(mask: np.ndarray) -> list[slice]:
+    """Where (T,) bool is true: a slice for each run of frames."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return [slice(start, end) for start, end in edges.reshape(-1, 2)]

@@ -35,6 +35,7 @@ from pipeline.tracking.cuts import find_cuts
 from pipeline.tracking.frames import FramePeople
 from pipeline.tracking.trajectories import Observed, Trajectory, refine
 
+_OF_OTHER_TRACKS = ("report.html", "track_metrics.json")  # deleted when tracks change
 _VERSION = "4"  # increased whenever the same settings may give other tracks
 
 
@@ -48,6 +49,7 @@ KEYS = pa.schema(
         ("seconds", pa.float64()),
         ("track_id", pa.int64()),
         ("interpolated", pa.bool_()),
+        ("weak", pa.bool_()),
     ]
 )
 
@@ -58,7 +60,6 @@ def tracks_schema(num_joints: int) -> pa.Schema:
     return pa.schema(
         [
             *KEYS,
-            ("weak", pa.bool_()),
             ("box", pa.list_(pa.float32(), 4)),
             ("keypoints_smooth", positions),
             ("keypoint_std", pa.list_(pa.float32(), num_joints)),
@@ -107,8 +108,8 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool, map_files: M
     """Follow the people of each video of a reduced run, and write tables/tracks; None if the run has no videos.
 
     For each file of tables/images one of tables/tracks is written, with the videos that begin in it. One video at a
-    time is in memory: numbers alone, about a kilobyte for each person in a frame. Drawn videos show the tracks, and are
-    deleted with them.
+    time is in memory: numbers alone, about a kilobyte for each person in a frame. Drawn videos, the page, and the
+    metrics of other tracks are deleted with them.
 
     Args:
         reuse: keep tracks that were made with these settings; only if the other tables have not changed since.
@@ -127,7 +128,7 @@ def write_tracks(run: Run, settings: TrackingSettings, reuse: bool, map_files: M
     if not (reuse and all(has_metadata(run.path("tables", "tracks", name), metadata) for name in names)):
         for table in DERIVED_TABLES:
             keep_tables(run.uri, table, ())
-        for uri in run.drawn_videos():
+        for uri in (*run.drawn_videos(), *filter(storage.exists, map(run.path, _OF_OTHER_TRACKS))):
             storage.delete(uri)
         for _ in map_files(partial(_track_file, run, settings, metadata, videos), range(len(names))):
             pass

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.boxes import areas
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
-from pipeline.tracking.smoothing import butterworth, one_euro, robust_rts, running_median
+from pipeline.tracking.smoothing import butterworth, one_euro, robust_rts, running_median, true_runs
 from pipeline.tracking.swaps import find_swaps, limb_pairs
 
 _CONFIDENT = 0.2  # score from which a joint is a measurement
@@ -95,7 +95,7 @@ def _smooth(
         unknown = _gaps_of_each(seconds, ~np.isnan(joints[..., 0])) > settings.gap
         values, std = np.full(joints.shape, np.nan), nothing
         for joint in range(joints.shape[1]):
-            for piece in _pieces(~unknown[:, joint]):
+            for piece in true_runs(~unknown[:, joint]):
                 known = ~np.isnan(joints[piece, joint, 0])
                 times = seconds[piece]
                 line = np.column_stack([np.interp(times, times[known], axis[known]) for axis in joints[piece, joint].T])
@@ -134,9 +134,3 @@ def _gaps(seconds: np.ndarray, seen: np.ndarray) -> np.ndarray:
 def _gaps_of_each(seconds: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """`_gaps` of each column of (T, K)."""
     return np.column_stack([_gaps(seconds, column) for column in seen.T])
-
-
-def _pieces(mask: np.ndarray) -> list[slice]:
-    """The runs of true values."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
-    return [slice(start, end) for start, end in edges.reshape(-1, 2)]

@@ -50,15 +50,15 @@ class Frame(NamedTuple):
 
 
 class Video(NamedTuple):
-    """A video in the order of its frames; those that were not annotated are left out."""
+    """A video in the order of its frames; those that were not annotated are left out.
+
+    Attributes:
+        length: number of frames, also of those that were not annotated.
+    """
 
     name: str
     frames: list[Frame]
-
-    @property
-    def length(self) -> int:
-        """The number of frames until the last one that has a row."""
-        return self.frames[-1].position + 1 if self.frames else 0
+    length: int
 
 
 def tracked_videos(run: Run) -> Iterator[Video]:
@@ -71,6 +71,7 @@ def tracked_videos(run: Run) -> Iterator[Video]:
         raise UserError(
             f"{run.uri} has no tracks: it has no videos, or they are not tracked yet; run jobs/reduce.py {run.uri}"
         )
+    lengths = {s.keys[0]: s.video.video_frames for s in run.manifest().shards() if s.video is not None}
     tracks = tracks_by_video(run)
     following = next(tracks, None)
     rows_and_people = images_with_people(run, further=["pts"], failed=True, weak=True)
@@ -85,10 +86,8 @@ def tracked_videos(run: Run) -> Iterator[Video]:
         in_order = sorted(rows, key=lambda pair: pair[0]["frame"])
         is_sequence = all(image["pts"] is None for image, _ in in_order)
         first = in_order[0][0]["frame"] if is_sequence else 0
-        yield Video(
-            name,
-            [
-                Frame(image, people, people_of.get(image["image_id"], []), image["frame"] - first)
-                for image, people in in_order
-            ],
-        )
+        frames = [
+            Frame(image, people, people_of.get(image["image_id"], []), image["frame"] - first)
+            for image, people in in_order
+        ]
+        yield Video(name, frames, max(frames[-1].position + 1, lengths.get(name, 0)))

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pycocotools.coco import COCO
-from support.video_runs import SKELETON, gait, make_run, photo, video, walkers
+from support.video_runs import SKELETON, gait, make_clip_run, make_run, photo, video, walkers
+from support.videos import write_clip
 
 from jobs.reduce import main as reduce
 from pipeline import storage
@@ -108,6 +109,25 @@ def test_a_track_that_ends_is_closed(tmp_path: Path) -> None:
     (task,) = json.loads(storage.read_bytes(export(run, "label_studio_video")))
     (region,) = task["predictions"][0]["result"]
     assert [step["enabled"] for step in region["value"]["sequence"]] == [True] * 19 + [False]
+
+
+def test_tracks_of_some_frames_end_before_the_next_that_was_annotated(tmp_path: Path) -> None:
+    """The length is that of the video, and not that of the frames that were annotated."""
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "a.mp4", [np.zeros((64, 96, 3), np.uint8)] * 20, options={"g": "10"})
+    run = make_clip_run(tmp_path, {"a.mp4": [walkers(30 + n) for n in range(20)]}, every=6)
+    write_tracks(run, TrackingSettings(), reuse=False)
+    (text,) = members(export(run, "cvat_video")).values()
+    root = ElementTree.fromstring(text)
+    assert root.findtext("meta/task/size") == "20"
+    boxes = [(int(box.get("frame") or -1), box.get("outside")) for box in root.findall("track/box")]
+    assert boxes == [(0, "0"), (6, "0"), (12, "0"), (18, "0"), (19, "1")]
+    (task,) = json.loads(storage.read_bytes(export(run, "label_studio_video")))
+    (region,) = task["predictions"][0]["result"]
+    assert region["value"]["framesCount"] == 20
+    assert [step["enabled"] for step in region["value"]["sequence"]] == [True, True, True, False]
+    (text,) = members(export(run, "posetrack")).values()
+    assert {image["nframes"] for image in json.loads(text)["images"]} == {20}
 
 
 def test_label_studio_video(run: Run) -> None:

@@ -67,6 +67,21 @@ def test_a_stride_with_a_gap_is_not_measured() -> None:
     assert not [event for event in found if 1.9 < event.seconds < 2.3]
 
 
+def test_events_that_are_not_in_turn_are_left_out() -> None:
+    """The toe is not seen to leave between the second strike and the third: which of them is wrong is not known."""
+    seconds, joints = walker()
+    toe, hip = (SKELETON.joints.index(f"right_{name}") for name in ("big_toe", "hip"))
+    held = (seconds > 1.5) & (seconds < 2.45)
+    joints[held, toe, 0] = joints[held, hip, 0] + 95  # as at the strikes
+    events = gait_events(seconds, joints, np.ones(len(seconds)), SKELETON)
+    np.testing.assert_allclose(of(events, "heel_strike", "right"), [0.33, 3.63, 4.73], atol=0.021)
+    np.testing.assert_allclose(of(events, "toe_off", "right"), [0.99, 3.19, 4.29, 5.39], atol=0.021)
+    measured = [event.seconds for event in events if event.side == "right" and event.measured]
+    np.testing.assert_allclose(measured, [4.73], atol=0.021)
+    end = np.searchsorted(seconds, 0.6)  # one strike alone
+    assert of(gait_events(seconds[:end], joints[:end], np.ones(end), SKELETON), "heel_strike", "right") == []
+
+
 def test_people_who_stand_or_face_the_camera_have_no_gait() -> None:
     seconds, joints = walker()
     assert gait_events(seconds, joints, np.full(len(seconds), np.nan), SKELETON) == []

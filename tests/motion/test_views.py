@@ -53,6 +53,28 @@ def test_a_person_who_turns_around_faces_the_other_way_once() -> None:
     assert np.isnan(facing[np.abs(yaws) < 30]).all(), "frontal"
 
 
+def test_a_face_that_is_hardly_seen_does_not_turn_a_person_around() -> None:
+    """From behind and a little from the left: the nose is now on one side and now on the other."""
+    seconds = np.arange(0, 4, 0.04)
+    joints = np.stack([person(120) for _ in seconds])
+    joints[:, 0, 0] = 300 + 60 * np.interp(seconds, [0, 1, 2, 4], [0.3, 0.3, -0.5, -0.5])
+    facing = find_views(seconds, joints, SKELETON).facing
+    assert (facing == -1).all(), "all frames together"
+
+
+def test_a_turn_that_was_not_seen_from_the_front() -> None:
+    """In a fifth of a second, at ten frames a second: angles with a sign are unknown in between."""
+    seconds = np.arange(0, 4, 0.1)
+    joints = np.stack([person(90 if t < 2 else -90) for t in seconds])
+    facing = find_views(seconds, joints, SKELETON).facing
+    assert set(facing[seconds < 1.7]) == {1}
+    assert set(facing[seconds > 2.3]) == {-1}
+    ways = facing[~np.isnan(facing)]
+    assert np.count_nonzero(np.diff(ways)) == 1
+    places = np.flatnonzero(~np.isnan(facing))
+    assert np.diff(places).max() > 1, "not from one frame to the next"
+
+
 def test_the_direction_of_walking_helps_where_the_face_is_not_seen() -> None:
     seconds = np.arange(0, 2, 0.04)
     joints = np.stack([person(90, 300 - 250 * t) for t in seconds])

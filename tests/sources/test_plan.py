@@ -2,6 +2,7 @@
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
@@ -11,6 +12,8 @@ from support.sources import image, plan, read
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.settings.paths import absolute_path
+from pipeline.settings.tree import InputSettings
+from pipeline.sources import plan_collection
 from pipeline.storage.filesystems import filesystem
 
 
@@ -78,6 +81,21 @@ def test_a_prefix_that_is_also_an_empty_object_is_a_prefix(tmp_path, monkeypatch
 def forget_connections() -> None:
     filesystem.cache_clear()
     S3FileSystem.clear_instance_cache()
+
+
+def test_frames_of_a_sequence_must_be_together(tmp_path: Path) -> None:
+    """Else it would be found out after all networks have run."""
+    names = ["walk/1.jpg", "run/1.jpg", "walk/2.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    settings = {"uri": str(tmp_path / "list.txt"), "video": {"sequence_fps": 25}}
+    with pytest.raises(UserError, match=r"sequence walk are not together: walk/2.jpg comes after frames of run; sort"):
+        list(plan_collection(InputSettings.model_validate(settings)))
+    assert list(plan_collection(InputSettings(uri=settings["uri"])))
+    (tmp_path / "list.txt").write_text("\n".join([*sorted(names), "notes.txt"]))
+    assert list(plan_collection(InputSettings.model_validate(settings)))
 
 
 def test_schemes_may_be_upper_case(s3_folder: str, tmp_path) -> None:

@@ -95,9 +95,9 @@ def _described(run: Run) -> dict:
     }
 
 
-def make_clip_run(folder: Path, clips: Mapping[str, Sequence[People]]) -> Run:
+def make_clip_run(folder: Path, clips: Mapping[str, Sequence[People]], every: int = 1) -> Run:
     """A reduced run on videos in `folder / "in"`, with the people of each frame, by name of the video."""
-    source = {"uri": str(folder / "in"), "shard_size": 10}
+    source = {"uri": str(folder / "in"), "shard_size": 10, "video": {"every": every}}
     settings = Settings.model_validate(
         {"input": source, "output": str(folder / "run"), "detector": {"name": "whole_image"}}
     )

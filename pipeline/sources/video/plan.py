@@ -110,6 +110,7 @@ def _plan(uri: str, settings: InputSettings, section: tuple[int, int | None]) ->
     chosen = _chosen(index, bounds, settings, time_base)
     if not chosen:
         raise Unreadable("the video has no frames")
+    video_frames = sum(packet.is_shown for packet in index)
     places = Counter(packet.anchor for packet in index if packet.is_key)  # some repeat where videos were joined
     first = first_frame = 0  # group and frame of the next shard
     for last in range(1, len(bounds)):
@@ -126,6 +127,7 @@ def _plan(uri: str, settings: InputSettings, section: tuple[int, int | None]) ->
         for piece in range(pieces if frames else 0):
             yield VideoRange(
                 frames=frames[piece * len(frames) // pieces : (piece + 1) * len(frames) // pieces],
+                video_frames=video_frames,
                 first_frame=first_frame,
                 first_packet=bounds[first],
                 lead_packets=bounds[first] - bounds[lead],
