@@ -39,7 +39,17 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # about single files: they w
 
 
 SIGNATURE_BYTES = 16
+VIDEO_SIGNATURE_BYTES = 400
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *tiff.SIGNATURES)
+
+
+def has_video_signature(head: bytes) -> bool:
+    """Whether the first 400 bytes of a file are of MP4, QuickTime, Matroska, AVI, or of an MPEG stream."""
+    is_mp4 = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide")
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    # Packets of 188 bytes start with G; on cameras and discs a time stamp of 4 bytes is before each.
+    is_ts = any(head[start::size][:2] == b"GG" for start, size in ((0, 188), (4, 192)))
+    return is_mp4 or is_avi or is_ts or head.startswith((b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba"))
 
 
 def has_image_signature(head: bytes) -> bool:
@@ -111,6 +121,9 @@ def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedI
     try:
         encoded = _open(data)
     except UnidentifiedImageError:
+        if has_video_signature(data):
+            reason = "a video, which its name does not say; give it the suffix of a video, such as .mp4"
+            raise ImageRefused("unreadable", reason) from None
         raise ImageRefused("unreadable", f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
         raise ImageRefused("unreadable", f"damaged header: {_reason(error)}") from None

@@ -38,7 +38,10 @@ _T = TypeVar("_T")
 _READ_AHEAD_BYTES = 256 << 20
 _READ_AHEAD_IMAGES = 64
 _SECONDS_PER_PROGRESS = 0.5  # reports are made by the thread that runs the networks
-_POISON = "its worker process died twice while decoding it (crash, hang, or out of memory); not decoded again"
+_POISON = (
+    "its worker process died twice while decoding it (crash, lack of memory, or longer than --fleet.image_seconds); not "
+    "decoded again"
+)
 
 
 @dataclass

@@ -10,14 +10,20 @@ from itertools import chain, islice
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations
 from pipeline.errors import UserError
-from pipeline.images import FORMATS, IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, SIGNATURE_BYTES, has_image_signature
+from pipeline.images import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    VIDEO_SIGNATURE_BYTES,
+    has_image_signature,
+    has_video_signature,
+)
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.files import plan_files
 from pipeline.sources.kinds import KINDS, Kind, container_kind
 from pipeline.sources.lists import LIST_SUFFIXES, read_list, unique
 from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column
 from pipeline.sources.shard import PlannedShard, frame_of_sequence
-from pipeline.sources.video.plan import has_video_signature
 
 _CONTAINERS_AT_A_TIME = 16
 _CHECKED_NAMES = 20  # one of the first names of a list must exist,
@@ -112,7 +118,7 @@ def _list_input(uri: str) -> Iterator[_Keyed]:
 
 
 def _refuse_unknown(uri: str) -> None:
-    head = storage.read_bytes(uri, SIGNATURE_BYTES)
+    head = storage.read_bytes(uri, VIDEO_SIGNATURE_BYTES)
     if not has_image_signature(head) and not has_video_signature(head):
         archives = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
         raise UserError(
@@ -124,8 +130,8 @@ def _refuse_unknown(uri: str) -> None:
 
 def _named_kind(uri: str) -> Callable[[str], Kind | None]:
     """The kind of container by its name; a file that `--input` names is a video by its content, too."""
-    suffixed = container_kind(uri) is not None or uri.lower().endswith((*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES))
-    if not suffixed and storage.is_file(uri) and has_video_signature(storage.read_bytes(uri, SIGNATURE_BYTES)):
+    is_loose = container_kind(uri) is None and storage.is_file(uri)
+    if is_loose and has_video_signature(storage.read_bytes(uri, VIDEO_SIGNATURE_BYTES)):
         return lambda key: KINDS["video"]
     return container_kind
 

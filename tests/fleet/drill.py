@@ -166,8 +166,8 @@ def main() -> int:
             assert undisturbed == 0, "the undisturbed run failed"
         finally:
             drill.close()
-        images, people = rows(drill.run)
-        same = (images, people) == rows("s3://bucket/undisturbed")
+        images, people, _ = rows(drill.run)
+        same = (images, people) == rows("s3://bucket/undisturbed")[:2]
     wanted = {f"{number:06d}.jpg" for number in range(options.shards * IMAGES_PER_SHARD)}
     rows_by_id = Counter(row["image_id"] for row in images)
     lost, doubled = len(wanted - rows_by_id.keys()), sum(count > 1 for count in rows_by_id.values())

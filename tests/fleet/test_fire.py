@@ -114,9 +114,9 @@ def stored(s3_server: str, photos: Path) -> str:
     return f"{s3_server}/fire"
 
 
-def anywhere(tables: tuple[list[dict], list[dict]]) -> list[dict]:
+def anywhere(tables: tuple[list[dict], list[dict], list[str]]) -> list[dict]:
     """Rows without the columns that depend on where the collection is stored."""
-    return [{k: v for k, v in row.items() if k not in ("uri", "shard")} for table in tables for row in table]
+    return [{k: v for k, v in row.items() if k not in ("uri", "shard")} for table in tables[:2] for row in table]
 
 
 def test_a_server_that_is_down_for_half_a_minute(

@@ -20,14 +20,13 @@ from support.videos import CLIPS, decoded, moving, write_clip
 
 from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.images import DecodeLimits, ImageRefused
+from pipeline.images import DecodeLimits, ImageRefused, has_video_signature
 from pipeline.settings.flags import parse_settings
 from pipeline.settings.tree import InputSettings
 from pipeline.sources import Item, Manifest, plan_collection, read_items, read_shard, shard_keys, write_manifest
 from pipeline.sources.shard import frame_of_sequence
 from pipeline.sources.video.container import all_packets
 from pipeline.sources.video.ffmpeg import logged_errors
-from pipeline.sources.video.plan import has_video_signature
 
 FRAMES = 45
 
@@ -214,10 +213,17 @@ def test_videos_beside_images_in_lists_and_on_object_storage(clips: Path, s3_fol
 
 
 def test_a_named_file_is_recognised_by_its_content(clips: Path, tmp_path: Path) -> None:
-    for name in ("h264.mp4", "vp9.webm", "mpeg4.avi"):
-        shutil.copy(clips / name, tmp_path / "recording")
-        assert len(read(tmp_path / "recording")) == FRAMES
-    assert has_video_signature((clips / "h264.mov").read_bytes()[:16])
+    for clip in CLIPS:
+        for name in ("recording", "recording.jpg"):
+            shutil.copy(clips / clip, tmp_path / name)
+            assert len(read(tmp_path / name)) == FRAMES
+    (shard,) = plan_collection(InputSettings(uri=str(tmp_path)))
+    (item,) = read_items(shard.at(0), {"recording"})
+    with pytest.raises(ImageRefused, match="a video, which its name does not say; give it the suffix of a video"):
+        item.decode(DecodeLimits())
+    assert not has_video_signature(b"G" + bytes(399))
+    m2ts = b"".join(b"\0\0\0\0" + (clips / "h264.ts").read_bytes()[i * 188 : (i + 1) * 188] for i in range(5))
+    assert has_video_signature(m2ts)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +331,7 @@ def test_a_group_without_its_key_frame_is_refused(tmp_path: Path) -> None:
     results = [pixels_or_error(item) for item in read(tmp_path / "cut.mkv")]
     assert len(results) == FRAMES - 1
     assert {result for result in results[:9] if isinstance(result, str)} == {
-        "unreadable: damaged video, in this group of pictures: its key frame is lost"
+        "unreadable: damaged video, so the frames from one key frame to the next are refused: its key frame is lost"
     }
     assert not any(isinstance(result, str) for result in results[9:])
 
@@ -460,7 +466,7 @@ def test_a_group_with_a_blamed_frame_is_not_decoded(clips: Path) -> None:
     results = [pixels_or_error(item) for item in items]
     refused = [i for i, result in enumerate(results) if isinstance(result, str)]
     assert refused == list(range(10, 20))
-    assert results[10] == "unreadable: not decoded: frame 12 of the same group of pictures ended its process"
+    assert "not decoded: frame 12, which is decoded together with it, ended its process (crash" in str(results[10])
 
 
 @pytest.mark.parametrize(("matrix", "red"), [(6, (81, 90, 240)), (1, (63, 102, 240))], ids=["BT.601", "BT.709"])

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-from pipeline.run.tables import read_table
+from pipeline.run.tables import DERIVED_TABLES, WEAK, read_table
 from support.paths import PROJECT
 
 _HOOKS = PROJECT / "tests" / "support" / "hooks"
@@ -195,10 +195,14 @@ def ended_well(output: str) -> bool:
     return f"{NUM_IMAGES} images ({NUM_IMAGES} ok)" in "".join(output.splitlines(keepends=True)[-8:])
 
 
-def rows(run: str) -> tuple[list[dict], list[dict]]:
-    """Both tables of a run as plain rows, in their stored order."""
+def rows(run: str) -> tuple[list[dict], list[dict], list[str]]:
+    """Images and people of a run as plain rows, in their stored order; and those of its other tables as text.
+
+    As text, values that are unknown equal themselves.
+    """
     images, people = (pa.concat_tables(list(read_table(run, name))).to_pylist() for name in ("images", "people"))
-    return images, people
+    others = [repr(row) for name in (WEAK, *DERIVED_TABLES) for t in read_table(run, name) for row in t.to_pylist()]
+    return images, people, others
 
 
 def parts(output: Path) -> dict[str, int]:

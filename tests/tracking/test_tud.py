@@ -56,7 +56,7 @@ print(json.dumps([float(np.mean(combined["HOTA"]["HOTA"])), float(combined["Iden
 """
 
 
-def judged(folder: Path, step: int) -> tuple[float, float]:
+def judged(folder: Path, step: int, kind: str = "iou") -> tuple[float, float]:
     """HOTA and IDF1 of both sequences together, of each `step`-th frame."""
     for sequence in SEQUENCES:
         detections = np.loadtxt(DETECTIONS / f"{sequence}.txt", delimiter=",")
@@ -72,7 +72,7 @@ def judged(folder: Path, step: int) -> tuple[float, float]:
             )
             for number, found in zip(numbers, rows, strict=True)
         ]
-        tracks = track_people(frames, np.zeros(0), TrackingSettings(kind="iou"))
+        tracks = track_people(frames, np.zeros(0), TrackingSettings.model_validate({"kind": kind}))
         lines = [
             ",".join(map(str, [number, track, *box[2:6], 1, -1, -1, -1]))
             for number, found, ids in zip(numbers, rows, tracks, strict=True)
@@ -100,6 +100,16 @@ def judged(folder: Path, step: int) -> tuple[float, float]:
     assert done.returncode == 0, done.stderr
     hota, idf1 = json.loads(done.stdout.splitlines()[-1])
     return hota, idf1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uv") is None or not DETECTIONS.is_dir(), reason="needs uv and ../shared/clips")
+def test_pose_flows_follow_boxes_less_well(tmp_path: Path) -> None:
+    """They are made for joints, and here there are none."""
+    hota, idf1 = judged(tmp_path, 1, kind="poseflow")
+    assert hota >= 0.45
+    assert idf1 >= 0.6
+    print(f"poseflow: HOTA {hota:.3f}, IDF1 {idf1:.3f}")
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ class GroupOfPictures:
         if signs.damage is None and lost - leading:
             signs.damage = f"{len(lost - leading)} of {len(stamps)} frames did not come"
         if signs.damage is not None:
-            reason = f"damaged video, in this group of pictures: {signs.damage}"
+            reason = f"damaged video, so the frames from one key frame to the next are refused: {signs.damage}"
             return dict.fromkeys(stamps, reason)
         if signs.lead_in_damage is not None:
             reason = f"refers to frames before it that are damaged: {signs.lead_in_damage}"

@@ -32,12 +32,6 @@ _LONG_GROUP = 5000  # frames
 _MOST_PIECES = 16
 
 
-def has_video_signature(head: bytes) -> bool:
-    """Whether a file that starts with `head`, its first 16 bytes, claims to be MP4, QuickTime, Matroska or AVI."""
-    is_mp4 = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide")
-    return is_mp4 or head.startswith(b"\x1a\x45\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
-
-
 class _Indexed(NamedTuple):
     """One packet of a video.
 

@@ -38,7 +38,10 @@ class VideoFrame:
         return self.group.decode(self.position.pts, limits)
 
     def blame(self) -> None:
-        self.group.blamed = f"not decoded: frame {self.position.frame} of the same group of pictures ended its process"
+        self.group.blamed = (
+            f"not decoded: frame {self.position.frame}, which is decoded together with it, ended its process (crash, "
+            "lack of memory, or longer than --fleet.image_seconds)"
+        )
 
 
 def video_keys(shard: Shard) -> Iterator[str]:
