@@ -39,8 +39,8 @@ _READ_AHEAD_BYTES = 256 << 20
 _READ_AHEAD_IMAGES = 64
 _SECONDS_PER_PROGRESS = 0.5  # reports are made by the thread that runs the networks
 _POISON = (
-    "its worker process died twice while decoding it (crash, lack of memory, or longer than --fleet.image_seconds); not "
-    "decoded again"
+    "its worker process died twice while decoding it (crash, lack of memory, or longer than --fleet.image_seconds); "
+    "not decoded again"
 )
 
 
