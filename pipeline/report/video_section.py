@@ -25,11 +25,13 @@ _TRACKS = 40  # rows of a timeline
 _CURVES = 2  # tracks with curves
 _GAP = 1.5  # usual steps between frames: a longer one is a gap of a track
 _EVENT_PICTURES = 12
-# The first of these that are known most of the time are drawn.
+# The angles of each chart, and the share of the frames in which they must be known.
 _CURVED = (
-    ("left_knee_flexion", "right_knee_flexion", "left_hip_flexion", "right_hip_flexion"),
+    ("left_knee_flexion", "right_knee_flexion"),
+    ("left_hip_flexion", "right_hip_flexion"),
     ("left_elbow_flexion", "right_elbow_flexion"),
 )
+_LEAST_KNOWN = 0.2
 
 
 class VideoSection(NamedTuple):
@@ -155,7 +157,7 @@ def _section(
     if events:
         columns = ["seconds", "track_id", "event", "side", *(c for c in events[0] if c.endswith(_UNITS))]
         filled = [c for c in columns if any(event[c] is not None for event in events)]
-        rows = [[_rounded(event[c]) for c in filled] for event in events]
+        rows = [[_shown(event[c]) for c in filled] for event in events]
         header = [c.replace("_", " ").replace(" id", "") for c in filled]
         table = {"columns": header, "rows": rows, "marked": [False] * len(rows)}
     uri = drawn_uri(run, name)
@@ -166,7 +168,9 @@ def _section(
 _UNITS = ("_seconds", "_minute", "_share", "_metres", "_metre", "_pixels", "_flexion")
 
 
-def _rounded(value: Any) -> Any:
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("_", " ")
     return round(value, 3) if isinstance(value, float) else value
 
 
@@ -207,22 +211,21 @@ def _curves(motion: pa.Table, events: list[dict[str, Any]]) -> list[Drawn]:
     drawn = []
     for track in sorted(np.unique(ids).tolist(), key=lambda track: -np.count_nonzero(ids == track))[:_CURVES]:
         rows = tracked.filter(pa.array(ids == track))
-        known = {name: len(rows) - rows[name].null_count for group in _CURVED for name in group}
-        chosen = max(_CURVED, key=lambda group: sum(known[name] for name in group) / len(group))
         seconds = rows["seconds"].to_numpy()
-        series = {
-            name.replace("_", " "): Band(seconds, *(_numbers(rows, f"{name}{end}") for end in ("", "_std")))
-            for name in chosen
-            if known[name] > 1
-        }
         marks: dict[str, list[float]] = defaultdict(list)
         for event in events:
             if event["track_id"] == track and event["event"] in ("heel_strike", "take_off", "release"):
                 marks[event["event"].replace("_", " ")].append(event["seconds"])
-        if series:
-            svg = charts.bands(series, marks, "seconds", "degrees")
-            caption = f"Track {track}: joint angles with a band of one standard error; empty where they are unknown"
-            drawn.append(Drawn(svg, caption, wide=True))
+        for group in _CURVED:
+            series = {
+                name.replace("_", " "): Band(seconds, *(_numbers(rows, f"{name}{end}") for end in ("", "_std")))
+                for name in group
+                if len(rows) - rows[name].null_count > _LEAST_KNOWN * len(rows)
+            }
+            if series:
+                svg = charts.bands(series, marks, "seconds", "degrees")
+                caption = f"Track {track}: joint angles with a band of one standard error; empty where they are unknown"
+                drawn.append(Drawn(svg, caption, wide=True))
     return drawn
 
 

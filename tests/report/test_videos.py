@@ -145,5 +145,5 @@ def test_the_page_shows_videos_tracks_angles_and_events(browser: Browser, tmp_pa
     assert any(caption.startswith("Track 1: joint angles") for caption in captions)
     labels = [svg.get_attribute("aria-label") or "" for svg in page.locator(".chart svg").all()]
     assert any("left knee flexion" in label for label in labels)
-    assert "heel_strike" in text
+    assert "heel strike" in text
     assert page.locator("video").count() == 0, "nothing was drawn"
