@@ -228,7 +228,7 @@ def _read_part(run_uri: str, shard: str, count: int, fingerprint: str) -> pa.Tab
 def count_people(run_uri: str, shard: str) -> int:
     """The number of people in a part, from its footer."""
     uri = storage.join(run_uri, "parts", f"{shard}.parquet")
-    with parsing(uri, "a part"), storage.open_read(uri, sequential=False) as stream:
+    with parsing(uri, "a part"), storage.open_read(uri, access="random") as stream:
         return int(read_footer(pq.read_schema(stream)).get("counts", {}).get("people", 0))
 
 
@@ -345,7 +345,7 @@ def has_metadata(uri: str, expected: Mapping[str, str]) -> bool:
     """Whether a table exists and its schema has this metadata."""
     if not storage.exists(uri):
         return False
-    with parsing(uri, "a table"), storage.open_read(uri, sequential=False) as stream:
+    with parsing(uri, "a table"), storage.open_read(uri, access="random") as stream:
         stored = pq.read_schema(stream).metadata or {}
     return all(stored.get(key.encode()) == value.encode() for key, value in expected.items())
 

@@ -53,7 +53,7 @@ def _first_value(uri: str, column: str) -> bytes:
     """The first value of a binary column that is not null."""
     with (
         parsing(uri, "a Parquet file"),
-        storage.open_read(uri, sequential=False) as stream,
+        storage.open_read(uri, access="random") as stream,
         _damage_as_value_error(),
         pq.ParquetFile(stream) as file,
     ):
@@ -80,7 +80,7 @@ def read_schema(uri: str) -> pa.Schema:
     Raises:
         UserError: it is not a Parquet file, or a damaged one.
     """
-    with parsing(uri, "a Parquet file"), storage.open_read(uri, sequential=False) as stream, _damage_as_value_error():
+    with parsing(uri, "a Parquet file"), storage.open_read(uri, access="random") as stream, _damage_as_value_error():
         return pq.read_schema(stream)
 
 
@@ -127,7 +127,7 @@ def _rows_of_groups(uri: str) -> list[int]:
     Raises:
         UserError: the file is damaged.
     """
-    with parsing(uri, "a Parquet file"), storage.open_read(uri, sequential=False) as stream, _damage_as_value_error():
+    with parsing(uri, "a Parquet file"), storage.open_read(uri, access="random") as stream, _damage_as_value_error():
         metadata = pq.read_metadata(stream)
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
@@ -144,7 +144,7 @@ class _Damaged(NamedTuple):
 def parquet_keys(shard: Shard) -> Iterator[str]:
     """The keys of the images of a row group; their bytes are not read."""
     (container,), (listed,) = shard.keys, shard.entries
-    with storage.open_read(listed.uri, sequential=False, listed=listed) as stream, pq.ParquetFile(stream) as file:
+    with storage.open_read(listed.uri, access="random", listed=listed) as stream, pq.ParquetFile(stream) as file:
         kind = file.schema_arrow.field(shard.column).type
         if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
             for row, cell in _cells(file, shard, f"{shard.column}.path"):

@@ -66,7 +66,7 @@ def plan_tar(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettin
     """
     for key, entry in entries:
         videos: list[tarfile.TarInfo] = []
-        with storage.open_read(entry.uri, sequential=_compression(entry.uri) is not None) as stream:
+        with storage.open_read(entry.uri, _access(entry.uri)) as stream:
             count = sum(1 for _ in _walk(stream, entry.uri, videos=videos))
         if count:
             yield container_shard(key, entry, "tar", count)
@@ -79,17 +79,21 @@ def plan_tar(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettin
 def tar_keys(shard: Shard) -> Iterator[str]:
     """The keys of the images of an archive, from its headers."""
     (listed,) = shard.entries
-    with storage.open_read(listed.uri, sequential=_compression(listed.uri) is not None, listed=listed) as stream:
+    with storage.open_read(listed.uri, _access(listed.uri), listed) as stream:
         yield from member_keys(shard, _walk(stream, listed.uri))
 
 
 def read_tar(shard: Shard, limits: DecodeLimits, wanted: Collection[str] | None = None) -> Iterator[EncodedImage]:
     """The images of an archive in order; with `wanted` keys, those alone."""
     (listed,) = shard.entries
-    # Of an archive that is not compressed, the members that are not wanted need not be read.
-    sequential = wanted is None or _compression(listed.uri) is not None
-    with storage.open_read(listed.uri, sequential, listed) as stream, _Targets(listed) as targets:
+    access = _access(listed.uri, reads_all=wanted is None)
+    with storage.open_read(listed.uri, access, listed) as stream, _Targets(listed) as targets:
         yield from member_items(shard, _walk(stream, listed.uri, targets), limits, wanted)
+
+
+def _access(uri: str, reads_all: bool = False) -> storage.Access:
+    """Of an archive that is not compressed, the members that are not wanted need not be read."""
+    return "sequential" if reads_all or _compression(uri) is not None else "random"
 
 
 def _compression(uri: str) -> _Decompress | None:
@@ -240,7 +244,7 @@ class _Targets:
     def _scan(self) -> Iterator[tuple[str, tuple[tarfile.TarFile, tarfile.TarInfo]]]:
         uri = self._listed.uri
         is_compressed = _compression(uri) is not None
-        stream = self._stack.enter_context(storage.open_read(uri, sequential=is_compressed, listed=self._listed))
+        stream = self._stack.enter_context(storage.open_read(uri, _access(uri), self._listed))
         if is_compressed:  # links lead anywhere: unpack once instead of starting anew for each
             unpacked = self._stack.enter_context(tempfile.TemporaryFile(prefix="posemill-"))  # noqa: SIM115
             with contextlib.suppress(_ArchiveDamaged), _damage("the archive is damaged"):

@@ -52,7 +52,7 @@ _LONGEST_PATH = 4096  # of a link
 def plan_zip(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettings) -> Iterator[PlannedShard]:
     """One shard per archive. Images are counted from its directory."""
     for key, entry in entries:
-        with storage.open_read(entry.uri, sequential=False) as stream:
+        with storage.open_read(entry.uri, access="random") as stream:
             count = sum(1 for _ in _walk(stream))
         yield container_shard(key, entry, "zip", count)
 
@@ -60,7 +60,7 @@ def plan_zip(entries: Iterable[tuple[str, storage.Entry]], settings: InputSettin
 def zip_keys(shard: Shard) -> Iterator[str]:
     """The keys of the images of an archive, from its directory."""
     (listed,) = shard.entries
-    with storage.open_read(listed.uri, sequential=False, listed=listed) as stream:
+    with storage.open_read(listed.uri, access="random", listed=listed) as stream:
         yield from member_keys(shard, _walk(stream))
 
 

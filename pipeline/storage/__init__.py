@@ -9,6 +9,7 @@ from pipeline.storage.cache import cache_folder, file_sha256, local_copy, sha256
 from pipeline.storage.filesystems import RETRY_POLICY, CredentialsRefused, StorageFailed
 from pipeline.storage.listing import glob_files, list_files
 from pipeline.storage.objects import (
+    Access,
     ChangedObject,
     Entry,
     MissingObject,
@@ -39,6 +40,7 @@ from pipeline.storage.uris import (
 
 __all__ = [
     "RETRY_POLICY",
+    "Access",
     "ChangedObject",
     "CredentialsRefused",
     "Entry",

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
@@ -21,8 +21,8 @@ from pipeline.storage.filesystems import RETRY_POLICY, CredentialsRefused, open_
 from pipeline.storage.uris import is_local, is_web
 
 _READ_CONCURRENCY = 32
-_READ_AHEAD = 8 << 20
-_RANDOM_ACCESS_BUFFER = 16 << 10
+Access = Literal["sequential", "mixed", "random"]
+_BLOCKS: dict[Access, int] = {"sequential": 8 << 20, "mixed": 1 << 20, "random": 16 << 10}  # bytes
 _ACCESS_SECONDS = 10.0
 _CREDENTIAL_ERROR_CODES = (
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
@@ -199,13 +199,13 @@ def read_many(entries: Sequence[Entry], limit: int) -> Iterator[bytes | Exceptio
 
 
 @contextlib.contextmanager
-def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) -> Iterator[BinaryIO]:
+def open_read(uri: str, access: Access = "sequential", listed: Entry | None = None) -> Iterator[BinaryIO]:
     """Open one object as a seekable binary stream.
 
     Args:
         uri: the object to read.
-        sequential: read remote objects ahead in large blocks (8 MiB). False is for random access: only the requested
-            ranges are fetched, in small blocks (16 KiB).
+        access: how a remote object is read: sequential, ahead in blocks of 8 MiB; random, in blocks of 16 KiB; or
+            mixed, in blocks of 1 MiB, for long pieces in several places.
         listed: the entry of the object when it was listed.
 
     Raises:
@@ -226,7 +226,7 @@ def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) ->
             with_retries(uri, lambda: fs.get_file(path, copy.name))
             yield cast(BinaryIO, copy)
     else:
-        with io.BufferedReader(_RemoteFile(entry), _READ_AHEAD if sequential else _RANDOM_ACCESS_BUFFER) as remote:
+        with io.BufferedReader(_RemoteFile(entry), _BLOCKS[access]) as remote:
             yield cast(BinaryIO, remote)
         if is_web(uri):  # its ranges come without a tag
             after = stat(uri)
@@ -235,7 +235,7 @@ def open_read(uri: str, sequential: bool = True, listed: Entry | None = None) ->
 
 def _has_ranges(entry: Entry) -> bool:
     """Whether a web server sends parts of a large file; a small one is copied at once."""
-    if entry.size <= _READ_AHEAD:
+    if entry.size <= _BLOCKS["sequential"]:
         return False
     fs, path = open_uri(entry.uri)
 

@@ -162,7 +162,7 @@ def stored_settings(run: Run) -> TrackingSettings | None:
     """The settings with which the tracks of a run were made; None if it has none."""
     for name in table_names(run.uri, "tracks")[:1]:
         uri = run.path("tables", "tracks", name)
-        with parsing(uri, "a table"), storage.open_read(uri, sequential=False) as stream:
+        with parsing(uri, "a table"), storage.open_read(uri, access="random") as stream:
             stored = pq.read_schema(stream).metadata or {}
         if stored.get(b"version") == _VERSION.encode():
             return TrackingSettings.model_validate_json(stored[b"tracking"])

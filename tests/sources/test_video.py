@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import shutil
+import struct
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -17,10 +21,11 @@ import pytest
 from support.paths import SHARED
 from support.sources import tar_bytes
 from support.videos import CLIPS, decoded, moving, write_clip
+from support.web import Ranges
 
 from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.images import DecodeLimits, ImageRefused, has_video_signature
+from pipeline.images import DecodeLimits, ImageRefused, has_video_signature, upright
 from pipeline.settings.flags import parse_settings
 from pipeline.settings.tree import InputSettings
 from pipeline.sources import Item, Manifest, plan_collection, read_items, read_shard, shard_keys, write_manifest
@@ -103,6 +108,75 @@ def test_a_shard_is_not_read_from_the_start_of_its_file(
     assert len(packets) < 200
     for item, (_, pixels) in zip(items, decoded(tmp_path / name)[-len(items) :], strict=True):
         np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv"])
+def test_a_shard_of_a_video_on_a_web_server_is_not_all_of_it(name: str, tmp_path: Path) -> None:
+    r = np.random.default_rng(0)
+    noise = [r.integers(0, 255, (240, 320, 3), np.uint8) for _ in range(250)]
+    write_clip(tmp_path / name, noise, options=CLIPS[name][1] | {"qp": "10"})
+    size = (tmp_path / name).stat().st_size
+    assert size > 20e6
+    handler = type("Handler", (Ranges,), {"sent": 0})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{name}"
+        planned = list(plan_collection(InputSettings(uri=url, shard_size=10)))
+        handler.sent = 0
+        for shard in (planned[len(planned) // 2], planned[-1]):
+            assert len(list(read_shard(shard.at(0)))) == shard.num_images
+        assert handler.sent < 0.8 * size, "of both together"
+        server.shutdown()
+
+
+def test_counts_and_rates_of_the_header_are_not_trusted(tmp_path: Path) -> None:
+    """AVI states both twice: the frames of the file, and those of the stream."""
+    path = write_clip(tmp_path / "a.avi", moving(FRAMES), *CLIPS["mpeg4.avi"])
+    data = bytearray(path.read_bytes())
+    main, stream = data.index(b"avih") + 8, data.index(b"strh") + 8
+    for place in (main + 16, stream + 32):
+        assert int.from_bytes(data[place : place + 4], "little") == FRAMES
+        data[place : place + 4] = (7).to_bytes(4, "little")
+    path.write_bytes(data)
+    items = read(path, 10)
+    assert [item.position.frame for item in items] == list(range(FRAMES))
+    for item, (_, pixels) in zip(items, decoded(path), strict=True):
+        np.testing.assert_array_equal(item.decode(DecodeLimits()).pixels, pixels)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "orientation"),
+    [((-1, 0, 0, 1), 2), ((1, 0, 0, -1), 4), ((0, 1, 1, 0), 5), ((0, -1, -1, 0), 7), ((0, 1, -1, 0), 6)],
+)
+def test_a_mirrored_video_is_upright(matrix: tuple[int, ...], orientation: int, tmp_path: Path) -> None:
+    """As an image with the EXIF orientation of the same number would be."""
+    path = write_clip(tmp_path / "a.mp4", moving(5))
+    plain = decoded(path)
+    unit = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    a, b, c, d = (value << 16 for value in matrix)
+    data = path.read_bytes()
+    track = data.index(unit, data.index(b"tkhd"))
+    path.write_bytes(data[:track] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[track + len(unit) :])
+    for item, (_, pixels) in zip(read(path), plain, strict=True):
+        image = item.decode(DecodeLimits())
+        assert image.orientation == orientation
+        np.testing.assert_array_equal(image.pixels, upright(pixels, orientation))
+
+
+def test_a_picture_of_the_cover_is_no_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        cover = container.add_stream("mjpeg", rate=30)
+        cover.width, cover.height, cover.pix_fmt = 320, 240, "yuvj420p"  # larger than the video
+        cover.disposition = av.stream.Disposition.attached_pic
+        video = container.add_stream("libx264", rate=30)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        black = av.VideoFrame.from_ndarray(np.zeros((240, 320, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(black.reformat(format="yuvj420p")))
+        for pixels in moving(5):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+    items = read(tmp_path / "a.mp4")
+    assert [item.decode(DecodeLimits()).pixels.shape for item in items] == [(64, 96, 3)] * 5
 
 
 def test_a_search_that_leads_elsewhere_is_noticed(clips: Path) -> None:

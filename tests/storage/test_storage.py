@@ -1,9 +1,8 @@
-import contextlib
 import os
 import threading
 import time
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from support.faults import FAULTS
 from support.s3 import S3Server
+from support.web import Ranges
 
 from pipeline import storage
 from pipeline.storage import filesystems
@@ -203,33 +203,6 @@ def test_folders_that_link_to_each_other_are_listed_once_per_link(tmp_path: Path
     ]  # fmt: skip
 
 
-class Ranges(SimpleHTTPRequestHandler):
-    """Sends parts of a file, and counts the bytes that it sends."""
-
-    sent = 0
-    supports_ranges = True
-
-    def do_GET(self) -> None:
-        data = Path(self.translate_path(self.path)).read_bytes()
-        asked = self.headers.get("Range")
-        part = data
-        if asked and self.supports_ranges:
-            first, last = asked.removeprefix("bytes=").split("-")
-            part = data[int(first) : int(last) + 1 if last else None]
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        type(self).sent += len(part)
-        with contextlib.suppress(OSError):  # a client may have seen enough
-            self.wfile.write(part)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.mark.parametrize("supports_ranges", [True, False])
 def test_a_large_file_on_a_web_server_is_read_in_parts(tmp_path: Path, supports_ranges: bool) -> None:
     """Without ranges it is copied; both ways give the same bytes."""
@@ -240,7 +213,7 @@ def test_a_large_file_on_a_web_server_is_read_in_parts(tmp_path: Path, supports_
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        with storage.open_read(f"{url}/large.bin", sequential=False) as file:
+        with storage.open_read(f"{url}/large.bin", access="random") as file:
             file.seek(30 << 20)
             assert file.read(100) == content[30 << 20 : (30 << 20) + 100]
             file.seek(-7, 2)

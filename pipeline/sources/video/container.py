@@ -72,7 +72,7 @@ def open_video(
         pyav = load_av()
     except ModuleNotFoundError:
         raise UserError(f"{uri} is a video, and videos need PyAV; install it by `uv sync --extra video`") from None
-    with storage.open_read(uri, listed=listed) as file:
+    with storage.open_read(uri, "mixed", listed) as file:
         try:
             container = pyav.open(
                 _Section(file, *section), metadata_errors="replace", container_options={"format_whitelist": _FORMATS}
