@@ -6,6 +6,8 @@ import contextlib
 import gc
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import zipfile
 from collections import Counter
@@ -18,7 +20,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.paths import SHARED
+from support.paths import PROJECT, SHARED
 from support.sources import tar_bytes
 from support.videos import CLIPS, decoded, moving, write_clip
 from support.web import Ranges
@@ -644,3 +646,41 @@ def test_numbered_images_are_frames_if_the_settings_say_so(key: str, expected: t
 def test_frames_are_chosen_in_one_way() -> None:
     with pytest.raises(SystemExit):
         parse_settings(["--input.video.every=2", "--input.video.fps=3", "--input=a.mp4", "--output=b"], "")
+
+
+_PEAK = """
+import resource, sys
+from pipeline.images import DecodeLimits
+from pipeline.settings.tree import InputSettings
+from pipeline.sources import plan_collection, read_shard
+frames = 0
+for i, shard in enumerate(plan_collection(InputSettings(uri=sys.argv[1]))):
+    for item in read_shard(shard.at(i)):
+        item.decode(DecodeLimits())
+        frames += 1
+print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_memory_does_not_grow_with_the_length_of_a_video(suffix: str, tmp_path: Path) -> None:
+    """A hundred times the frames: what is left is a few hundred bytes of the index for each."""
+    peaks = []
+    for length in (150, 15_000):
+        path = tmp_path / f"{length}.{suffix}"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=30, options={"g": "30", "preset": "ultrafast"})
+            stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+            picture = np.zeros((240, 320, 3), np.uint8)
+            for number in range(length):
+                picture[:, number % 320] += 31
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, str(path)], cwd=PROJECT, capture_output=True, text=True, check=True
+        )
+        frames, peak = map(int, done.stdout.split())
+        assert frames == length
+        peaks.append(peak / 1024)
+    assert peaks[1] - peaks[0] < 30, "megabytes"
