@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=64, help="images per round, photographs repeated (default: 64)")
     parser.add_argument("--people", type=int, default=3, help="people per image (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--precision", choices=["auto", "bf16", "float32"], default="auto")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp16", "float32"], default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
     arguments = parser.parse_args(argv)
     bound_allocator()

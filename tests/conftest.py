@@ -118,12 +118,12 @@ def undisturbed_run(cluster: Cluster, photos: Path, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
-def undisturbed(undisturbed_run: Path) -> tuple[list, list]:
-    """The rows of both tables of that run."""
-    images, people = rows(str(undisturbed_run))
+def undisturbed(undisturbed_run: Path) -> tuple[list, list, list]:
+    """The rows of the tables of that run."""
+    images, people, others = rows(str(undisturbed_run))
     assert len(images) == NUM_IMAGES
     assert len(people) >= NUM_IMAGES / 2
-    return images, people
+    return images, people, others
 
 
 @pytest.fixture(scope="module")

@@ -279,6 +279,8 @@ class _Scheduler:
             attempt.progress = ray.get(next(stream))
             self._display.report(attempt.progress)
             worker.full = attempt.progress.full
+            for note in attempt.progress.notes:
+                self._note_once(note, note)
         except StopIteration:
             self._release(stream)
             self._finish(attempt)

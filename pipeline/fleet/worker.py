@@ -94,6 +94,7 @@ class Worker:
             gpu_megabytes=self._writer.annotator.compute.peak_megabytes(),
             seconds=self._writer.annotator.stopwatch.take(),
             retries=dict(storage.RETRY_POLICY.take_retries()),
+            notes=tuple(self._writer.annotator.compute.notes),
             full=held_bytes() > _FULL * self._limit,
         )
 

@@ -19,6 +19,7 @@ class Progress:
         peak_megabytes, gpu_megabytes: peak memory of the process and of its GPU.
         seconds: by stage, of the whole process since its last report (`pipeline.process.stopwatch`).
         retries: by kind of error, of the whole process since its last report (`pipeline.storage.retry`).
+        notes: what happened to the networks of the process, for the user.
         full: the process holds almost as much memory as it may; it should be replaced when its shards are finished.
     """
 
@@ -31,6 +32,7 @@ class Progress:
     gpu_megabytes: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
     retries: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     full: bool = False
 
     @property

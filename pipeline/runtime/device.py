@@ -6,7 +6,7 @@ import contextlib
 import copy
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +18,10 @@ from torch.fx.experimental.optimization import fuse
 
 from pipeline.errors import UserError
 
-Precision = Literal["auto", "bf16", "float32"]
+Precision = Literal["auto", "bf16", "fp16", "float32"]
 Runtime = Literal["auto", "torch", "onnx", "openvino", "tensorrt"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
+OTHER_PRECISION = "set --compute.precision float32, or bf16 if the processor has it"
 Image = np.ndarray | Tensor  # (H, W, 3) uint8 RGB, in memory or on the device of the networks
 
 
@@ -30,12 +32,14 @@ class Compute:
     Attributes:
         runtime: `auto` for what suits the file of a network.
         warps: whether images are scaled and cropped on the device, see `pipeline.warping`; else by OpenCV.
+        notes: for the user, about what happened while networks ran.
     """
 
     device: torch.device
     dtype: torch.dtype
     runtime: Runtime = "auto"
     warps: bool = False
+    notes: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def resolve(
@@ -65,9 +69,10 @@ class Compute:
         if chosen.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 use TF32 (10 bits of mantissa)
         if precision == "auto":
-            precision = "bf16" if computes_in_bf16(chosen) else "float32"
+            native = computes_in_bf16(chosen)
+            precision = "bf16" if native else "fp16" if chosen.type == "cuda" else "float32"
         warps = pixels == "torch" or (pixels == "auto" and chosen.type == "cuda")
-        return cls(chosen, torch.bfloat16 if precision == "bf16" else torch.float32, runtime, warps)
+        return cls(chosen, _DTYPES[precision], runtime, warps)
 
     @property
     def own_runtime(self) -> Runtime:
@@ -83,9 +88,12 @@ class Compute:
     @property
     def warning(self) -> str | None:
         """What makes this choice slow, for the user; None if nothing does."""
-        if self.dtype == torch.bfloat16 and not computes_in_bf16(self.device):
+        emulated = self.dtype == torch.bfloat16 and not computes_in_bf16(self.device)
+        if emulated or (self.dtype == torch.float16 and self.device.type == "cpu"):
+            name = "bf16" if emulated else "fp16"
             return (
-                "this processor emulates bf16, which is many times slower than float32; leave out --compute.precision"
+                f"this processor emulates {name}, which is many times slower than float32; leave out "
+                "--compute.precision"
             )
         return None
 
@@ -97,8 +105,11 @@ class Compute:
     def prepare(self, model: nn.Module) -> nn.Module:
         """Prepare a network for inference: evaluation mode, folded BatchNorm, channels last, device and precision.
 
-        The last convolutions always compute in float32: bf16 would round neighbouring heatmap values to the same
+        The last convolutions always compute in float32: fewer bits would round neighbouring heatmap values to the same
         number, and their order decides the position of a joint.
+
+        Raises:
+            UserError: weights are too large for fp16.
         """
         model = model.eval().requires_grad_(False)
         prepared = fuse(model)
@@ -106,6 +117,8 @@ class Compute:
         if self.dtype != torch.float32 and isinstance(prepared, fx.GraphModule):
             exact = {layer: copy.deepcopy(layer.state_dict()) for layer in _last_convolutions(prepared)}
         prepared = prepared.to(self.device, self.dtype)
+        if self.dtype == torch.float16 and not all(bool(values.isfinite().all()) for values in prepared.parameters()):
+            raise UserError(f"the weights of a network are too large for fp16; {OTHER_PRECISION}")
         for layer, state in exact.items():
             layer.float().load_state_dict(state)
             layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))

@@ -313,8 +313,9 @@ class ComputeSettings(Section):
     """The device and the precision of the networks."""
 
     device: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto: a GPU if one is available")
-    precision: Literal["auto", "bf16", "float32"] = Field(
-        "auto", description="auto: bf16 if the processor has instructions for it, else float32"
+    precision: Literal["auto", "bf16", "fp16", "float32"] = Field(
+        "auto",
+        description="auto: bf16 if the processor has instructions for it, else fp16 on a GPU and float32 on a CPU",
     )
 
 
@@ -333,8 +334,8 @@ class AnnotateComputeSettings(ComputeSettings):
     )
 
     def problem(self) -> str | None:
-        if self.runtime in ("onnx", "openvino", "tensorrt") and self.precision == "bf16":
-            return f"--compute.runtime {self.runtime} has no bf16; leave out --compute.precision"
+        if self.runtime in ("onnx", "openvino", "tensorrt") and self.precision in ("bf16", "fp16"):
+            return f"--compute.runtime {self.runtime} has no {self.precision}; leave out --compute.precision"
         if self.runtime == "openvino" and self.device == "cuda":
             return "--compute.runtime openvino runs on the CPU; leave out --compute.device"
         if self.runtime == "tensorrt" and self.device == "cpu":

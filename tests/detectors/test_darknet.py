@@ -401,7 +401,8 @@ def test_images_are_stretched_if_the_description_or_the_setting_says_so(
     settings = DetectorSettings(letterbox=setting, batch=1)
     detector = DarknetDetector.of(Darknet(cfg), settings, Compute.resolve("cpu", "float32"))
     detector.detect([np.full((32, 64, 3), 255, np.uint8)])
-    grey_rows = (detector._inputs[0] == 128).all(axis=(1, 2))
+    _, pixels = detector._inputs.fill([])  # as they were
+    grey_rows = (pixels[0] == 128).all(dim=0).all(dim=1)
     assert int(grey_rows.sum()) == (0 if stretched else 16)
 
 

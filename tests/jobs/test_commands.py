@@ -149,7 +149,7 @@ def test_real_photographs_with_a_real_detector(cluster: Cluster, tmp_path: Path)
     assert boxes
     assert float(boxes[1]) > 0.3
     assert float(boxes[2]) > 0.65
-    images, _ = rows(str(tmp_path / "run"))
+    images, _, _ = rows(str(tmp_path / "run"))
     assert len(images) == 120
     assert len(list((tmp_path / "run" / "pictures").iterdir())) == 3
 
@@ -296,7 +296,7 @@ def test_the_demo_on_a_cluster_that_the_job_starts(tmp_path: Path) -> None:
     assert "movenet_thunder_coco17.safetensors" in output
     assert "Traceback" not in output
     assert len(output.splitlines()) < 20, "Ray's own messages do not hide the progress"
-    images, people = rows(str(run))
+    images, people, _ = rows(str(run))
     assert {row["image_id"]: row["num_people"] for row in images}["cat.jpg"] == 0
     assert [row["image_id"] for row in images if row["status"] != "ok"] == ["cut_short.jpg"]
     assert len(people) == 7
