@@ -59,7 +59,8 @@ class SleepingAnnotator(Annotator):
         self.slept = 0.0
         self.stopwatch = Stopwatch()
         self.poses: Any = SimpleNamespace(skeleton=SKELETON, head=SimpleNamespace(kind="none"), describe=list)
-        self.compute: Any = SimpleNamespace(describe=dict, peak_megabytes=lambda: 0.0)
+        self.compute: Any = SimpleNamespace(describe=dict, peak_megabytes=lambda: 0.0, notes=())
+        self.confidence = -np.inf
 
     def candidates(self, images: Iterable[Any]) -> Iterator[People]:
         r = np.random.default_rng(0)
