@@ -61,6 +61,7 @@ class SleepingAnnotator(Annotator):
         self.poses: Any = SimpleNamespace(skeleton=SKELETON, head=SimpleNamespace(kind="none"), describe=list)
         self.compute: Any = SimpleNamespace(describe=dict, peak_megabytes=lambda: 0.0, notes=())
         self.confidence = -np.inf
+        self.appearance = None
 
     def candidates(self, images: Iterable[Any]) -> Iterator[People]:
         r = np.random.default_rng(0)
