@@ -88,9 +88,10 @@ class TrackTotals(NamedTuple):
 
     def line(self, run: Run) -> str:
         """A line for a terminal."""
+        videos = "1 video" if self.videos == 1 else f"{self.videos} videos"
         return (
-            f"tracks:    {run.path('tables', 'tracks')} ({self.tracks} in {self.videos} videos; {self.tracked} of "
-            f"{self.people} people in frames, {self.weak} weak detections, {self.interpolated} more filled in)"
+            f"tracks:    {run.path('tables', 'tracks')} ({self.tracks} in {videos}; {self.tracked} of {self.people} "
+            f"detections have one, and {self.weak} weak ones; {self.interpolated} filled in)"
         )
 
 

@@ -173,13 +173,13 @@ def test_other_settings_make_other_tracks_without_networks(tmp_path: Path, capsy
     gap = [*video("a.mp4", range(20), 100), *video("a.mp4", range(60, 80), 100)]
     run = make_run(tmp_path, gap)
     assert reduce([run.uri]) == 0
-    assert "(2 in 1 videos; 40 of 40 people in frames, 0 weak detections, 0 more filled in)" in capsys.readouterr().out
+    assert "(2 in 1 video; 40 of 40 detections have one, and 0 weak ones; 0 filled in)" in capsys.readouterr().out
     path = next((tmp_path / "run" / "tables" / "tracks").iterdir())
     written = path.stat().st_mtime_ns
     write_tracks(run, TrackingSettings(), reuse=True)
     assert path.stat().st_mtime_ns == written
     assert reduce([run.uri, "--tracking.memory=5"]) == 0
-    assert "(1 in 1 videos; 40 of 40 people in frames, 0 weak detections, 0 more filled in)" in capsys.readouterr().out
+    assert "(1 in 1 video; 40 of 40 detections have one, and 0 weak ones; 0 filled in)" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         reduce([run.uri, "--tracking.memory=-1"])
     assert "--tracking.memory -1: Input should be greater than 0" in capsys.readouterr().err
