@@ -143,7 +143,7 @@ def test_reduce_keeps_the_settings_of_the_tracks(tmp_path: Path, capsys) -> None
     run = make_run(tmp_path, [*video("a.mp4", range(20), 100), *video("a.mp4", range(60, 80), 100)])
     assert reduce([run.uri, "--tracking.memory=5"]) == 0
     assert reduce([run.uri, "--export=mot"]) == 0
-    assert capsys.readouterr().out.count("(1 in 1 videos") == 2
+    assert capsys.readouterr().out.count("(1 in 1 video;") == 2
 
 
 def test_tracks_of_an_earlier_version_are_named(tmp_path: Path) -> None:
