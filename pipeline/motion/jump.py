@@ -23,10 +23,13 @@ _LIFT = 0.02  # body heights: both ankles are above the level on which the perso
 _RISE = 0.05  # body heights that the centre of mass gains in a jump; runners rise less
 _SHORTEST, _LONGEST = 0.1, 1.5  # seconds of flight
 _LEAST_FRAMES = 4  # of a flight, for the parabola
+_SIDES = ("left", "right")
 _SHORT, _TALL = 0.8, 2.6  # metres: a flight in which a person seems to have another height is none
 _STANDING = 1.5  # seconds on both sides in which the standing level is looked for
 _CROUCH = 1.0  # seconds before the take-off in which the knees are deepest
 _THROW = 0.7  # seconds on both sides of the peak in which a ball is released
+# Of a throw without a jump: trunks a second of the wrist, and by how many degrees the elbow extends within seconds.
+_FAST, _EXTENDED, _PUSH = 4.0, 40.0, 0.3
 
 
 class Movement(NamedTuple):
@@ -55,6 +58,11 @@ def jump_events(movement: Movement, skeleton: Skeleton) -> list[Event]:
             release = _release(movement, jump[-2].seconds, skeleton)
             # Two jumps in short succession may have the same throw near them.
             events += [*jump, *(event for event in release if event not in events)]
+    thrown = [event.seconds for event in events if event.kind == "release"]
+    for throw in _throws(movement, skeleton):
+        if all(abs(throw.seconds - time) > _THROW for time in thrown):
+            events.append(throw)
+            thrown.append(throw.seconds)
     return events
 
 
@@ -118,23 +126,49 @@ def _middle(seconds: np.ndarray, place: int) -> float:
 
 
 def _release(movement: Movement, peak: float, skeleton: Skeleton) -> list[Event]:
-    """The first maximum of the wrist's speed above the head, while the elbow extends."""
+    """The first maximum near the peak of a jump of the speed of the higher wrist above the head; see `_fastest`."""
+    near = np.abs(movement.seconds - peak) <= _THROW
+    wrists = [place(movement.joints, skeleton, (f"{side}_wrist",)) for side in _SIDES]
+    arm = int(np.argmin([np.nanmin(np.where(near, wrist[:, 1], np.inf)) for wrist in wrists]))
+    frame = next((i for i in _fastest(movement, arm, skeleton) if near[i]), None)
+    return [] if frame is None else [_released(movement, arm, frame, skeleton)]
+
+
+def _throws(movement: Movement, skeleton: Skeleton) -> Iterator[Event]:
+    """Releases without a jump, such as free throws: the wrist is fast, and the elbow extends far."""
+    if len(movement.seconds) < 3:
+        return
+    trunk = trunk_length(movement.joints, skeleton)
+    for arm in range(len(_SIDES)):
+        speed, elbow = _speed(movement, arm, skeleton), movement.elbows[:, arm]
+        for i in _fastest(movement, arm, skeleton):
+            around = elbow[np.abs(movement.seconds - movement.seconds[i]) <= _PUSH]
+            if speed[i] > _FAST * trunk[i] and around.max() - around.min() > _EXTENDED:  # nan is neither
+                yield _released(movement, arm, i, skeleton)
+
+
+def _speed(movement: Movement, arm: int, skeleton: Skeleton) -> np.ndarray:
+    """(T,) of the wrist of an arm, pixels a second."""
+    wrist = place(movement.joints, skeleton, (f"{_SIDES[arm]}_wrist",))
+    return np.linalg.norm(np.gradient(wrist, movement.seconds, axis=0), axis=1)
+
+
+def _fastest(movement: Movement, arm: int, skeleton: Skeleton) -> Iterator[int]:
+    """Frames with a local maximum of the wrist's speed above the head, while the elbow extends."""
+    speed, wrist = _speed(movement, arm, skeleton), place(movement.joints, skeleton, (f"{_SIDES[arm]}_wrist",))
+    head = place(movement.joints, skeleton, ("nose",))
+    extending = np.gradient(movement.elbows[:, arm], movement.seconds) < 0
+    for i in range(1, len(speed) - 1):
+        is_top = speed[i] >= speed[i - 1] and speed[i] > speed[i + 1]
+        if is_top and wrist[i, 1] < head[i, 1] and extending[i]:
+            yield i
+
+
+def _released(movement: Movement, arm: int, frame: int, skeleton: Skeleton) -> Event:
     seconds = movement.seconds
-    wrists = [place(movement.joints, skeleton, (f"{side}_wrist",)) for side in ("left", "right")]
-    head = place(movement.joints, skeleton, ("nose",))[:, 1]
-    near = np.abs(seconds - peak) <= _THROW
-    tops = [np.nanmin(np.where(near, wrist[:, 1], np.inf)) for wrist in wrists]
-    arm = int(np.argmin(tops))
-    wrist, elbow = wrists[arm], movement.elbows[:, arm]
-    speed = np.linalg.norm(np.gradient(wrist, seconds, axis=0), axis=1)
-    extending = np.gradient(elbow, seconds) < 0
-    for i in range(1, len(seconds) - 1):
-        above = near[i] and wrist[i, 1] < head[i] and extending[i]
-        if above and speed[i] >= speed[i - 1] and speed[i] > speed[i + 1]:
-            time = peak_time(seconds, speed, i)
-            measured = _known(elbow_flexion=_at(time, seconds, elbow), knee_flexion=_at(time, seconds, movement.knees))
-            return [Event("release", time, ("left", "right")[arm], measured)]
-    return []
+    time = peak_time(seconds, _speed(movement, arm, skeleton), frame)
+    elbow, knee = (_at(time, seconds, values) for values in (movement.elbows[:, arm], movement.knees))
+    return Event("release", time, _SIDES[arm], _known(elbow_flexion=elbow, knee_flexion=knee))
 
 
 def _at(time: float, seconds: np.ndarray, values: np.ndarray) -> float:

@@ -29,7 +29,7 @@ from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import Skeleton
 from pipeline.tracking.tables import KEYS, tracks_by_video
 
-_VERSION = "2"  # increased whenever the same tracks may give other motion
+_VERSION = "3"  # increased whenever the same tracks may give other motion
 _LEAST_SCORE = 0.2  # of the joints of people without a track
 GOOD_ERROR = 3.0  # degrees
 _IMAGES_AT_A_TIME = 1024

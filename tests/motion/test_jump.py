@@ -85,6 +85,17 @@ def test_a_throw_between_two_jumps_is_one_event() -> None:
     assert kinds.count("release") == 1
 
 
+def test_a_free_throw_needs_no_jump() -> None:
+    movement = jumper(throw=True, gravity=0)
+    (release,) = jump_events(movement, SKELETON)
+    assert (release.kind, release.side) == ("release", "right")
+    assert release.seconds == pytest.approx(2.2, abs=0.03)
+    slow = movement._replace(seconds=movement.seconds * 4)  # as a stretched arm is lifted
+    assert jump_events(slow, SKELETON) == []
+    stiff = movement._replace(elbows=np.full(movement.elbows.shape, 20.0) - movement.seconds[:, None])
+    assert jump_events(stiff, SKELETON) == []
+
+
 def test_what_is_no_jump() -> None:
     assert jump_events(jumper(flight=0.05), SKELETON) == [], "too short"
     assert jump_events(jumper(gravity=0.7 * GRAVITY / 3), SKELETON) == [], "falls too slowly for a person of that size"
