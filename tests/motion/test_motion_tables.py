@@ -130,10 +130,11 @@ def test_tracks_in_ray_tasks_are_those_of_this_process(tmp_path: Path, monkeypat
 
 
 def test_reduce_writes_motion_and_keeps_it_up_to_date(tmp_path: Path, capsys) -> None:
+    """Of videos by default."""
     run = make_run(tmp_path, gait(60))
-    assert reduce([run.uri]) == 0
+    assert write_tracks_and_motion(run, TrackingSettings(), False, reuse=False)[1] is None
     assert not has_motion(run)
-    assert reduce([run.uri, "--motion"]) == 0
+    assert reduce([run.uri]) == 0
     assert "events; " in capsys.readouterr().out
     (path,) = (tmp_path / "run" / "tables" / "motion").iterdir()
     written = path.stat().st_mtime_ns
