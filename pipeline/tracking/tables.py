@@ -272,7 +272,7 @@ def _track_video(frames: list[_Frame], skeleton: Skeleton, settings: TrackingSet
         trajectories[track] = refine(_observed(frames[first : last + 1], first, places, skeleton), skeleton, settings)
         rows += [_Row(frame, person, track, frame - first) for frame, person in places]
         rows += [_Row(first + int(i), None, track, int(i)) for i in np.flatnonzero(trajectories[track].filled)]
-    rows.sort(key=lambda row: (row.frame, row.person is None, row.person or row.track))
+    rows.sort(key=lambda row: (row.frame, row.person is None, row.track if row.person is None else row.person))
     return _table(rows, frames, trajectories, schema)
 
 

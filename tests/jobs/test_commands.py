@@ -12,14 +12,18 @@ import tarfile
 from pathlib import Path
 
 import cv2
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from support.cluster import Cluster, rows
 from support.images import encode, gradient
-from support.paths import PEOPLE, PROJECT, SHARED, needs_models, needs_people
+from support.paths import DEMO, PEOPLE, PROJECT, SHARED, needs_models, needs_people
 from support.s3 import S3_ENVIRONMENT, S3Server
+from support.videos import decoded, write_clip
 
 from jobs import annotate, evaluate, reduce
 from pipeline import storage
+from pipeline.images import decode_image
 from pipeline.run import Run
 from pipeline.run.sessions import read_sessions
 
@@ -302,6 +306,7 @@ def test_the_demo_on_a_cluster_that_the_job_starts(tmp_path: Path) -> None:
     assert len(people) == 7
     pictures = sorted((run / "pictures").iterdir())
     assert len(pictures) == 6
+    assert "Verdict" in (run / "report.html").read_text(), "the page comes with the pictures"
     sizes = {p.name: cv2.imread(str(p)).shape[:2] for p in pictures}
     assert (600, 1552) in sizes.values()
     assert not (run / "coco_results.json").exists(), "the demo has no COCO ids"
@@ -319,3 +324,27 @@ def test_a_worker_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     code, output = own_cluster(f"--output={tmp_path / 'demo'}", "--fleet.cpus_per_worker=999")
     assert code == 1
     assert "a worker needs 999 CPUs and 0 GPUs, but this machine has" in output
+
+
+def test_a_video_by_the_command_of_the_readme(tmp_path: Path) -> None:
+    """Frames, tracks, smoothed joints, angles, a drawn video and the page."""
+    portrait = decode_image((DEMO / "photos" / "eileen_collins.jpg").read_bytes()).pixels[::2, ::2]
+    frames = [np.ascontiguousarray(np.roll(portrait, i, axis=1)) for i in range(20)]
+    write_clip(tmp_path / "clip.mp4", frames)
+    run = tmp_path / "run"
+    code, output = own_cluster(f"--input={tmp_path / 'clip.mp4'}", f"--output={run}", "--draw=1")
+    assert code == 0, output
+    tables = {
+        name: pq.read_table(run / "tables" / name).to_pylist() for name in ("images", "tracks", "motion", "events")
+    }
+    assert [row["frame"] for row in tables["images"]] == list(range(20))
+    ids = [row["track_id"] for row in tables["tracks"]]  # the network also takes something else for a person
+    portrayed = [row for row in tables["tracks"] if row["track_id"] == max(set(ids), key=ids.count)]
+    assert [row["frame"] for row in portrayed] == list(range(20))
+    np.testing.assert_allclose(np.diff([row["keypoints_smooth"][0][0] for row in portrayed]), 1, atol=0.75)
+    assert [row["track_id"] for row in tables["motion"]] == [row["track_id"] for row in tables["tracks"]]
+    (drawn,) = (run / "videos").iterdir()
+    assert len(decoded(drawn)) == 20
+    page = (run / "report.html").read_text()
+    assert f'src="videos/{drawn.name}"' in page
+    assert page.index(">Videos</h2>") < page.index(">Pictures</h2>")

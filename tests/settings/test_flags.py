@@ -70,7 +70,10 @@ def help_text(capsys: pytest.CaptureFixture[str], kind: type[Section] = Settings
         (["--pose.ensemble", "[{weigths: b.pth}]"], ["--pose.ensemble[0].weigths is unknown; did you mean weights?"]),
         (["--pose.ensemble", "many"], ["--pose.ensemble is 'many'; expected a list"]),
         (["--suppression.kind", "okss"], ["--suppression.kind is 'okss'; did you mean oks?", "soft_oks"]),
-        (["--compute.precision", "fp8"], ["--compute.precision is 'fp8'; did you mean fp16? Choices: auto, bf16, fp16, float32"]),
+        (
+            ["--compute.precision", "fp8"],
+            ["--compute.precision is 'fp8'; did you mean fp16? Choices: auto, bf16, fp16, float32"],
+        ),
         (["photos/"], ["'photos/' is not a flag; expected --SETTING VALUE, see --help"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml: no such file"]),
     ],

@@ -42,6 +42,13 @@ def test_each_person_in_a_frame_has_a_row(tmp_path: Path) -> None:
     assert [row["frame"] for row in found if row["video"] == "a.mp4"][::2] == [n for n in range(20) if n != 5]
 
 
+def test_people_of_a_frame_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Also if the first has a higher track than the next: tracks are numbered from left to right."""
+    run = make_run(tmp_path, video("a.mp4", range(5), 400, 100))
+    write_tracks(run, TrackingSettings(confirm=0.1), reuse=False)
+    assert [(row["person"], row["track_id"]) for row in rows(run)] == [(0, 2), (1, 1)] * 5
+
+
 def test_frames_without_a_person_are_filled_with_rows_of_their_own(tmp_path: Path) -> None:
     """Marked, without a number in tables/people, and not counted as people; tables/people stays as it is."""
     images = video("a.mp4", range(20), 100)
