@@ -153,7 +153,7 @@ class Annotator:
             NetworksError: the networks fail.
             OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError: the machine fails.
         """
-        grey = self.compute.upload(np.full((64, 64, 3), 128, np.uint8))
+        grey = np.full((64, 64, 3), 128, np.uint8)
         boxes = Boxes(np.array([[8, 8, 56, 56]], np.float32), np.ones(1, np.float32))
         try:
             if self.detector is not None:

@@ -11,12 +11,13 @@ from support.images import gradient
 from support.paths import DEMO
 
 from pipeline.annotator import Annotator
+from pipeline.detectors.darknet_detector import DarknetDetector
 from pipeline.detectors.letterbox import DARKNET, MOVENET, STRETCHED, YOLO, YOLOX, LetterboxStyle, letterbox
 from pipeline.images import decode_image
 from pipeline.people import Boxes
 from pipeline.pose.crop import CropBatch, CropRule
 from pipeline.runtime.device import Compute
-from pipeline.settings.tree import Settings
+from pipeline.settings.tree import DetectorSettings, Settings
 
 OPENCV = Compute.resolve("cpu", "float32", pixels="opencv")
 TORCH = Compute.resolve("cpu", "float32", pixels="torch")
@@ -76,6 +77,17 @@ def test_letterboxes_are_those_of_opencv(style: LetterboxStyle, size: tuple[int,
         difference = np.abs(found.numpy() - expected)
         assert difference.max() <= 1
         assert difference.mean() < (0.05 if style is DARKNET else 0.15)  # OpenCV rounds the weights of bilinear ones
+
+
+def test_detectors_and_crops_take_images_in_memory() -> None:
+    """As validation in training does, also where images are scaled on the device."""
+    boxes = [
+        DarknetDetector.from_settings(DetectorSettings(), compute).detect(PHOTOS[:1])[0] for compute in (OPENCV, TORCH)
+    ]
+    np.testing.assert_allclose(boxes[1].xyxy, boxes[0].xyxy, atol=0.5)
+    batch = CropBatch([CropRule((64, 48))], 1, TORCH)
+    batch.add(PHOTOS[0], np.array([[30, 60, 340, 590]], np.float32))
+    assert batch.take()[0][0].shape == (1, 3, 64, 48)
 
 
 def test_joints_and_boxes_are_those_of_opencv() -> None:

@@ -26,7 +26,7 @@ class Detector(Protocol):
     batch: int
 
     def detect(self, images: Sequence[Image]) -> list[Boxes]:
-        """Person boxes, in image pixels, for each of at most `batch` images, as `Compute.upload` returns them.
+        """Person boxes, in image pixels, for each of at most `batch` images (H, W, 3) uint8 RGB.
 
         Those above `detector.confidence` come first, then the weak ones, see `DetectorSettings.least_confidence`.
         """

@@ -104,6 +104,7 @@ class LetterboxBatch:
 
     def fill(self, images: Sequence[Image]) -> tuple[list[Letterbox], Tensor]:
         """The placement of each image, and (count, 3, height, width) float32 RGB, 0 to 255, on the device."""
-        letterboxes = [letterbox(image, out, self._style) for image, out in zip(images, self._inputs, strict=False)]
+        uploaded = map(self._compute.upload, images)
+        letterboxes = [letterbox(image, out, self._style) for image, out in zip(uploaded, self._inputs, strict=False)]
         pixels = torch.as_tensor(self._inputs).to(self._compute.device, non_blocking=True)
         return letterboxes, pixels.permute(0, 3, 1, 2).to(torch.float32)

@@ -31,7 +31,7 @@ class PoseDetector(ExportedDetector):
             UserError: the network has no joints, or cannot be used; see `ExportedDetector`.
         """
         super().__init__(network, output_format, settings, compute)
-        _, rows = self.predict([compute.upload(np.full((*self.size, 3), 128, np.uint8))])
+        _, rows = self.predict([np.full((*self.size, 3), 128, np.uint8)])
         columns = rows.shape[2] - 5 - self.classes.count
         joints, values = _stated_shape(network.metadata.get("kpt_shape", ""), columns)
         if columns == 0 or joints * values != columns or values not in (2, 3):

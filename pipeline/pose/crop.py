@@ -228,7 +228,7 @@ class CropBatch:
         self._count = count
         self._xyxy = np.zeros((count, 4), np.float32)
         self._filled = 0
-        self._warps = compute.warps
+        self._compute = compute
         self._images: list[Tensor] = []
         self._owners = np.zeros(count, np.int64)
         self._crops = [] if compute.warps else [rule.empty(count) for rule in rules]
@@ -240,7 +240,8 @@ class CropBatch:
         return self._count - self._filled
 
     def add(self, image: Image, boxes: np.ndarray) -> None:
-        """Add people of one image, as `Compute.upload` returns it; (N, 4) x1 y1 x2 y2 in image pixels."""
+        """Add people of one image; (N, 4) x1 y1 x2 y2 in image pixels."""
+        image = self._compute.upload(image)
         rows = slice(self._filled, self._filled + len(boxes))
         if isinstance(image, Tensor):
             self._owners[rows] = len(self._images)
@@ -254,7 +255,7 @@ class CropBatch:
     def take(self) -> tuple[list[Crops], list[np.ndarray]]:
         """For each rule the crops of the whole batch, and the boxes (count, 4) for decoding; empties the batch."""
         filled, self._filled = self._filled, 0
-        if not self._warps:
+        if not self._compute.warps:
             return list(self._crops), self._boxes
         self._owners[filled:] = 0
         images, self._images = RaggedImages.pack(self._images), []

@@ -128,9 +128,9 @@ class Compute:
         """Peak GPU memory of this process, megabytes; 0 on a CPU."""
         return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
 
-    def upload(self, image: np.ndarray) -> Image:
+    def upload(self, image: Image) -> Image:
         """An image (H, W, 3) uint8 where it is scaled and cropped: as a tensor on the device, or as it is."""
-        if not self.warps:
+        if not self.warps or isinstance(image, Tensor):
             return image
         pixels = torch.from_numpy(image)
         return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
