@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.appearance import Appearance, build_appearance
+from pipeline.boxes import shares_of_smaller
 from pipeline.detectors import Detector, build_detector
 from pipeline.detectors.pose_detector import PoseDetector
 from pipeline.errors import UserError, first_line
@@ -32,6 +33,10 @@ from pipeline.settings.tree import PoseSettings, Settings
 from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
 _T = TypeVar("_T")
+
+# Share of the smaller of two boxes in the other: people with less in common are not one, whatever their joints are. In
+# the demo of Pose2Sim a man behind a woman, whose face he gets, shares 0.07 to 0.43.
+_ELSEWHERE = 0.5
 
 # Failures of the machine; never attributed to an image.
 MACHINE_ERRORS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
@@ -65,7 +70,7 @@ class Annotator:
     do not affect each other.
 
     Attributes:
-        confidence: people with a box score up to this are weak: they count only if they continue a track.
+        confidence: people with a box score up to this count only if they continue a track, see `suppress_weak`.
         groups_ahead: number of detector batches in flight while the people of earlier batches are cropped and posed: 1
             on a GPU, so that it does not wait for the CPU; 0 on a CPU, which would not gain.
     """
@@ -183,13 +188,22 @@ class Annotator:
             return self._suppressed(candidates[candidates.box_scores > self.confidence])[0]
 
     def suppress_weak(self, candidates: People) -> People:
-        """One pose per weak person that is no copy of another person."""
-        weak = candidates.box_scores <= self.confidence
-        if not weak.any():
-            return candidates[weak]
+        """The people of a frame who count only if they continue a track; one pose per person.
+
+        They are those with low scores that are no copy of another person, and those that `suppress` takes for a copy
+        although most of their box is elsewhere: in the box of a person who is partly hidden, a network often finds the
+        face of the one in front.
+        """
+        is_weak = candidates.box_scores <= self.confidence
+        sure = candidates[~is_weak]
         with self.stopwatch("suppress"):
             people, copies = self._suppressed(candidates)
-            return people[[i for i, rows in enumerate(copies) if weak[rows].all()]]
+            weak = people[[i for i, rows in enumerate(copies) if is_weak[rows].all()]]
+            people, copies = self._suppressed(sure)
+            whose = {row: i for i, rows in enumerate(copies) for row in rows}
+            shared = shares_of_smaller(sure.boxes[list(whose)], people.boxes[list(whose.values())])
+            elsewhere = [row for row, share in zip(whose, shared, strict=True) if share < _ELSEWHERE]
+            return People.concatenate([weak, self._suppressed(sure[elsewhere])[0]])
 
     def _suppressed(self, candidates: People) -> tuple[People, list[list[int]]]:
         return pose_nms(candidates, self.suppression, self.poses.skeleton.oks_sigmas)

@@ -42,3 +42,15 @@ def iou(boxes_xyxy: np.ndarray) -> np.ndarray:
     area = areas(boxes_xyxy)
     union = area[:, None] + area[None] - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def shares_of_smaller(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
+    """(N,) intersection of (N, 4) and (N, 4) boxes over the smaller area, pair by pair; 0 where it is 0.
+
+    >>> shares_of_smaller(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 9, 9]])).tolist()
+    [0.5]
+    """
+    corners = np.maximum(first_xyxy[:, :2], second_xyxy[:, :2]), np.minimum(first_xyxy[:, 2:], second_xyxy[:, 2:])
+    intersection = areas(np.concatenate(corners, axis=1).astype(np.float64))
+    smaller = np.minimum(areas(first_xyxy), areas(second_xyxy))
+    return np.divide(intersection, smaller, out=np.zeros_like(intersection), where=smaller > 0)

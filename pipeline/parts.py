@@ -125,7 +125,8 @@ class PartWriter:
                 for candidates in self.annotator.candidates(pictures()):
                     while waiting[0].status != "ok":
                         yield self._without_people(waiting.popleft())
-                    yield _Annotated(waiting.popleft(), candidates, suppression.submit(self._suppress, candidates))
+                    row = waiting.popleft()
+                    yield _Annotated(row, candidates, suppression.submit(self._suppress, row, candidates))
                 yield from map(self._without_people, waiting)
         finally:
             queue.close()
@@ -165,7 +166,7 @@ class PartWriter:
                 try:
                     picture = Picture(item.pixels, item.boxes, is_frame=item.row.video is not None)
                     (candidates,) = self.annotator.candidates([picture])
-                    found = self._suppress(candidates)
+                    found = self._suppress(item.row, candidates)
                 except MACHINE_ERRORS:
                     raise
                 except Exception as error:
@@ -208,8 +209,9 @@ class PartWriter:
     def _limits(self) -> DecodeLimits:
         return self.run.settings.images.limits
 
-    def _suppress(self, candidates: People) -> _Found:
-        return _Found(self.annotator.suppress(candidates), self.annotator.suppress_weak(candidates))
+    def _suppress(self, row: ImageRow, candidates: People) -> _Found:
+        weak = candidates[[]] if row.video is None else self.annotator.suppress_weak(candidates)
+        return _Found(self.annotator.suppress(candidates), weak)
 
     def _without_people(self, row: ImageRow) -> _Annotated:
         empty = self.annotator.empty()

@@ -99,12 +99,31 @@ def test_weak_people_are_looked_for_in_frames_alone() -> None:
     )
     photo, frame = annotator.candidates([Picture(image), Picture(image, is_frame=True)])
     assert_same(annotator.suppress(frame), annotator.suppress(photo))
-    assert len(annotator.suppress_weak(photo)) == 0
     weak = annotator.suppress_weak(frame)
     np.testing.assert_array_equal(
         np.sort(np.concatenate([weak.box_scores, annotator.suppress(frame).box_scores])), np.sort(every.box_scores)
     )
     assert (weak.box_scores <= threshold).all()
+
+
+def test_a_person_with_the_face_of_another_one_counts_in_a_track(annotator: Annotator) -> None:
+    """Five joints of two poses are the same, so that pose NMS drops one. If their boxes are apart, it may be somebody.
+
+    The third box is inside the first, the fourth and fifth are two of a person who is aside.
+    """
+    boxes = np.array([[0, 0, 100, 200], [60, 0, 160, 200], [10, 0, 90, 90], [400, 0, 500, 200], [402, 0, 502, 200]])
+    joints = np.random.default_rng(0).uniform(0, 1, (5, 17, 2)) * (boxes[:, None, 2:] - boxes[:, None, :2])
+    joints += boxes[:, None, :2]
+    joints[4] = joints[3] + 1
+    joints[1:3, :5] = joints[0, :5]
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    found = People(boxes, scores, joints, np.repeat(scores[:, None], 17, axis=1), scores)
+    assert annotator.suppress(found).boxes.tolist() == boxes[[0, 3]].tolist()
+    hidden = annotator.suppress_weak(found)
+    assert hidden.boxes.tolist() == [[60, 0, 160, 200]]
+    np.testing.assert_allclose(hidden.keypoints[0], joints[1])
+    twice = People.concatenate([found, found])
+    assert annotator.suppress_weak(twice).boxes.tolist() == [[60, 0, 160, 200]]
 
 
 def test_all_given_boxes_count(annotator: Annotator) -> None:

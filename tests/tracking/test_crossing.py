@@ -28,7 +28,8 @@ def annotator() -> Annotator:
 def test_people_near_the_camera_keep_their_numbers(camera: str, annotator: Annotator) -> None:
     """They are the largest in the first frame; one hides the other in between. Every second frame is enough.
 
-    Neither goes to the other side of the other in any view, so that an exchange of their numbers shows.
+    Neither goes to the other side of the other in any view, so that an exchange of their numbers shows. In cam03 the
+    network gives both the face of the one in front, so that pose NMS takes the other one for a copy.
     """
     frames = []
     with av.open(str(CLIPS / f"pose2sim-multi-{camera}.mp4")) as container:
@@ -51,10 +52,9 @@ def test_people_near_the_camera_keep_their_numbers(camera: str, annotator: Annot
 
     near = largest(0)
     assert 0 not in near
-    # In cam03 one is missed in a third of the frames and at the end: the network gives both the face of one.
     both_seen = [place for place, ids in enumerate(numbers) if near <= set(ids.tolist())]
-    assert len(both_seen) >= 30
-    assert both_seen[-1] >= 35, "after they have crossed"
+    assert len(both_seen) >= len(frames) - 1
+    assert both_seen[-1] == len(frames) - 1
     assert largest(both_seen[-1]) == near
     assert from_left(both_seen[-1]) == from_left(0)
     assert np.mean([from_left(place) == from_left(0) for place in both_seen]) > 0.9
