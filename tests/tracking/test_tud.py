@@ -6,14 +6,11 @@ Faster R-CNN, in ../shared.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.packages import needs_uv, run_with
 from support.paths import SHARED
 
 from pipeline.settings.tree import TrackingSettings
@@ -80,30 +77,13 @@ def judged(folder: Path, step: int, kind: str = "iou") -> tuple[float, float]:
             if track
         ]
         (folder / f"{sequence}.txt").write_text("\n".join(lines))
-    packages = ["--with", "trackeval==1.3.0", "--with", "motmetrics==1.4.0"]
-    command = [
-        "uv",
-        "run",
-        "--isolated",
-        "--no-project",
-        "--quiet",
-        "--python",
-        "3.11",
-        *packages,
-        "python",
-        "-c",
-        _JUDGE,
-    ]
-    done = subprocess.run(
-        [*command, str(folder), str(step), *SEQUENCES], capture_output=True, text=True, env=os.environ, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    hota, idf1 = json.loads(done.stdout.splitlines()[-1])
+    hota, idf1 = run_with("trackeval==1.3.0 motmetrics==1.4.0", _JUDGE, str(folder), str(step), *SEQUENCES)
     return hota, idf1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("uv") is None or not DETECTIONS.is_dir(), reason="needs uv and ../shared/clips")
+@needs_uv
+@pytest.mark.skipif(not DETECTIONS.is_dir(), reason="needs ../shared/clips")
 def test_pose_flows_follow_boxes_less_well(tmp_path: Path) -> None:
     """They are made for joints, and here there are none."""
     hota, idf1 = judged(tmp_path, 1, kind="poseflow")
@@ -113,7 +93,8 @@ def test_pose_flows_follow_boxes_less_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("uv") is None or not DETECTIONS.is_dir(), reason="needs uv and ../shared/clips")
+@needs_uv
+@pytest.mark.skipif(not DETECTIONS.is_dir(), reason="needs ../shared/clips")
 def test_boxes_of_pedestrians_are_followed(tmp_path: Path) -> None:
     hota, idf1 = judged(tmp_path, 1)
     assert hota >= 0.52

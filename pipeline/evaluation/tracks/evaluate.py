@@ -122,7 +122,7 @@ def evaluate_tracks(run: Run, annotations: str) -> TrackMetrics:
             poses[video.name] = TrackScores.of([_by_poses(*pair, skeleton) for pair in pairs])
             heads |= any(pair[0].heads.any() for pair in pairs)
             for place in range(len(skeleton)):
-                joints[place] += clear([_by_joint(*pair, place) for pair in pairs])
+                joints[place] += clear([_by_joint(*pair, place) for pair in pairs], lasting=True)
     if not found:
         raise UserError(
             f"{annotations} has tracks of {', '.join(list(truth)[:5])}, and {run.uri} has no video of such a name"

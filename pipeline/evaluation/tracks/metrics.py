@@ -15,7 +15,8 @@ import numpy as np
 THRESHOLD = 0.5  # similarity of a person and an annotated one, for CLEAR MOT and IDF1
 _ALPHAS = np.arange(1, 20) / 20  # similarities over which HOTA is averaged
 _TOLERANCE = float(np.finfo(float).eps)
-_CONTINUED = 1000.0  # preference of CLEAR MOT for pairs of the frame before, above any similarity
+_ONE_MORE = 1000.0  # preference of lasting tracks for one more pair, above the similarities of all
+_CONTINUED = 1e6  # preference of CLEAR MOT for pairs of the frame before, above any similarity
 
 
 class Frame(NamedTuple):
@@ -132,8 +133,14 @@ class Hota:
         return self.association / np.maximum(1, self.matched)
 
 
-def clear(frames: Sequence[Frame]) -> Clear:
-    """CLEAR MOT of a sequence. Pairs of the frame before are kept as long as they are similar enough."""
+def clear(frames: Sequence[Frame], lasting: bool = False) -> Clear:
+    """CLEAR MOT of a sequence.
+
+    Args:
+        lasting: as PoseTrack and py-motmetrics count: annotated people keep their track, even if it was not found for a
+            while, and as many pairs as possible are made. Else as TrackEval counts: pairs of the frame before are kept,
+            and the sum of the similarities is as large as possible.
+    """
     latest: dict[int, int] = {}  # track of each annotated person when it was last found
     before: dict[int, int] = {}  # the same, in the frame before
     total = Clear()
@@ -141,8 +148,11 @@ def clear(frames: Sequence[Frame]) -> Clear:
         if not len(frame.true) or not len(frame.found):
             total += Clear(missed=len(frame.true), invented=len(frame.found))
             continue
-        kept = np.array([[before.get(int(true)) == int(found) for found in frame.found] for true in frame.true])
-        score = np.where(frame.similarity >= THRESHOLD - _TOLERANCE, _CONTINUED * kept + frame.similarity, 0.0)
+        known = latest if lasting else before
+        alike = frame.similarity >= THRESHOLD - _TOLERANCE
+        kept = alike & [[known.get(int(true)) == int(found) for found in frame.found] for true in frame.true]
+        kept &= kept.cumsum(axis=0) == 1  # a lasting track may have two people: it goes to the first
+        score = np.where(alike, _CONTINUED * kept + _ONE_MORE * lasting + frame.similarity, 0.0)
         pairs = [(row, column) for row, column in _assign(score) if score[row, column] > _TOLERANCE]
         before = {int(frame.true[row]): int(frame.found[column]) for row, column in pairs}
         total += Clear(

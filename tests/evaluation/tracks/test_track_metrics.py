@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.packages import needs_uv, run_with
 
 from pipeline.evaluation.tracks.metrics import Clear, Frame, Hota, Identity, clear, hota, identity
 
@@ -82,7 +80,7 @@ def test_empty_sequences_and_sums() -> None:
     assert (hota(one) + Hota.none()).score == hota(one).score
 
 
-_JUDGE = """
+TRACKEVAL = """
 import json, sys
 import numpy as np
 from trackeval.metrics import CLEAR, HOTA, Identity
@@ -129,15 +127,11 @@ def random_sequence(seed: int) -> list[Frame]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv")
+@needs_uv
 def test_the_numbers_are_those_of_trackeval(tmp_path: Path) -> None:
     sequences = [random_sequence(seed) for seed in range(10)]
     (tmp_path / "in.json").write_text(json.dumps([[[v.tolist() for v in frame] for frame in s] for s in sequences]))
-    command = ["uv", "run", "--isolated", "--no-project", "--quiet", "--python", "3.11", "--with", "trackeval==1.3.0"]
-    done = subprocess.run(
-        [*command, "python", "-c", _JUDGE, str(tmp_path / "in.json")], capture_output=True, text=True, env=os.environ
-    )
-    assert done.returncode == 0, done.stderr
+    judged = run_with("trackeval==1.3.0", TRACKEVAL, str(tmp_path / "in.json"))
     hotas = sum((hota(s) for s in sequences), Hota.none())
     clears = sum((clear(s) for s in sequences), Clear())
     identities = sum((identity(s) for s in sequences), Identity())
@@ -145,4 +139,4 @@ def test_the_numbers_are_those_of_trackeval(tmp_path: Path) -> None:
         hotas.score, hotas.detection, hotas.associated, clears.mota, clears.motp, clears.switches, identities.f1
     ]  # fmt: skip
     assert clears.switches > 20
-    np.testing.assert_allclose(ours, json.loads(done.stdout.splitlines()[-1]), atol=1e-9)
+    np.testing.assert_allclose(ours, judged, atol=1e-9)
