@@ -32,7 +32,7 @@ from pipeline.settings.flags import parse_settings
 from pipeline.settings.tree import InputSettings
 from pipeline.sources import Item, Manifest, plan_collection, read_items, read_shard, shard_keys, write_manifest
 from pipeline.sources.shard import frame_of_sequence
-from pipeline.sources.video.container import all_packets
+from pipeline.sources.video.container import all_packets, open_video
 from pipeline.sources.video.ffmpeg import logged_errors
 
 FRAMES = 45
@@ -479,8 +479,12 @@ def test_a_title_in_another_encoding_and_an_emptied_video(clips: Path, tmp_path:
     assert all(isinstance(result, str) for result in results)
 
 
-def test_an_index_that_promises_more_than_the_file_has(tmp_path: Path) -> None:
-    plain = write_clip(tmp_path / "plain.mp4", moving(FRAMES), *CLIPS["h264.mp4"])
+@pytest.mark.parametrize("share", np.linspace(0.3, 0.98, 12).round(2))
+@pytest.mark.parametrize("size", [10, 1000])
+def test_an_index_that_promises_more_than_the_file_has(share: float, size: int, tmp_path: Path) -> None:
+    """Frames that were cut off have their number and time; no other frame takes their place."""
+    codec, options = CLIPS["open264.mp4"]
+    plain = write_clip(tmp_path / "plain.mp4", moving(FRAMES), codec, options)
     with av.open(str(plain)) as source, av.open(
         str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}
     ) as target:  # fmt: skip
@@ -490,17 +494,31 @@ def test_an_index_that_promises_more_than_the_file_has(tmp_path: Path) -> None:
                 packet.stream = stream
                 target.mux(packet)
     data = (tmp_path / "fast.mp4").read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * 0.7)])
-    items = read(tmp_path / "cut.mp4", 10)
-    assert [item.position.frame for item in items] == list(range(FRAMES))
+    (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * share)])
+    whole, items = read(tmp_path / "fast.mp4"), read(tmp_path / "cut.mp4", size)
+    assert [item.position[1:] for item in items] == [item.position[1:] for item in whole]
+    chosen = read(tmp_path / "cut.mp4", size, fps=5)
+    assert [item.position[1:] for item in chosen] == [i.position[1:] for i in read(tmp_path / "fast.mp4", fps=5)]
     results = [pixels_or_error(item) for item in items]
-    assert results[-1] == "the video ends before this frame"
-    assert items[-1].position[2:] == (None, None)
+    assert "refused: the file is shorter than its index says" in results[-1]
     expected = decoded(plain)
     good = [i for i, result in enumerate(results) if not isinstance(result, str)]
-    assert 20 <= len(good) < FRAMES
+    assert len(good) < FRAMES
+    assert len(good) >= 10 or share < 0.6
     for i in good:
         np.testing.assert_array_equal(results[i], expected[i][1])
+
+
+def test_a_video_that_cannot_be_opened_again_keeps_its_rows(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = list(plan_collection(InputSettings(uri=str(clips / "h264.mp4"))))
+    (tmp_path / "no.mp4").write_bytes(b"no video")
+    no_video = str(tmp_path / "no.mp4")
+    monkeypatch.setattr("pipeline.sources.video.container.open_video", lambda *_: open_video(no_video, (0, None)))
+    items = [item for i, shard in enumerate(shards) for item in read_shard(shard.at(i))]
+    assert [item.position.frame for item in items] == list(range(FRAMES))
+    assert {item.error for item in items} == {"the video ends before this frame"}
 
 
 @pytest.mark.parametrize(

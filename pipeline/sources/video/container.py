@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from pipeline import storage
 from pipeline.errors import UserError
@@ -29,34 +29,68 @@ class Unreadable(Exception):
     """The file is no video, or a damaged one; the message says why."""
 
 
+class OpenVideo(NamedTuple):
+    """A video that FFmpeg has opened.
+
+    Attributes:
+        container: of all streams.
+        stream: the largest one with pictures.
+        size: bytes of the video. The index may promise packets that end later, if the file was cut short.
+        lost_keys: decoding time stamps of the promised key frames that end later.
+    """
+
+    container: InputContainer
+    stream: VideoStream
+    size: int
+    lost_keys: frozenset[int] = frozenset()
+
+    def is_key(self, packet: av.Packet) -> bool:
+        """Whether a packet is a key frame, or was one before it was lost."""
+        return packet.is_keyframe or packet.dts in self.lost_keys
+
+
 class _Section:
     """A section of a file as a file for FFmpeg.
 
     FFmpeg may seek before the start of a damaged video. Then it gets the start: this must not look like failing
     storage.
+
+    Attributes:
+        size: bytes of the section.
+        promised: bytes that it seems to have; those after its end are zeros.
     """
 
     def __init__(self, file: BinaryIO, start: int, size: int | None) -> None:
-        self._file, self._start = file, start
-        self._end = file.seek(0, io.SEEK_END) if size is None else start + size
-        file.seek(start)
+        self._file, self._start, self._position = file, start, 0
+        self.size = file.seek(0, io.SEEK_END) - start if size is None else size
+        self.promised = self.size
 
     def read(self, count: int) -> bytes:
-        return self._file.read(max(0, min(count, self._end - self._file.tell())))
+        stored = min(count, max(0, self.size - self._position))
+        data = b""
+        if stored:
+            self._file.seek(self._start + self._position)
+            data = self._file.read(stored)
+        if len(data) == stored:
+            data += bytes(max(0, min(count, self.promised - self._position) - stored))
+        self._position += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}[whence]
-        return self._file.seek(max(self._start, base + offset)) - self._start
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.promised}[whence]
+        self._position = max(0, base + offset)
+        return self._position
 
     def tell(self) -> int:
-        return self._file.tell() - self._start
+        return self._position
 
 
 @contextmanager
-def open_video(
-    uri: str, section: tuple[int, int | None], listed: storage.Entry | None = None
-) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(uri: str, section: tuple[int, int | None], listed: storage.Entry | None = None) -> Iterator[OpenVideo]:
     """Open a video.
+
+    Where the file was cut short, the packets that its index promises after the end are zeros: so each frame has its
+    number and its time.
 
     Args:
         section: first byte and number of bytes in the file; None for all until its end.
@@ -73,10 +107,9 @@ def open_video(
     except ModuleNotFoundError:
         raise UserError(f"{uri} is a video, and videos need PyAV; install it by `uv sync --extra video`") from None
     with storage.open_read(uri, "mixed", listed) as file:
+        data = _Section(file, *section)
         try:
-            container = pyav.open(
-                _Section(file, *section), metadata_errors="replace", container_options={"format_whitelist": _FORMATS}
-            )
+            container = pyav.open(data, metadata_errors="replace", container_options={"format_whitelist": _FORMATS})
         except pyav.error.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
@@ -89,12 +122,17 @@ def open_video(
             stream = max(videos, key=lambda s: s.codec_context.width * s.codec_context.height if s.codec_context else 0)
             if stream.codec_context is None:
                 raise Unreadable("FFmpeg has no decoder for its video")
-            yield cast("InputContainer", container), stream
+            lost = []
+            if container.format.name.startswith("mov"):
+                lost = [entry for entry in stream.index_entries if entry.pos + entry.size > data.size]
+                data.promised = max([data.size, *(entry.pos + entry.size for entry in lost)])
+            keys = frozenset(entry.timestamp for entry in lost if entry.is_keyframe)
+            yield OpenVideo(cast("InputContainer", container), stream, data.size, keys)
 
 
 @contextmanager
-def open_range(listed: storage.Entry, part: VideoRange) -> Iterator[tuple[VideoStream, Iterator[av.Packet]]]:
-    """The stream of a shard, and its packets, those of the groups that it may refer to first.
+def open_range(listed: storage.Entry, part: VideoRange) -> Iterator[tuple[OpenVideo, Iterator[av.Packet]]]:
+    """The video of a shard, and its packets, those of the groups that it may refer to first.
 
     Reading starts at the anchor. Where the file has no index of all packets, FFmpeg may find another place, or give
     other time stamps there: it is tried from farther away, and at last the file is read from its start.
@@ -102,38 +140,36 @@ def open_range(listed: storage.Entry, part: VideoRange) -> Iterator[tuple[VideoS
     first, count = part.first_packet - part.lead_packets, part.lead_packets + part.num_packets
     with ExitStack() as stack:
 
-        def search(seconds: float) -> tuple[VideoStream, Iterator[av.Packet] | None]:
-            container, stream = stack.enter_context(open_video(listed.uri, part.section, listed))
-            return stream, _from_anchor(container, stream, part, seconds)
+        def search(seconds: float) -> tuple[OpenVideo, Iterator[av.Packet] | None]:
+            video = stack.enter_context(open_video(listed.uri, part.section, listed))
+            return video, _from_anchor(video, part, seconds)
 
         for seconds in () if part.anchor is None else (0,) if part.digest is None else _STEPS_BACK:
-            stream, packets = search(seconds)
+            video, packets = search(seconds)
             if packets is not None and part.digest is not None:
                 is_right = _digest(islice(packets, count)) == part.digest
-                stream, packets = search(seconds) if is_right else (stream, None)
+                video, packets = search(seconds) if is_right else (video, None)
             if packets is not None:
-                yield stream, islice(packets, count)
+                yield video, islice(packets, count)
                 return
-        container, stream = stack.enter_context(open_video(listed.uri, part.section, listed))
-        yield stream, islice(all_packets(container, stream), first, first + count)
+        video = stack.enter_context(open_video(listed.uri, part.section, listed))
+        yield video, islice(all_packets(video), first, first + count)
 
 
-def _from_anchor(
-    container: InputContainer, stream: VideoStream, part: VideoRange, seconds: float
-) -> Iterator[av.Packet] | None:
+def _from_anchor(video: OpenVideo, part: VideoRange, seconds: float) -> Iterator[av.Packet] | None:
     """The packets of a range from its anchor on; None if the search, so many seconds before it, does not lead there."""
     pyav = load_av()
     assert part.anchor is not None
-    assert stream.time_base is not None
+    assert video.stream.time_base is not None
     try:
-        container.seek(part.anchor - round(seconds / stream.time_base), stream=stream)
+        video.container.seek(part.anchor - round(seconds / video.stream.time_base), stream=video.stream)
     except pyav.error.FFmpegError as error:
         if isinstance(error, MemoryError):
             raise
         return None
-    packets, passed = all_packets(container, stream), 0
+    packets, passed = all_packets(video), 0
     for packet in packets:  # FFmpeg often finds an earlier key frame
-        if packet.is_keyframe:
+        if video.is_key(packet):
             stamp = packet.dts if part.digest is None else time_stamp(packet)
             if stamp == part.anchor:
                 return chain([packet], packets)
@@ -155,7 +191,7 @@ def _digest(packets: Iterable[av.Packet]) -> int:
     return digest_of((time_stamp(packet), packet.size, packet.is_keyframe) for packet in packets)
 
 
-def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+def all_packets(video: OpenVideo) -> Iterator[av.Packet]:
     """The packets of the stream in the order of the file, until its end or to damage that FFmpeg cannot pass.
 
     Raises:
@@ -163,7 +199,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.P
         OSError: the storage failed.
     """
     pyav = load_av()
-    packets = container.demux(stream)
+    packets = video.container.demux(video.stream)
     while True:
         try:
             packet = next(packets, None)
@@ -177,11 +213,11 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.P
             yield packet
 
 
-def groups(packets: Iterable[av.Packet]) -> Iterator[list[av.Packet]]:
+def groups(video: OpenVideo, packets: Iterable[av.Packet]) -> Iterator[list[av.Packet]]:
     """The packets from each key frame until the next."""
     group: list[av.Packet] = []
     for packet in packets:
-        if packet.is_keyframe and group:
+        if video.is_key(packet) and group:
             yield group
             group = []
         group.append(packet)

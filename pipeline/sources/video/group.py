@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -130,15 +130,16 @@ class GroupOfPictures:
 
         Frames that will be asked for are kept if they are few.
         """
-        signs = _Signs(self.damage)
-        size = 0
+        stamps = {time_stamp(packet) for packet in self.packets if not packet.is_discard}
+        if self.damage is not None:
+            return _refused(stamps, self.damage)
+        signs, size = _Signs(), 0
         for frame in self._frames(signs):
             if frame.pts is not None and frame.pts in self.wanted and size <= _KEPT_BYTES:
                 self._kept[frame.pts] = frame
                 size += sum(plane.buffer_size for plane in frame.planes)
         if size > _KEPT_BYTES:
             self._kept.clear()
-        stamps = {time_stamp(packet) for packet in self.packets if not packet.is_discard}
         leading = {time_stamp(packet) for packet in self.packets if _leads(packet, self.packets)} & stamps
         lost = stamps - signs.came
         if not self.packets[0].is_keyframe:
@@ -146,8 +147,7 @@ class GroupOfPictures:
         if signs.damage is None and lost - leading:
             signs.damage = f"{len(lost - leading)} of {len(stamps)} frames did not come"
         if signs.damage is not None:
-            reason = f"damaged video, so the frames from one key frame to the next are refused: {signs.damage}"
-            return dict.fromkeys(stamps, reason)
+            return _refused(stamps, signs.damage)
         if signs.lead_in_damage is not None:
             reason = f"refers to frames before it that are damaged: {signs.lead_in_damage}"
             return dict.fromkeys(leading, reason)
@@ -202,6 +202,11 @@ class GroupOfPictures:
                 last = frame.pts
                 signs.came.add(frame.pts)
                 yield frame
+
+
+def _refused(stamps: Iterable[int], damage: str) -> dict[int, str]:
+    reason = f"damaged video, so the frames from one key frame to the next are refused: {damage}"
+    return dict.fromkeys(stamps, reason)
 
 
 def _leads(packet: av.Packet, group: Sequence[av.Packet]) -> bool:

@@ -12,19 +12,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pipeline import storage
 from pipeline.settings.tree import InputSettings
 from pipeline.sources.files import plan_files
 from pipeline.sources.shard import PlannedShard, VideoRange, container_shard
-from pipeline.sources.video.container import Unreadable, all_packets, digest_of, open_video
+from pipeline.sources.video.container import OpenVideo, Unreadable, all_packets, digest_of, open_video
 from pipeline.sources.video.ffmpeg import logged_errors, time_stamp
 from pipeline.sources.video.group import LEAD_GROUPS
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
 
@@ -96,9 +92,9 @@ def _plan(uri: str, settings: InputSettings, section: tuple[int, int | None]) ->
     Raises:
         Unreadable: it is no video, or a damaged one.
     """
-    with open_video(uri, section) as (container, stream):
-        index = _index(container, stream, with_stamps=settings.video.fps is not None)
-        time_base = stream.time_base
+    with open_video(uri, section) as video:
+        index = _index(video, with_stamps=settings.video.fps is not None)
+        time_base = video.stream.time_base
     # The first packet of each group, and the end.
     bounds = [0, *(i for i, packet in enumerate(index) if packet.is_key and i > 0), len(index)]
     chosen = _chosen(index, bounds, settings, time_base)
@@ -145,17 +141,18 @@ def _digest(packets: Sequence[_Indexed]) -> int | None:
     return digest_of((packet.anchor, packet.size or 0, packet.is_key) for packet in packets)
 
 
-def _index(container: InputContainer, stream: VideoStream, with_stamps: bool) -> list[_Indexed]:
+def _index(video: OpenVideo, with_stamps: bool) -> list[_Indexed]:
     """All packets of the video in decoding order.
 
     Args:
         with_stamps: read the packets, also where the file has an index: it has no time stamps of presentation.
     """
-    entries = stream.index_entries
-    if not with_stamps and container.format.name.startswith("mov") and 0 < stream.frames == len(entries):
+    entries = video.stream.index_entries
+    is_mov = video.container.format.name.startswith("mov")
+    if is_mov and not with_stamps and 0 < video.stream.frames == len(entries):
         return [_Indexed(entry.timestamp, None, None, entry.is_keyframe, not entry.is_discard) for entry in entries]
     index: list[_Indexed] = []
-    packets = all_packets(container, stream)
+    packets = all_packets(video)
     while True:
         with logged_errors() as errors:
             packet = next(packets, None)

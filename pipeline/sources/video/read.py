@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _CONTAINER_DAMAGE = "the container is damaged, and packets may be missing"
+_CUT_SHORT = "the file is shorter than its index says"
 
 
 @dataclass
@@ -84,11 +85,11 @@ def _frames(
     planned = dict.fromkeys(numbers)
     number, ordinal = part.first_frame, part.first_packet - part.lead_packets
     try:
-        with open_range(listed, part) as (stream, packets):
-            decoder = Decoder(stream.codec_context, limits)
-            is_counted = stream.container.format.name == "avi"
+        with open_range(listed, part) as (opened, packets):
+            decoder = Decoder(opened.stream.codec_context, limits)
+            is_counted = opened.container.format.name == "avi"
             before: deque[list[av.Packet]] = deque(maxlen=LEAD_GROUPS)
-            for group_packets in groups(packets):
+            for group_packets in groups(opened, packets):
                 first, ordinal = ordinal, ordinal + len(group_packets)
                 if first >= part.first_packet:
                     shown = sorted((p for p in group_packets if not p.is_discard), key=time_stamp)
@@ -98,10 +99,14 @@ def _frames(
                     stamps = {time_stamp(packet) for packet in chosen.values()}
                     lead_in = tuple(before) if is_open and not is_counted else ()
                     damage = _CONTAINER_DAMAGE if first in part.damaged else None
+                    if any(
+                        packet.pos is not None and packet.pos + packet.size > opened.size for packet in group_packets
+                    ):
+                        damage = _CUT_SHORT
                     group = GroupOfPictures(decoder, group_packets, lead_in, stamps, is_counted, damage)
                     for frame, packet in chosen.items():
                         del planned[frame]
-                        yield FramePosition(video, frame, *_time(packet, stream)), group
+                        yield FramePosition(video, frame, *_time(packet, opened.stream)), group
                 before.append(group_packets)
     except Unreadable:  # it could be opened when it was planned: damage that FFmpeg meets by chance
         pass
