@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.boxes import areas, iou
 from pipeline.settings.tree import TrackingSettings
 from pipeline.tracking.box_motion import BoxMotion
-from pipeline.tracking.duplicates import find_duplicates, merge_duplicates
+from pipeline.tracking.duplicates import confidences_of, find_duplicates, merge_duplicates
 from pipeline.tracking.frames import FramePeople, Places
 from pipeline.tracking.pose_flow import find_flows
 from pipeline.tracking.reunion import reunite
@@ -118,7 +118,9 @@ def _follow(frames: Sequence[FramePeople], sigmas: np.ndarray, settings: Trackin
                 track.motion.update(observed[0], people.seconds)
                 track.box, track.keypoints, track.keypoint_scores = observed
             track.seen.append((number, person))
-    return merge_duplicates([track.seen for track in [*ended, *living]], frames)
+    tracks = [track.seen for track in [*ended, *living]]
+    scores = [confidences_of(frame) for frame in frames]
+    return merge_duplicates(tracks, frames, [float(sum(scores[f][n] for f, n in track)) for track in tracks])
 
 
 def _assign(

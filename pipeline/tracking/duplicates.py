@@ -68,15 +68,16 @@ def find_duplicates(frame: FramePeople) -> np.ndarray:
     return duplicate
 
 
-def merge_duplicates(tracks: Sequence[Places], frames: Sequence[FramePeople]) -> list[Places]:
+def merge_duplicates(
+    tracks: Sequence[Places], frames: Sequence[FramePeople], confidences: Sequence[float]
+) -> list[Places]:
     """Tracks that are close to each other in most of their common frames are one.
 
-    The more confident and longer one keeps its people; those of the other fill the frames in which it has none.
+    The more confident one keeps its people; those of the other fill the frames in which it has none.
     """
-    totals = [sum(confidences_of(frames[f].rows(np.array([n])))[0] for f, n in track) for track in tracks]
     merged: list[dict[int, int]] = []
     spans: list[tuple[int, int]] = []
-    for i in sorted(range(len(tracks)), key=lambda i: (-totals[i], tracks[i][0])):
+    for i in sorted(range(len(tracks)), key=lambda i: (-confidences[i], tracks[i][0])):
         own, first, last = dict(tracks[i]), tracks[i][0][0], tracks[i][-1][0]
         beside = [k for k, span in enumerate(spans) if span[0] <= last and span[1] >= first]
         closeness = {k: _closeness(own, merged[k], frames) for k in beside}

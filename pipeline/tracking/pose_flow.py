@@ -1,7 +1,8 @@
 """Tracks by pose flows, after Xiu et al. (Pose Flow, BMVC 2018), from poses alone, without pixels.
 
-A flow is the path of poses with the largest sum of confidences, of which each is close to the one before. Flows that
-stay close to a more confident one are duplicates, and pieces of a flow that follow each other in time are joined.
+A flow is the path of poses with the largest sum of confidences, of which each is close to the one before. It ends where
+it gains little, and all its poses have its mean confidence. Flows that stay close to a more confident one are
+duplicates, and pieces of a flow that follow each other in time are joined.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipeline.tracking.duplicates import agreement, confidences_of, merge_duplic
 from pipeline.tracking.frames import FramePeople, Places
 
 _WINDOW = 20  # frames that a path looks ahead, as in the paper
+_GAIN_SECONDS, _LEAST_GAIN = 0.5, 1 / 3  # a flow ends where it gains less than a share of its mean so far
 _RECENT = 0.2  # seconds from which the speed of a flow is taken
 
 
@@ -34,15 +36,40 @@ def find_flows(frames: Sequence[FramePeople], settings: TrackingSettings) -> lis
         for person in np.argsort(-confidences[start], kind="stable"):
             if free[start][person] and confidences[start][person] > 0:
                 places = _path((start, int(person)), confidences, links, free, settings.similarity)
+                places = _until_little_gain(places, confidences, frames)
                 for frame, number in places:
                     free[frame][number] = False
-                if any(frames[frame].surely(settings.sure)[number] for frame, number in places):
+                if _is_sure(places, frames, settings.sure):
                     flows.append(places)
-    return _joined(merge_duplicates(flows, frames), frames, settings)
+    merged = merge_duplicates(flows, frames, [_gains(flow, confidences).mean() for flow in flows])
+    return _joined(merged, confidences, frames, settings)
+
+
+def _gains(places: Places, confidences: Sequence[np.ndarray]) -> np.ndarray:
+    """The confidences of the poses of a flow; all its poses have their mean."""
+    return np.array([confidences[frame][number] for frame, number in places])
 
 
 def _connected(first: FramePeople, second: FramePeople, settings: TrackingSettings) -> bool:
     return not second.first_of_scene and 0 <= second.seconds - first.seconds <= settings.memory
+
+
+def _until_little_gain(places: Places, confidences: Sequence[np.ndarray], frames: Sequence[FramePeople]) -> Places:
+    """The first part of a path, until it gains little for a while."""
+    gains = _gains(places, confidences)
+    seconds = np.array([frames[frame].seconds for frame, _ in places])
+    starts = np.searchsorted(seconds, seconds - _GAIN_SECONDS, side="right")
+    sums = np.concatenate([[0.0], np.cumsum(gains)])
+    lately = (sums[1:] - sums[starts]) / (np.arange(len(gains)) + 1 - starts)
+    before = sums[starts] / np.maximum(starts, 1)
+    little = np.flatnonzero(lately < _LEAST_GAIN * before)
+    return places[: int(starts[little[0]])] if len(little) else places
+
+
+def _is_sure(places: Places, frames: Sequence[FramePeople], score: float) -> bool:
+    """Whether the mean box score is large enough; somebody must not be weak."""
+    scores = [frames[frame].box_scores[number] for frame, number in places]
+    return bool(np.mean(scores) >= score) and any(frames[frame].surely()[number] for frame, number in places)
 
 
 def _path(
@@ -81,12 +108,20 @@ def _path(
         places += [(first + 1 + i, number) for i, number in enumerate(reversed(path))]
 
 
-def _joined(flows: list[Places], frames: Sequence[FramePeople], settings: TrackingSettings) -> list[Places]:
+def _joined(
+    flows: list[Places],
+    confidences: Sequence[np.ndarray],
+    frames: Sequence[FramePeople],
+    settings: TrackingSettings,
+) -> list[Places]:
     """Flows that continue another one within the memory, the closest first."""
     pairs = []
+    unified = [_gains(flow, confidences).mean() for flow in flows]
     for a, first in enumerate(flows):
         for b, second in enumerate(flows):
-            if a != b and (agreed := _continues(first, second, frames, settings)) >= settings.similarity:
+            if a == b or unified[b] < _LEAST_GAIN * unified[a]:  # where the first one ended as it gained little
+                continue
+            if (agreed := _continues(first, second, frames, settings)) >= settings.similarity:
                 pairs.append((-agreed, first[-1], second[0], a, b))
     following: dict[int, int] = {}
     for *_, a, b in sorted(pairs):

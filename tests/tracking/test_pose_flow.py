@@ -45,16 +45,51 @@ def test_pieces_are_joined_across_a_gap_by_the_speed_of_the_person() -> None:
     assert {i for ids in flows(frames, memory=0.3) for i in ids} == {1, 2}
 
 
-def test_people_who_are_never_sure_and_cuts() -> None:
+def test_people_are_sure_if_their_mean_score_is() -> None:
+    """All poses of a flow have its mean confidence."""
     frames = [frame(t, (100, 50)) for t in np.arange(0, 1, 0.04)]
     for people in frames:
         people.box_scores[:] = 0.2
     assert {i for ids in flows(frames) for i in ids} == {0}
     frames[5].box_scores[:] = 0.9
+    assert {i for ids in flows(frames) for i in ids} == {0}
+    for people in frames[5:10]:
+        people.box_scores[:] = 0.9
     assert {i for ids in flows(frames) for i in ids} == {1}
+
+
+def test_cuts() -> None:
+    frames = [frame(t, (100, 50)) for t in np.arange(0, 1, 0.04)]
     frames[12] = frames[12]._replace(first_of_scene=True)
-    frames[20].box_scores[:] = 0.9
     assert [ids[0] for ids in flows(frames)] == [1] * 12 + [2] * 13
+
+
+def test_a_flow_ends_where_it_gains_little() -> None:
+    """After two seconds a person leaves, and something in the background is taken for one."""
+    frames = [frame(t, (100, 50)) for t in np.arange(0, 4, 0.04)]
+    for people in frames[50:]:
+        people.box_scores[:], people.keypoint_scores[:] = 0.31, 0.21
+    ids = [found[0] for found in flows(frames)]
+    assert set(ids[:48]) == {1}
+    assert 1 not in ids[52:]
+    for people in frames[50:60]:
+        people.box_scores[:], people.keypoint_scores[:] = 0.9, 0.9
+    assert set([found[0] for found in flows(frames)][:58]) == {1}
+    for people in frames[64:]:  # for less than half a second
+        people.box_scores[:], people.keypoint_scores[:] = 0.9, 0.9
+    assert {found[0] for found in flows(frames)} == {1}
+
+
+def test_of_two_flows_on_one_person_the_more_confident_keeps_its_poses() -> None:
+    """Although the other one is longer, and so its sum is larger."""
+    frames = []
+    for i, t in enumerate(np.arange(0, 2, 0.04)):
+        people = frame(t, (100, 50), *([(104, 54)] if 20 <= i < 32 else []))
+        people.box_scores[:1], people.keypoint_scores[:1] = 0.6, 0.6
+        frames.append(people)
+    ids = flows(frames)
+    assert ids[10] == [1]
+    assert all(found == [0, 1] for found in ids[20:32])
 
 
 def test_empty_frames() -> None:
