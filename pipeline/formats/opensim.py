@@ -25,8 +25,9 @@ def write_opensim(run: Run) -> str:
     """A zip archive with two files for each track: the smoothed joints as markers, and the joint angles in degrees.
 
     Markers have x to the right, y up from the lower edge of the image, and z 0; OpenSim knows no pixels, so that a
-    millimetre stands for a pixel. Unknown places and angles are empty or nan. A file has a row for each frame in which
-    the track is known.
+    millimetre stands for a pixel. There is a row for each frame in which the track is known, and unknown places are
+    empty. Angles cannot be empty: OpenSim ends a motion at the first that is no number. So rows and angles are left
+    out, such that as many values as possible remain.
 
     Raises:
         UserError: the run has no videos, or no tables/motion.
@@ -88,9 +89,21 @@ def _trc(path: str, seconds: np.ndarray, markers: np.ndarray, names: tuple[str, 
 
 def _mot(name: str, rows: pa.Table) -> str:
     """A file of angles."""
-    names = [angle.name for angle in ANGLES]
-    columns = [rows["seconds"].to_numpy(), *(rows[n].to_numpy(zero_copy_only=False).astype(float) for n in names)]
-    lines = [name, "version=1", f"nRows={len(rows)}", f"nColumns={len(columns)}", "inDegrees=yes", "endheader"]
+    angles = np.column_stack([rows[a.name].to_numpy(zero_copy_only=False).astype(float) for a in ANGLES])
+    in_rows, in_columns = _largest_known(angles)
+    names = [ANGLES[column].name for column in in_columns]
+    values = np.column_stack([rows["seconds"].to_numpy()[in_rows], angles[np.ix_(in_rows, in_columns)]])
+    lines = [name, "version=1", f"nRows={len(values)}", f"nColumns={values.shape[1]}", "inDegrees=yes", "endheader"]
     lines.append("\t".join(["time", *names]))
-    lines += ["\t".join(f"{value:.6g}" for value in row) for row in zip(*columns, strict=True)]
+    lines += ["\t".join(f"{value:.6g}" for value in row) for row in values]
     return "\n".join(lines) + "\n"
+
+
+def _largest_known(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, ascending, without a nan where they cross: the columns with the most numbers, so many of them
+    that most values remain."""
+    known = ~np.isnan(values)
+    columns = np.argsort(-known.sum(axis=0), kind="stable")
+    in_all = np.logical_and.accumulate(known[:, columns], axis=1)  # of the first columns
+    count = int((in_all.sum(axis=0) * (1 + np.arange(len(columns)))).argmax()) + 1
+    return np.flatnonzero(in_all[:, count - 1]), np.sort(columns[:count])

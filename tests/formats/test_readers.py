@@ -8,20 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from formats.test_formats import outside, people, reduced
+from pycocotools.coco import COCO
 from support.cluster import free_port, wait_for
 from support.packages import needs_uv, run_with
 from support.runs import POSE, judged_run
-from support.video_runs import make_run, video
+from support.video_runs import gait, make_run, video
 
 from pipeline.formats import export
 from pipeline.formats.label_studio import labelling_configuration
+from pipeline.motion.tables import write_motion
 from pipeline.people import People
 from pipeline.run import Run
+from pipeline.run.tables import read_table
 from pipeline.settings.tree import TrackingSettings
 from pipeline.skeletons import SKELETONS
 from pipeline.tracking.tables import write_tracks
+from pipeline.tracking.videos import tracked_videos
 
 pytestmark = [
     pytest.mark.slow,  # each installs a package
@@ -200,3 +205,82 @@ print(json.dumps([len(table), table[table.Id == 2].FrameId.max().item(), left, w
 """
     # motmetrics takes 1 from the corner.
     assert run_with("motmetrics==1.4.0", script, str(tmp_path / "a.txt")) == [50, 20, 100, 60]
+
+
+def test_opensim_reads_markers_and_angles(tmp_path: Path) -> None:
+    """An ankle is not seen at first, and an elbow in most frames."""
+    joints = SKELETONS["coco17"].joints
+    images = gait(60)
+    for n, (_, found) in enumerate(images):
+        found.keypoint_scores[0, joints.index("left_ankle")] = float(n >= 4)
+        found.keypoint_scores[0, joints.index("right_elbow")] = float(n < 6)
+    run = make_run(tmp_path, images)
+    write_tracks(run, TrackingSettings(), reuse=False)
+    write_motion(run, TrackingSettings(), reuse=False)
+    with zipfile.ZipFile(export(run, "opensim")) as archive:
+        archive.extractall(tmp_path / "opensim")
+    script = """
+import json, sys
+import opensim
+opensim.Logger.setLevelString("error")
+markers = opensim.TimeSeriesTableVec3(sys.argv[1])
+angles = opensim.TimeSeriesTable(sys.argv[2])
+storage = opensim.Storage(sys.argv[2])
+row = markers.getRowAtIndex(40)
+print(json.dumps([
+    list(markers.getColumnLabels()), [[row[i][k] for k in range(3)] for i in range(markers.getNumColumns())],
+    list(markers.getIndependentColumn()), markers.getTableMetaDataString("Units"),
+    list(angles.getColumnLabels()), [float(v) for v in angles.getDependentColumn("right_knee_flexion").to_numpy()],
+    angles.getTableMetaDataString("inDegrees"), storage.isInDegrees(), storage.getSize(),
+]))
+"""
+    (markers,), (angles,) = ((tmp_path / "opensim").glob(f"*.{kind}") for kind in ("trc", "mot"))
+    names, row, times, unit, columns, knee, degrees, in_degrees, count = run_with(
+        "opensim==4.6", script, str(markers), str(angles)
+    )
+    tracks, motion = (pa.concat_tables(read_table(run.uri, name)) for name in ("tracks", "motion"))
+    assert (names, unit, degrees, in_degrees) == (list(joints), "mm", "yes", True)
+    np.testing.assert_allclose(times, np.arange(60) / 25, atol=1e-6)
+    expected = np.array(tracks["keypoints_smooth"][40].as_py())
+    expected = np.column_stack([expected[:, 0], 480 - expected[:, 1], np.zeros(17)])
+    unseen = joints.index("right_elbow")
+    assert np.isnan(row[unseen]).all()
+    np.testing.assert_allclose(np.delete(row, unseen, 0), np.delete(expected, unseen, 0), atol=1e-3)
+    assert "left_knee_flexion" in columns
+    assert "right_elbow_flexion" not in columns
+    assert 54 <= count < 60
+    np.testing.assert_allclose(knee, np.array(motion["right_knee_flexion"].to_pylist(), float)[-count:], rtol=1e-4)
+
+
+def test_pycocotools_reads_posetrack(tracked: Run, tmp_path: Path) -> None:
+    """Its files are those of COCO with tracks."""
+    with zipfile.ZipFile(export(tracked, "posetrack")) as archive:
+        (file,) = archive.namelist()
+        coco = COCO(archive.extract(file, tmp_path))
+    assert [len(coco.getAnnIds(imgIds=[image])) for image in sorted(coco.imgs)] == [2] * 20 + [1] * 10
+    assert {a["track_id"] for a in coco.anns.values()} == {0, 1}
+    (category,) = coco.loadCats(coco.getCatIds(["person"]))
+    (first, _) = coco.loadAnns(coco.getAnnIds(imgIds=[min(coco.imgs)]))
+    nose = np.reshape(first["keypoints"], (-1, 3))[category["keypoints"].index("nose")]
+    (video,) = tracked_videos(tracked)
+    np.testing.assert_allclose(nose, [*video.frames[0].people.keypoints[0, 0], 1], atol=0.01)
+
+
+def test_pose_format_reads_alphapose(tmp_path: Path) -> None:
+    """It takes whole bodies, and one person."""
+    skeleton = SKELETONS["halpe136"]
+    joints = np.random.default_rng(0).uniform(0, 400, (12, 1, 136, 2))
+    images = [
+        (row, People(people.boxes, people.box_scores, found, np.full((1, 136), 0.5), people.pose_scores))
+        for (row, people), found in zip(video("a.mp4", range(12), 100), joints, strict=True)
+    ]
+    run = make_run(tmp_path, images, skeleton=skeleton)
+    script = """
+import json, sys
+from pose_format.utils.alphapose import load_alphapose_wholebody_from_json
+pose = load_alphapose_wholebody_from_json(sys.argv[1])
+print(json.dumps([pose.body.data.data.tolist(), pose.body.confidence.tolist()]))
+"""
+    data, confidence = map(np.array, run_with("pose-format==0.15.0", script, export(run, "alphapose")))
+    np.testing.assert_allclose(data, joints, atol=0.01)
+    np.testing.assert_allclose(confidence, 0.5)

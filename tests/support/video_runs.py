@@ -15,7 +15,7 @@ from pipeline.run import Run
 from pipeline.run.reduction import reduce_run
 from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
 from pipeline.settings.tree import Settings
-from pipeline.skeletons import SKELETONS
+from pipeline.skeletons import SKELETONS, Skeleton
 from pipeline.sources import PlannedShard, read_shard, write_manifest
 
 SKELETON = SKELETONS["coco17"]
@@ -64,7 +64,10 @@ def photo(name: str) -> tuple[ImageRow, People]:
 
 
 def make_run(
-    folder: Path, *shards: list[tuple[ImageRow, People]], weak: Mapping[str, People] = MappingProxyType({})
+    folder: Path,
+    *shards: list[tuple[ImageRow, People]],
+    weak: Mapping[str, People] = MappingProxyType({}),
+    skeleton: Skeleton = SKELETON,
 ) -> Run:
     """A reduced run with these images, and weak people by image id."""
     (folder / "in").mkdir(parents=True)
@@ -76,12 +79,13 @@ def make_run(
     ]
     storage.write_bytes(run.path("run.json"), json.dumps(_described(run)).encode())
     write_manifest(run.manifest_uri, planned, run.fingerprint)
+    nobody = People.empty(len(skeleton))
     for i, images in enumerate(shards):
         shard = planned[i].at(i).id
-        metadata = {"shard": shard, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(SKELETON)}
+        metadata = {"shard": shard, "fingerprint": run.fingerprint, "skeleton": skeleton_metadata(skeleton)}
         rows, people = [row for row, _ in images], [found for _, found in images]
-        extra = [weak.get(row.image_id, People.empty(17)) for row in rows] if any(row.video for row in rows) else None
-        storage.write_bytes(run.part_uri(shard), encode_part(rows, people, None, People.empty(17), metadata, extra))
+        extra = [weak.get(row.image_id, nobody) for row in rows] if any(row.video for row in rows) else None
+        storage.write_bytes(run.part_uri(shard), encode_part(rows, people, None, nobody, metadata, extra))
     reduce_run(run)
     return run
 
