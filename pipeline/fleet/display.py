@@ -22,6 +22,7 @@ class Display:
 
     def __init__(self) -> None:
         self._line = ProgressLine("annotating")
+        self._unit = "images"
         self._total = self._before = self._shards = self._shards_done = 0
         self._done = Progress()
         self._flying = Progress()
@@ -46,8 +47,9 @@ class Display:
         self._show()
         self._line.__exit__(kind, error, trace)
 
-    def begin(self, images: int, images_done: int, shards: int, shards_done: int) -> None:
-        """Set the size of the collection, and how much of it earlier runs have finished."""
+    def begin(self, images: int, images_done: int, shards: int, shards_done: int, unit: str = "images") -> None:
+        """Set the size of the collection, how much of it earlier runs have finished, and what the images are called."""
+        self._unit = unit
         self._total, self._before = images, images_done
         self._shards, self._shards_done = shards, shards_done
         self._started = time.monotonic()
@@ -55,7 +57,7 @@ class Display:
         self._metrics.quarantined.set(0)
         if shards_done:
             self._people_before = None  # until `count_before`
-            self.note(f"resuming: {shards_done} of {shards} shards ({images_done} images) are already done")
+            self.note(f"resuming: {shards_done} of {shards} shards ({images_done} {unit}) are already done")
         if shards_done < shards:
             self._line.begin("starting workers")
 
@@ -159,9 +161,9 @@ class Display:
         before = self._people_before
         left = duration(missing / rate) if rate else "?" if missing else duration(0)
         parts = [
-            f"{self._images}/{self._total} images",
+            f"{self._images}/{self._total} {self._unit}",
             f"{left} left",
-            f"{rate:.1f} images/s",
+            f"{rate:.1f} {self._unit}/s",
             *self._video_rate(now.video_seconds),
             f"{now.people + before} people" if before is not None else f"{now.people} people since the restart",
             f"{now.failed} failed",

@@ -95,7 +95,9 @@ def annotate_run(
     """
     done = run.parts().keys() & manifest.counts.keys()
     left = len(manifest) - len(done)
-    display.begin(manifest.num_images, sum(manifest.counts[id_] for id_ in done), len(manifest), len(done))
+    images_done = sum(manifest.counts[id_] for id_ in done)
+    unit = "frames" if manifest.only_frames else "images"
+    display.begin(manifest.num_images, images_done, len(manifest), len(done), unit)
     if left == 0:
         return
     if done:

@@ -13,7 +13,8 @@ def summary(run: Run, reduction: Reduction) -> list[str]:
     totals = reduction.totals
     settings = run.settings
     statuses = ", ".join(f"{count} {status}" for status, count in totals.statuses.most_common())
-    lines = [f"{totals.images} images ({statuses}), {totals.people} people, in {totals.shards} shards"]
+    shards = "1 shard" if totals.shards == 1 else f"{totals.shards} shards"
+    lines = [f"{totals.images} images ({statuses}), {totals.people} people, in {shards}"]
     if not reduction.complete:
         lines.append(
             f"INCOMPLETE: {len(reduction.missing)} shards with {sum(reduction.missing.values())} images are missing"

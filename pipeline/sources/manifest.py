@@ -82,16 +82,18 @@ class Manifest:
         num_images: number of images in all shards.
         fingerprint: of the run that it was planned for; None if it is not stored.
         counts: shard id to its number of images, in order.
+        only_frames: whether all images are frames of videos.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         with parsing(uri, "a manifest"), storage.open_read(uri) as stream:
-            table = pq.read_table(stream, columns=["id", "num_images"], use_threads=False, pre_buffer=False)
+            table = pq.read_table(stream, columns=["id", "num_images", "kind"], use_threads=False, pre_buffer=False)
         stored = (table.schema.metadata or {}).get(_FINGERPRINT)
         self.fingerprint = stored.decode() if stored else None
         self.counts: dict[str, int] = dict(zip(table["id"].to_pylist(), table["num_images"].to_pylist(), strict=True))
         self.num_images: int = pc.sum(table["num_images"]).as_py() or 0
+        self.only_frames: bool = len(table) > 0 and table["kind"].unique().to_pylist() == ["video"]
 
     def __len__(self) -> int:
         return len(self.counts)

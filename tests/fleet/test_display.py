@@ -52,9 +52,10 @@ def test_seconds_of_video_per_second_are_shown_where_there_are_videos(monkeypatc
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     display = Display()
-    display.begin(1000, 0, 10, 0)
+    display.begin(1000, 0, 10, 0, "frames")
     display.in_flight([Progress(10, video_seconds=1.0)])
     assert not any("video" in part for part in display._parts())
     clock[0] += 20
     display.in_flight([Progress(60, video_seconds=6.0), Progress(50, video_seconds=5.0)])
-    assert display._parts()[2:4] == ["5.0 images/s", "0.50 s of video/s"]
+    assert display._parts()[2:4] == ["5.0 frames/s", "0.50 s of video/s"]
+    assert display._parts()[0] == "110/1000 frames"

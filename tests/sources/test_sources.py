@@ -221,6 +221,7 @@ def test_the_keys_of_a_collection_leave_out_archives_that_changed(folder: str) -
     storage.write_bytes(storage.join(folder, "in", "c.jpg"), image(2))
     plan(folder, storage.join(folder, "in"))
     manifest = Manifest(storage.join(folder, "run", "manifest.parquet"))
+    assert not manifest.only_frames
     everything = ["a.tar/0.jpg", "a.tar/1.jpg", "b.tar/0.jpg", "b.tar/1.jpg", "c.jpg"]
     assert list(collection_keys(manifest)) == everything
     storage.write_bytes(storage.join(folder, "in", "b.tar"), tar_bytes({"0.jpg": image(0)}))

@@ -260,6 +260,7 @@ def test_a_manifest_keeps_the_shards_and_items_are_read_by_key(clips: Path, tmp_
     planned = list(plan_collection(InputSettings(uri=str(clips), shard_size=20)))
     uri = str(tmp_path / "manifest.parquet")
     write_manifest(uri, planned)
+    assert Manifest(uri).only_frames
     shards = list(Manifest(uri).shards())
     assert shards == [shard.at(i) for i, shard in enumerate(planned)]
     assert sum(shard.num_images for shard in shards) == FRAMES * len(CLIPS)
