@@ -1,4 +1,4 @@
-"""Plan and read damaged archives and Parquet files, and load damaged annotations, results and checkpoints.
+"""Plan and read damaged archives, Parquet files and videos, and load damaged annotations, results and checkpoints.
 
 python files.py SEED COUNT FOLDER. Prints counts as JSON; a wrong exception ends it with a traceback.
 """
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from fuzz.mutate import mutated, mutated_tree
 from safetensors.torch import save
 from support.coco import SKELETON, made_up
 from support.images import encode, gradient
+from support.videos import CLIPS, decoded, moving, write_clip
 
 from pipeline.coco.annotations import load_annotations, read_annotations
 from pipeline.coco.boxes import boxes_by_image
@@ -31,12 +33,14 @@ from pipeline.coco.results import read_results
 from pipeline.detectors.darknet import Darknet
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_keypoints
+from pipeline.images import DecodeLimits, ImageRefused
 from pipeline.pose import build_pose_model
 from pipeline.pose.networks.recognition import load_pose_network
 from pipeline.settings.tree import InputSettings
-from pipeline.sources import Manifest, plan_collection, read_shard, shard_keys, write_manifest
+from pipeline.sources import Item, Manifest, plan_collection, read_shard, shard_keys, write_manifest
 from pipeline.weights.checkpoints import read_state_dict
 
+LIMITS = DecodeLimits()
 _IMAGES = {f"sub/{i}.jpg": encode(gradient(24 + i, 32)) for i in range(4)}
 
 
@@ -67,7 +71,7 @@ def archives() -> Iterator[tuple[str, bytes]]:
         yield "a.parquet", sink.getvalue()
 
 
-def read_archive(folder: Path, name: str, data: bytes) -> str:
+def read_with_image(folder: Path, name: str, data: bytes) -> list[Item]:
     """Plan and read a folder with one damaged file and one good image; the good image is never lost."""
     collection = folder / "in"
     collection.mkdir(exist_ok=True)
@@ -78,14 +82,52 @@ def read_archive(folder: Path, name: str, data: bytes) -> str:
     manifest = str(folder / "manifest.parquet")
     write_manifest(manifest, plan_collection(InputSettings(uri=str(collection))))
     shards = list(Manifest(manifest).shards())
-    items = [item for shard in shards for item in read_shard(shard)]
+    items = [item for shard in shards for item in read_shard(shard, LIMITS)]
     keys = [item.key for item in items]
     if not any("row" in (item.error or "") for item in items):  # the path of a damaged row may be lost
         assert keys == [key for shard in shards for key in shard_keys(shard)]
     assert len(set(keys)) == len(keys)
     assert keys[-1] == "z.jpg"
     assert len(keys) > 1, "a damaged file is at least one row"
+    return items
+
+
+def read_archive(folder: Path, name: str, data: bytes) -> str:
+    items = read_with_image(folder, name, data)
     return "all read" if all(item.status == "ok" for item in items) else "some unreadable"
+
+
+def videos(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of videos of 12 frames with four key frames, and an MP4 with its index first."""
+    for name, (codec, options) in CLIPS.items():
+        parameters = {key: value.replace("=10", "=3") for key, value in options.items()}
+        path = write_clip(folder / name, moving(12), codec, parameters | ({"g": "3"} if "g" in options else {}))
+        yield name, path.read_bytes()
+    with av.open(str(folder / "h264.mp4")) as source, av.open(
+        str(folder / "fast.mp4"), "w", options={"movflags": "faststart"}
+    ) as target:  # fmt: skip
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    yield "fast.mp4", (folder / "fast.mp4").read_bytes()
+
+
+def read_video(folder: Path, name: str, data: bytes, expected: list[np.ndarray]) -> str:
+    """Decode all frames that are planned."""
+    outcomes = set()
+    for item in read_with_image(folder, name, data)[:-1]:
+        try:
+            pixels = item.decode(LIMITS).pixels if item.status == "ok" else None
+        except ImageRefused:
+            pixels = None
+        number = item.position.frame if item.position else 0
+        if pixels is None:
+            outcomes.add("some unreadable")
+        elif number >= len(expected) or not np.array_equal(pixels, expected[number]):
+            outcomes.add("some differ")
+    return " and ".join(sorted(outcomes)) or "all read"
 
 
 def read_coco(truth: object, poses: object, folder: Path) -> str:
@@ -155,6 +197,8 @@ def damaged_json(content: object, r: np.random.Generator) -> object:
 def jobs(folder: Path) -> dict[str, Callable[[int, np.random.Generator], str]]:
     """What is done with each kind of file: number and random generator to the outcome."""
     packed, states = list(archives()), list(checkpoints())
+    (originals := folder / "originals").mkdir()
+    filmed = [(name, data, [pixels for _, pixels in decoded(originals / name)]) for name, data in videos(originals)]
     truth, poses, _ = made_up(0)
     truth = {key: value[:6] for key, value in truth.items()}
     known = {image["id"] for image in truth["images"]}
@@ -164,6 +208,10 @@ def jobs(folder: Path) -> dict[str, Callable[[int, np.random.Generator], str]]:
         name, data = packed[number % len(packed)]
         return read_archive(folder, name, mutated(data, r))
 
+    def video(number: int, r: np.random.Generator) -> str:
+        name, data, frames = filmed[number % len(filmed)]
+        return read_video(folder, name, mutated(data, r), frames)
+
     def annotations(number: int, r: np.random.Generator) -> str:
         return read_coco(damaged_json(truth, r), damaged_json(poses, r) if number % 2 else poses, folder)
 
@@ -171,7 +219,7 @@ def jobs(folder: Path) -> dict[str, Callable[[int, np.random.Generator], str]]:
         name, data = states[number % len(states)]
         return read_checkpoint(folder, name, mutated(data, r))
 
-    return {"archives": archive, "annotations": annotations, "checkpoints": checkpoint}
+    return {"archives": archive, "videos": video, "annotations": annotations, "checkpoints": checkpoint}
 
 
 def main(seed: int, count: int, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Damaged files: every entry is accounted for, nothing crashes or hangs, and nothing is written to stderr.
 
-uv run pytest -m slow -s tests/fuzz                                    10,000 images, 1,000 of each other kind
+uv run pytest -m slow -s tests/fuzz                                    10,000 images, 1,000 of each other kind of file
 PYTHONPATH=tests uv run python tests/fuzz/images.py SEED COUNT         any number
 PYTHONPATH=tests uv run python tests/fuzz/files.py SEED COUNT FOLDER
 """
@@ -45,7 +45,7 @@ def test_damaged_images_are_decoded_or_refused(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
-def test_damaged_archives_annotations_and_checkpoints(count: int, tmp_path: Path) -> None:
+def test_damaged_archives_videos_annotations_and_checkpoints(count: int, tmp_path: Path) -> None:
     result = fuzz("files", _SEED, count, tmp_path)
     for kind, outcomes in result["counts"].items():
         assert sum(outcomes.values()) == count, kind
