@@ -268,6 +268,23 @@ def test_a_process_is_killed_in_the_middle_of_a_video(
 
 
 @pytest.mark.slow
+def test_the_driver_is_killed_while_it_tracks_people(
+    cluster: Cluster, clip: Path, undisturbed_clip, tmp_path: Path
+) -> None:
+    run, paused = tmp_path / "run", tmp_path / "paused"
+    cluster.behave(pause="tracking", paused=str(paused))
+    job = cluster.start("annotate", *_clip_flags(clip, run), hooked=True)
+    wait_for(lambda: paused.exists() and paused.read_text() == str(job.pid))
+    assert len(parts(run)) == 4
+    assert not (run / "tables" / "motion").exists()
+    job.kill()
+    job.communicate(timeout=200)
+    cluster.behave()
+    cluster.run("annotate", *_clip_flags(clip, run))
+    assert rows(str(run)) == undisturbed_clip
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["kill", "hang"])
 def test_a_group_of_pictures_that_ends_its_process(
     cluster: Cluster, clip: Path, undisturbed_clip, tmp_path: Path, act: str

@@ -63,13 +63,17 @@ class Cluster:
         temporary.write_text(json.dumps(behaviour))
         temporary.replace(self.hook)
 
-    def start(self, job: str, *flags: str) -> subprocess.Popen[str]:
-        """Start a job without waiting for it, after the workers of the previous job have ended."""
+    def start(self, job: str, *flags: str, hooked: bool = False) -> subprocess.Popen[str]:
+        """Start a job without waiting for it, after the workers of the previous job have ended.
+
+        Args:
+            hooked: whether the driver itself also behaves as set.
+        """
         wait_for(lambda: not self.workers())
         return subprocess.Popen(
             [sys.executable, str(PROJECT / "jobs" / f"{job}.py"), *flags],
             cwd=PROJECT,
-            env={**os.environ, "RAY_ADDRESS": self.address},
+            env={**os.environ, **(_hooked(self.hook) if hooked else {}), "RAY_ADDRESS": self.address},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -140,11 +144,15 @@ def start_cluster(folder: Path, cpus: int = 2, gpus: int = 0, dashboard: int | N
             end(node)
 
 
+def _hooked(hook: Path) -> dict[str, str]:
+    """The environment in which a process behaves as a file says."""
+    return {"PYTHONPATH": f"{_HOOKS}{os.pathsep}{PROJECT}", "POSEMILL_TEST_HOOK": str(hook)}
+
+
 def _start_node(folder: Path, options: list[str], hook: Path) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{_HOOKS}{os.pathsep}{PROJECT}",
-        "POSEMILL_TEST_HOOK": str(hook),
+        **_hooked(hook),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }

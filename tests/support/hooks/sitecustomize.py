@@ -23,6 +23,7 @@ STAGES = {
     "pipeline.sources.video.group": ("group", "GroupOfPictures._check"),
     "pipeline.pose.estimator": ("networks", "PoseEstimator.estimate"),
     "pipeline.run.tables": ("writing", "encode_part"),
+    "pipeline.tracking.association": ("tracking", "track_people"),
     "pipeline.storage.objects": ("committing", "_rename_into_place"),
 }
 _LEAKED = []
