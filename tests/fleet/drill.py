@@ -1,4 +1,4 @@
-"""The drill: a run of 200 shards with ten minutes of failures, then the count of rows.
+"""The drill: a run of 200 shards of images and a video with ten minutes of failures, then the count of rows.
 
   uv run tests/fleet/drill.py
   uv run tests/fleet/drill.py --minutes 3 --shards 60 --seed 1
@@ -30,16 +30,27 @@ os.environ.update(
 )
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
+import numpy as np
 from support.cluster import Cluster, end, rows, start_cluster
 from support.images import encode, gradient
 from support.paths import DEMO
 from support.s3 import S3_ENVIRONMENT, S3Server
+from support.videos import write_clip
 
 from pipeline import storage
+from pipeline.images import decode_image
 
 IMAGES_PER_SHARD = 25
+FRAMES_PER_SHARD = 5  # of a video beside the images, for each shard of these
 SECONDS_BETWEEN_FAULTS = (3, 12)
 KINDS = {"worker": 5, "node": 2, "driver": 2, "head": 1, "server": 1}  # relative frequencies
+
+
+def _moving(jpeg: bytes, count: int) -> list[np.ndarray]:
+    """Frames of a photograph that goes to the right."""
+    pixels = decode_image(jpeg).pixels[::2, ::2]
+    pixels = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
+    return [np.ascontiguousarray(np.roll(pixels, number, axis=1)) for number in range(count)]
 
 
 class Drill:
@@ -59,6 +70,8 @@ class Drill:
             pattern = encode(gradient(self.random.randint(60, 200), self.random.randint(60, 200), seed=number))
             data = pattern if number % 3 else portrait
             storage.write_bytes(f"{self.photos}/{number:06d}.jpg", data + str(number).encode())
+        clip = write_clip(folder / "clip.mp4", _moving(portrait, shards * FRAMES_PER_SHARD), options={"g": "10"})
+        storage.write_bytes(f"{self.photos}/clip.mp4", clip.read_bytes())
         self._log = (folder / "driver.log").open("ab")
         self.start_head()
         self.job = self.start_driver(self.run)
@@ -166,14 +179,16 @@ def main() -> int:
             assert undisturbed == 0, "the undisturbed run failed"
         finally:
             drill.close()
-        images, people, _ = rows(drill.run)
-        same = (images, people) == rows("s3://bucket/undisturbed")[:2]
+        images, people, others = rows(drill.run)
+        same = (images, people, others) == rows("s3://bucket/undisturbed")
     wanted = {f"{number:06d}.jpg" for number in range(options.shards * IMAGES_PER_SHARD)}
+    wanted |= {f"clip.mp4/{number:09d}" for number in range(options.shards * FRAMES_PER_SHARD)}
     rows_by_id = Counter(row["image_id"] for row in images)
     lost, doubled = len(wanted - rows_by_id.keys()), sum(count > 1 for count in rows_by_id.values())
     print(f"{seconds:.0f} s with failures: killed {dict(drill.done)}; requests disturbed {dict(server.faults.done)}")
     print(f"drivers ended with {dict(drill.exits)}")
     print(f"{len(wanted)} images in, {len(images)} rows out, lost {lost}, doubled {doubled}, {len(people)} people")
+    print(f"{len(others)} rows of tracks, motion and events")
     print("rows equal those of an undisturbed run" if same else "ROWS DIFFER from those of an undisturbed run")
     return int(bool(lost or doubled or not same))
 

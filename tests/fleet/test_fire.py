@@ -11,12 +11,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.cluster import Cluster, end, ended_well, flags, parts, rows, start_cluster, wait_for
+from support.cluster import FLAGS, Cluster, end, ended_well, flags, parts, rows, start_cluster, wait_for
 from support.faults import FAULTS
+from support.paths import DEMO
 from support.s3 import S3Server
+from support.videos import write_clip
 
 from pipeline import storage
+from pipeline.images import decode_image
 from pipeline.run import Run
 
 pytestmark = pytest.mark.slow
@@ -155,3 +159,35 @@ def test_a_network_with_lost_reset_truncated_and_stalled_requests(
     assert anywhere(rows(run)) == anywhere(undisturbed)
     assert Run.open(run).quarantined() == {}
     assert not re.search("quarantin|died", output)
+
+
+def test_a_video_on_a_network_with_disturbed_requests(
+    cluster: Cluster, stored: str, s3_under_fire: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is too large to be read at once: each shard looks for its range."""
+    portrait = decode_image((DEMO / "photos" / "eileen_collins.jpg").read_bytes()).pixels[::2, ::2]
+    height, width = portrait.shape[0] // 2 * 2, portrait.shape[1] // 2 * 2
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (60, height, 2 * width, 3), np.uint8)
+    for number, pixels in enumerate(frames):
+        pixels[:, number : number + width] = portrait[:height, :width]
+    path = write_clip(tmp_path / "noise.mkv", list(frames), "libx264", {"g": "10", "qp": "1", "preset": "ultrafast"})
+    assert path.stat().st_size > 8 << 20
+    storage.write_bytes(f"{stored}/clip/noise.mkv", path.read_bytes())
+    cluster.behave()
+
+    def annotated(run: str) -> tuple[list, list, list]:
+        cluster.run("annotate", f"--input={stored}/clip/noise.mkv", f"--output={run}", "--input.shard_size=20", *FLAGS)
+        return rows(run)
+
+    undisturbed = annotated(f"{stored}/clip-calm")
+    assert len(undisturbed[0]) == 60
+    assert len(undisturbed[1]) > 30
+    assert undisturbed[2]
+    monkeypatch.setattr(s3_under_fire.faults, "stall_seconds", 2.0)
+    s3_under_fire.faults.share = 0.15
+    before = Counter(s3_under_fire.faults.done)
+    disturbed = annotated(f"{stored}/clip-loud")
+    s3_under_fire.faults.share = 0.0
+    assert sum((s3_under_fire.faults.done - before).values()) > 10
+    assert disturbed == undisturbed
