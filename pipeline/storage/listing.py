@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -13,15 +12,16 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import parsing
 from pipeline.storage.filesystems import open_uri, with_retries
 from pipeline.storage.objects import Entry, MissingObject, tag_of
+from pipeline.storage.s3_listing import list_s3
 from pipeline.storage.uris import is_local, native_path, portable_name
 
 
 def list_files(prefix: str) -> Iterator[Entry]:
     """Every object below a folder or prefix, recursively, sorted by the characters of the path.
 
-    The listing is streamed: at most one page (object stores) or the folders on the current path (file systems) are in
-    memory. The order is the same on every storage, so a collection gives the same shards wherever it is stored. A
-    linked folder is listed like any other; a link that leads back to a folder above it is listed as one entry.
+    The listing is streamed: some pages (object stores) or the folders on the current path (file systems) are in memory.
+    The order is the same on every storage, so a collection gives the same shards wherever it is stored. A linked folder
+    is listed like any other; a link that leads back to a folder above it is listed as one entry.
 
     Raises:
         MissingObject: the local folder does not exist. An empty prefix of an object store gives no entries.
@@ -32,7 +32,7 @@ def list_files(prefix: str) -> Iterator[Entry]:
             raise MissingObject(f"{prefix}: no such folder")
         yield from _list_local(native_path(prefix.removeprefix("file://")).rstrip("/") or "/")
     elif hasattr(fs, "call_s3"):
-        yield from _list_s3(fs, path, prefix.split("://", 1)[0])
+        yield from list_s3(fs, path, prefix.split("://", 1)[0])
     else:
         yield from _list_walking(fs, path, prefix.split("://", 1)[0])
 
@@ -65,21 +65,6 @@ def _is_folder(entry: os.DirEntry[str], linked_from: tuple[Path, ...]) -> bool:
         return False
     here = Path(os.path.realpath(os.path.dirname(entry.path)))
     return not any(path.is_relative_to(target) for path in (*linked_from, here))
-
-
-def _list_s3(fs: Any, path: str, protocol: str) -> Iterator[Entry]:
-    bucket, _, key = path.partition("/")
-    prefix = key.rstrip("/") + "/" if key else ""
-    request: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
-    while True:
-        page = with_retries(f"{protocol}://{path}", lambda: fs.call_s3("list_objects_v2", **request))
-        for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):  # folder markers, which storage consoles create
-                uri, tag = f"{protocol}://{bucket}/{item['Key']}", item.get("ETag", "").strip('"')
-                yield Entry(uri, item["Size"], tag, item["LastModified"].timestamp())
-        if not page.get("IsTruncated"):
-            return
-        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def _list_walking(fs: fsspec.AbstractFileSystem, path: str, protocol: str) -> Iterator[Entry]:
