@@ -3,6 +3,8 @@
 uv run infra/benchmarks/planning.py
 uv run infra/benchmarks/planning.py --files 100000
 uv run infra/benchmarks/planning.py --s3 s3://bucket/prefix      an existing prefix, on the server of AWS_ENDPOINT_URL
+
+A prefix of an object store is also listed request by request, as before its folders were listed concurrently.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.settings.tree import InputSettings
 from pipeline.sources import Manifest, plan_collection, write_manifest
+from pipeline.storage import s3_listing
 
 _PER_FOLDER = 1000
 
@@ -49,7 +53,21 @@ def main() -> int:
     print(f"{manifest.num_images} objects in {len(manifest)} shards: listed and planned in {plan_seconds:.1f} s,")
     megabytes = (peak - before) / 1024  # ru_maxrss is in KiB
     print(f"read back in {read_seconds:.1f} s; {megabytes:.0f} MB more memory, manifest of {size / 1e6:.1f} MB")
+    if arguments.s3:
+        concurrent = _seconds_to_list(arguments.s3)
+        s3_listing._ENOUGH = 0  # folders below are not looked for
+        alone = _seconds_to_list(arguments.s3)
+        print(
+            f"listed in {concurrent:.1f} s, request by request in {alone:.1f} s: {alone / concurrent:.1f} times as long"
+        )
     return 0
+
+
+def _seconds_to_list(uri: str) -> float:
+    started = time.perf_counter()
+    for _ in storage.list_files(uri):
+        pass
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
