@@ -191,8 +191,8 @@ class Annotator:
         """The people of a frame who count only if they continue a track; one pose per person.
 
         They are those with low scores that are no copy of another person, and those that `suppress` takes for a copy
-        although most of their box is elsewhere: in the box of a person who is partly hidden, a network often finds the
-        face of the one in front.
+        although most of their box is not in that of anybody: in the box of a person who is partly hidden, a network
+        often finds the face of the one in front.
         """
         is_weak = candidates.box_scores <= self.confidence
         sure = candidates[~is_weak]
@@ -200,9 +200,8 @@ class Annotator:
             people, copies = self._suppressed(candidates)
             weak = people[[i for i, rows in enumerate(copies) if is_weak[rows].all()]]
             people, copies = self._suppressed(sure)
-            whose = {row: i for i, rows in enumerate(copies) for row in rows}
-            shared = shares_of_smaller(sure.boxes[list(whose)], people.boxes[list(whose.values())])
-            elsewhere = [row for row, share in zip(whose, shared, strict=True) if share < _ELSEWHERE]
+            rows = np.array(sorted(row for merged in copies for row in merged), int)
+            elsewhere = rows[(shares_of_smaller(sure.boxes[rows], people.boxes) < _ELSEWHERE).all(axis=1)]
             return People.concatenate([weak, self._suppressed(sure[elsewhere])[0]])
 
     def _suppressed(self, candidates: People) -> tuple[People, list[list[int]]]:

@@ -45,12 +45,13 @@ def iou(boxes_xyxy: np.ndarray) -> np.ndarray:
 
 
 def shares_of_smaller(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
-    """(N,) intersection of (N, 4) and (N, 4) boxes over the smaller area, pair by pair; 0 where it is 0.
+    """(N, M) float64 intersections of (N, 4) and (M, 4) boxes over the smaller area; 1 where that is 0.
 
-    >>> shares_of_smaller(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 9, 9]])).tolist()
-    [0.5]
+    >>> shares_of_smaller(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 9, 9], [0, 0, 9, 0]])).tolist()
+    [[0.5, 1.0]]
     """
-    corners = np.maximum(first_xyxy[:, :2], second_xyxy[:, :2]), np.minimum(first_xyxy[:, 2:], second_xyxy[:, 2:])
-    intersection = areas(np.concatenate(corners, axis=1).astype(np.float64))
-    smaller = np.minimum(areas(first_xyxy), areas(second_xyxy))
-    return np.divide(intersection, smaller, out=np.zeros_like(intersection), where=smaller > 0)
+    first, second = first_xyxy.astype(np.float64), second_xyxy.astype(np.float64)
+    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
+    intersection = np.maximum(sides, 0).prod(axis=2)
+    smaller = np.minimum(areas(first)[:, None], areas(second)[None])
+    return np.divide(intersection, smaller, out=np.ones_like(intersection), where=smaller > 0)

@@ -126,6 +126,17 @@ def test_a_person_with_the_face_of_another_one_counts_in_a_track(annotator: Anno
     assert annotator.suppress_weak(twice).boxes.tolist() == [[60, 0, 160, 200]]
 
 
+def test_a_person_who_is_kept_is_not_weak_as_well(annotator: Annotator) -> None:
+    """Of the third, the second box got the face of the first; the fourth box has no area."""
+    boxes = np.array([[0, 0, 100, 200], [72, 0, 172, 200], [70, 0, 170, 200], [400, 0, 400, 200]])
+    joints = np.random.default_rng(0).uniform(0, 1, (4, 17, 2)) * 100 + boxes[:, None, :2]
+    joints[1, :5] = joints[0, :5]
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    found = People(boxes, scores, joints, np.repeat(scores[:, None], 17, axis=1), scores)
+    assert annotator.suppress(found).boxes.tolist() == boxes[[0, 2, 3]].tolist()
+    assert len(annotator.suppress_weak(found)) == 0
+
+
 def test_all_given_boxes_count(annotator: Annotator) -> None:
     boxes = Boxes(np.array([[17, 22, 512, 600]]), np.zeros(1))
     (candidates,) = annotator.candidates([Picture(demo_image("grace_hopper.jpg"), boxes)])

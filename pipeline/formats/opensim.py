@@ -26,8 +26,8 @@ def write_opensim(run: Run) -> str:
 
     Markers have x to the right, y up from the lower edge of the image, and z 0; OpenSim knows no pixels, so that a
     millimetre stands for a pixel. There is a row for each frame in which the track is known, and unknown places are
-    empty. Angles cannot be empty: OpenSim ends a motion at the first that is no number. So rows and angles are left
-    out, such that as many values as possible remain.
+    empty. Angles cannot be empty: OpenSim ends a motion at the first that is no number. So angles and frames are left
+    out: of the sets of angles that are known in some frame, the one that gives the most values is kept.
 
     Raises:
         UserError: the run has no videos, or no tables/motion.
@@ -100,10 +100,9 @@ def _mot(name: str, rows: pa.Table) -> str:
 
 
 def _largest_known(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, ascending, without a nan where they cross: the columns with the most numbers, so many of them
-    that most values remain."""
+    """Rows and columns, ascending, without a nan where they cross: the columns that some row has, and all rows that
+    have them; the most values."""
     known = ~np.isnan(values)
-    columns = np.argsort(-known.sum(axis=0), kind="stable")
-    in_all = np.logical_and.accumulate(known[:, columns], axis=1)  # of the first columns
-    count = int((in_all.sum(axis=0) * (1 + np.arange(len(columns)))).argmax()) + 1
-    return np.flatnonzero(in_all[:, count - 1]), np.sort(columns[:count])
+    sets = np.unique(known, axis=0)
+    best = sets[np.argmax([known[:, columns].all(axis=1).sum() * columns.sum() for columns in sets])]
+    return np.flatnonzero(known[:, best].all(axis=1)), np.flatnonzero(best)

@@ -14,10 +14,11 @@ def summary(run: Run, reduction: Reduction) -> list[str]:
     settings = run.settings
     statuses = ", ".join(f"{count} {status}" for status, count in totals.statuses.most_common())
     shards = "1 shard" if totals.shards == 1 else f"{totals.shards} shards"
-    lines = [f"{totals.images} images ({statuses}), {totals.people} people, in {shards}"]
+    unit = "frames" if run.manifest().only_frames else "images"
+    lines = [f"{totals.images} {unit} ({statuses}), {totals.people} people, in {shards}"]
     if not reduction.complete:
         lines.append(
-            f"INCOMPLETE: {len(reduction.missing)} shards with {sum(reduction.missing.values())} images are missing"
+            f"INCOMPLETE: {len(reduction.missing)} shards with {sum(reduction.missing.values())} {unit} are missing"
         )
     detector = settings.detector
     described = detector.name + (f", weights {detector.weights}" if detector.weights else "")

@@ -156,7 +156,7 @@ class DetectorSettings(Section):
         ge=0,
         le=1,
         description="in frames of videos, boxes from this score up to the confidence are kept for tracking: they count "
-        "only if they continue a track; null: there are no such boxes",
+        "only if they continue a track; null keeps none of these",
     )
     nms_iou: float = Field(0.6, gt=0, le=1, description="NMS drops a box if its IoU with a better one is at least this")
     max_boxes: int = Field(100, ge=1, description="images with more boxes repeat NMS with a lower nms_iou")

@@ -7,7 +7,8 @@ duplicates, and pieces of a flow that follow each other in time are joined.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -35,8 +36,8 @@ def find_flows(frames: Sequence[FramePeople], settings: TrackingSettings) -> lis
     for start in range(len(frames)):
         for person in np.argsort(-confidences[start], kind="stable"):
             if free[start][person] and confidences[start][person] > 0:
-                places = _path((start, int(person)), confidences, links, free, settings.similarity)
-                places = _until_little_gain(places, confidences, frames)
+                path = _path((start, int(person)), confidences, links, free, settings.similarity)
+                places = _until_little_gain(path, confidences, frames)
                 for frame, number in places:
                     free[frame][number] = False
                 if _is_sure(places, frames, settings.sure):
@@ -54,22 +55,31 @@ def _connected(first: FramePeople, second: FramePeople, settings: TrackingSettin
     return not second.first_of_scene and 0 <= second.seconds - first.seconds <= settings.memory
 
 
-def _until_little_gain(places: Places, confidences: Sequence[np.ndarray], frames: Sequence[FramePeople]) -> Places:
+def _until_little_gain(
+    path: Iterable[tuple[int, int]], confidences: Sequence[np.ndarray], frames: Sequence[FramePeople]
+) -> Places:
     """The first part of a path, until it gains little for a while."""
-    gains = _gains(places, confidences)
-    seconds = np.array([frames[frame].seconds for frame, _ in places])
-    starts = np.searchsorted(seconds, seconds - _GAIN_SECONDS, side="right")
-    sums = np.concatenate([[0.0], np.cumsum(gains)])
-    lately = (sums[1:] - sums[starts]) / (np.arange(len(gains)) + 1 - starts)
-    before = sums[starts] / np.maximum(starts, 1)
-    little = np.flatnonzero(lately < _LEAST_GAIN * before)
-    return places[: int(starts[little[0]])] if len(little) else places
+    places: Places = []
+    lately: deque[tuple[float, float]] = deque()  # seconds and gains of the last places
+    gained_lately = gained_before = 0.0
+    for frame, number in path:
+        gain = float(confidences[frame][number])
+        places.append((frame, number))
+        lately.append((frames[frame].seconds, gain))
+        gained_lately += gain
+        while lately[0][0] <= frames[frame].seconds - _GAIN_SECONDS:
+            _, gain = lately.popleft()
+            gained_lately, gained_before = gained_lately - gain, gained_before + gain
+        before = len(places) - len(lately)
+        if before and gained_lately / len(lately) < _LEAST_GAIN * gained_before / before:
+            return places[:before]
+    return places
 
 
 def _is_sure(places: Places, frames: Sequence[FramePeople], score: float) -> bool:
-    """Whether the mean box score is large enough; somebody must not be weak."""
-    scores = [frames[frame].box_scores[number] for frame, number in places]
-    return bool(np.mean(scores) >= score) and any(frames[frame].surely()[number] for frame, number in places)
+    """Whether the mean box score of people who are not weak is large enough."""
+    scores = [frames[frame].box_scores[number] for frame, number in places if frames[frame].surely()[number]]
+    return bool(scores) and bool(np.mean(scores) >= score)
 
 
 def _path(
@@ -78,11 +88,11 @@ def _path(
     links: list[np.ndarray | None],
     free: list[np.ndarray],
     least: float,
-) -> Places:
+) -> Iterator[tuple[int, int]]:
     """The path from a person with the largest sum of confidences, window after window."""
-    places = [start]
+    first, person = start
+    yield start
     while True:
-        first, person = places[-1]
         totals = np.full(len(confidences[first]), -np.inf)
         totals[person] = 0.0
         origins: list[np.ndarray] = []
@@ -99,13 +109,15 @@ def _path(
             origins.append(reached.argmax(axis=0))
             best.append(totals)
         if not origins:
-            return places
+            return
         person = int(best[-1].argmax())
         path = [person]
         for origin in origins[:0:-1]:
             person = int(origin[person])
             path.append(person)
-        places += [(first + 1 + i, number) for i, number in enumerate(reversed(path))]
+        path.reverse()
+        yield from enumerate(path, first + 1)
+        first, person = first + len(path), path[-1]
 
 
 def _joined(

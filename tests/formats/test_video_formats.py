@@ -178,6 +178,23 @@ def test_opensim(tmp_path: Path) -> None:
     np.testing.assert_allclose([float(line[column]) for line in angles[1:]], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_opensim_keeps_one_leg_if_the_other_is_seen_at_another_time(tmp_path: Path) -> None:
+    """The right leg in the first 35 frames, the left one in the last 25 of 60, which leaves more of the right one."""
+    images = gait(60)
+    for n, (_, found) in enumerate(images):
+        seen = [name.startswith("right") if n < 35 else name.startswith("left") for name in SKELETON.joints]
+        legs = [name.endswith(("hip", "knee", "ankle")) for name in SKELETON.joints]
+        found.keypoint_scores[0] = np.array(seen) & np.array(legs)
+    run = make_run(tmp_path, images)
+    assert reduce([run.uri, "--motion", "--export", "opensim"]) == 0
+    (mot,) = (d.decode() for name, d in members(run.path("exports", "opensim.zip")).items() if name.endswith(".mot"))
+    names, *rows = [line.split("\t") for line in mot.partition("endheader\n")[2].splitlines()]
+    assert "right_shank_angle" in names
+    assert not any(name.startswith("left") for name in names)
+    assert 30 <= len(rows) <= 40
+    assert np.isfinite(np.array(rows, float)).all()
+
+
 @pytest.mark.parametrize("name", ["mot", "posetrack", "cvat_video", "label_studio_video"])
 def test_without_videos_the_error_says_so(name: str, tmp_path: Path) -> None:
     run = make_run(tmp_path, [photo("0.jpg")])

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +24,7 @@ from fuzz.mutate import mutated, mutated_tree
 from safetensors.torch import save
 from support.coco import SKELETON, made_up
 from support.images import encode, gradient
-from support.videos import CLIPS, decoded, moving, write_clip
+from support.videos import CLIPS, decoded, index_first, moving, write_clip
 
 from pipeline.coco.annotations import load_annotations, read_annotations
 from pipeline.coco.boxes import boxes_by_image
@@ -103,18 +102,19 @@ def videos(folder: Path) -> Iterator[tuple[str, bytes]]:
         parameters = {key: value.replace("=10", "=3") for key, value in options.items()}
         path = write_clip(folder / name, moving(12), codec, parameters | ({"g": "3"} if "g" in options else {}))
         yield name, path.read_bytes()
-    with av.open(str(folder / "h264.mp4")) as source, av.open(
-        str(folder / "fast.mp4"), "w", options={"movflags": "faststart"}
-    ) as target:  # fmt: skip
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                target.mux(packet)
+    index_first(folder / "h264.mp4", folder / "fast.mp4")
     yield "fast.mp4", (folder / "fast.mp4").read_bytes()
 
 
-def read_video(folder: Path, name: str, data: bytes, expected: list[np.ndarray]) -> str:
+def frames_of(path: Path) -> dict[int, np.ndarray]:
+    """The frames by their time stamps; those of AVI, which has none, by their numbers."""
+    return {
+        number if path.suffix == ".avi" or stamp is None else stamp: pixels
+        for number, (stamp, pixels) in enumerate(decoded(path))
+    }
+
+
+def read_video(folder: Path, name: str, data: bytes, expected: dict[int, np.ndarray]) -> str:
     """Decode all frames that are planned."""
     outcomes = set()
     for item in read_with_image(folder, name, data)[:-1]:
@@ -122,10 +122,11 @@ def read_video(folder: Path, name: str, data: bytes, expected: list[np.ndarray])
             pixels = item.decode(LIMITS).pixels if item.status == "ok" else None
         except ImageRefused:
             pixels = None
-        number = item.position.frame if item.position else 0
-        if pixels is None:
+        if pixels is None or item.position is None:
             outcomes.add("some unreadable")
-        elif number >= len(expected) or not np.array_equal(pixels, expected[number]):
+            continue
+        place = item.position.frame if name.endswith(".avi") else item.position.pts
+        if place not in expected or not np.array_equal(pixels, expected[place]):
             outcomes.add("some differ")
     return " and ".join(sorted(outcomes)) or "all read"
 
@@ -198,7 +199,7 @@ def jobs(folder: Path) -> dict[str, Callable[[int, np.random.Generator], str]]:
     """What is done with each kind of file: number and random generator to the outcome."""
     packed, states = list(archives()), list(checkpoints())
     (originals := folder / "originals").mkdir()
-    filmed = [(name, data, [pixels for _, pixels in decoded(originals / name)]) for name, data in videos(originals)]
+    filmed = [(name, data, frames_of(originals / name)) for name, data in videos(originals)]
     truth, poses, _ = made_up(0)
     truth = {key: value[:6] for key, value in truth.items()}
     known = {image["id"] for image in truth["images"]}
@@ -212,6 +213,12 @@ def jobs(folder: Path) -> dict[str, Callable[[int, np.random.Generator], str]]:
         name, data, frames = filmed[number % len(filmed)]
         return read_video(folder, name, mutated(data, r), frames)
 
+    def cut_video(number: int, r: np.random.Generator) -> str:
+        name, data, frames = filmed[number % len(filmed)]
+        outcome = read_video(folder, name, data[: int(r.integers(len(data)))], frames)
+        assert "differ" not in outcome, f"{name}: {outcome}"  # a frame is right, or it is refused
+        return outcome
+
     def annotations(number: int, r: np.random.Generator) -> str:
         return read_coco(damaged_json(truth, r), damaged_json(poses, r) if number % 2 else poses, folder)
 
@@ -219,7 +226,13 @@ def jobs(folder: Path) -> dict[str, Callable[[int, np.random.Generator], str]]:
         name, data = states[number % len(states)]
         return read_checkpoint(folder, name, mutated(data, r))
 
-    return {"archives": archive, "videos": video, "annotations": annotations, "checkpoints": checkpoint}
+    return {
+        "archives": archive,
+        "videos": video,
+        "cut videos": cut_video,
+        "annotations": annotations,
+        "checkpoints": checkpoint,
+    }
 
 
 def main(seed: int, count: int, folder: Path) -> None:

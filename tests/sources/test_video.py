@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from collections import Counter
@@ -22,7 +23,7 @@ import numpy as np
 import pytest
 from support.paths import PROJECT, SHARED
 from support.sources import tar_bytes
-from support.videos import CLIPS, decoded, moving, write_clip
+from support.videos import CLIPS, decoded, index_first, moving, write_clip
 from support.web import Ranges
 
 from pipeline import storage
@@ -486,26 +487,73 @@ def test_an_index_that_promises_more_than_the_file_has(share: float, size: int, 
     """Frames that were cut off have their number and time; no other frame takes their place."""
     codec, options = CLIPS["open264.mp4"]
     plain = write_clip(tmp_path / "plain.mp4", moving(FRAMES), codec, options)
-    with av.open(str(plain)) as source, av.open(
-        str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}
-    ) as target:  # fmt: skip
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                target.mux(packet)
+    index_first(plain, tmp_path / "fast.mp4")
     data = (tmp_path / "fast.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * share)])
     whole, items = read(tmp_path / "fast.mp4"), read(tmp_path / "cut.mp4", size)
     assert [item.position[1:] for item in items] == [item.position[1:] for item in whole]
-    chosen = read(tmp_path / "cut.mp4", size, fps=5)
-    assert [item.position[1:] for item in chosen] == [i.position[1:] for i in read(tmp_path / "fast.mp4", fps=5)]
+    chosen = read(tmp_path / "cut.mp4", size, fps=30)
+    assert [item.position[1:] for item in chosen] == [item.position[1:] for item in whole]
     results = [pixels_or_error(item) for item in items]
     assert "refused: the file is shorter than its index says" in results[-1]
     expected = decoded(plain)
     good = [i for i, result in enumerate(results) if not isinstance(result, str)]
     assert len(good) < FRAMES
     assert len(good) >= 10 or share < 0.6
+    for i in good:
+        np.testing.assert_array_equal(results[i], expected[i][1])
+    assert [i for i, item in enumerate(chosen) if not isinstance(pixels_or_error(item), str)] == good
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+def test_a_cut_in_the_sound_loses_no_picture(size: int, tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "plain.mp4", moving(FRAMES), *CLIPS["open264.mp4"])
+    data = index_first(plain, tmp_path / "loud.mp4", sound=FRAMES).read_bytes()
+    with av.open(str(tmp_path / "loud.mp4")) as container:
+        end = max(entry.pos + entry.size for entry in container.streams.video[0].index_entries)
+    assert end + 1000 < len(data)
+    (tmp_path / "cut.mp4").write_bytes(data[: end + 1000])
+    for item, (_, pixels) in zip(read(tmp_path / "cut.mp4", size), decoded(plain), strict=True):
+        np.testing.assert_array_equal(pixels_or_error(item), pixels)
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+def test_frames_of_a_video_in_an_archive_that_was_cut(size: int, tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "plain.mp4", moving(FRAMES), *CLIPS["open264.mp4"])
+    index_first(plain, tmp_path / "fast.mp4")
+    with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+        archive.add(tmp_path / "fast.mp4", "fast.mp4")
+    expected = decoded(plain)
+    data = (tmp_path / "whole.tar").read_bytes()
+    length = (tmp_path / "fast.mp4").stat().st_size
+    for share in (0.4, 0.55, 0.7, 0.85, 0.99):
+        (tmp_path / "whole.tar").write_bytes(data[: 512 + int(length * share)])
+        end, *items = read(tmp_path / "whole.tar", size)
+        assert "the archive is damaged" in end.error
+        assert [item.position.frame for item in items] == list(range(FRAMES))
+        for item, (stamp, pixels) in zip(items, expected, strict=True):
+            assert item.position.pts == stamp
+            if not isinstance(found := pixels_or_error(item), str):
+                np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("entry", [None, 12])
+@pytest.mark.parametrize("highest", [8, 32])
+def test_an_index_with_packets_of_many_megabytes(highest: int, entry: int | None, tmp_path: Path) -> None:
+    """It is damage: nothing of that size is read."""
+    plain = write_clip(tmp_path / "plain.mp4", moving(FRAMES), *CLIPS["h264.mp4"])
+    data = bytearray(index_first(plain, tmp_path / "fast.mp4").read_bytes())
+    sizes = data.index(b"stsz") + 8
+    data[sizes if entry is None else sizes + 8 + 4 * entry] = highest
+    (tmp_path / "fast.mp4").write_bytes(data)
+    with open_video(str(tmp_path / "fast.mp4"), (0, None)) as video:
+        assert max((packet.size for packet in all_packets(video)), default=0) < 4 << 20
+    items = read(tmp_path / "fast.mp4")
+    assert len(items) == FRAMES
+    results = [pixels_or_error(item) for item in items]
+    expected = decoded(plain)
+    good = [i for i, result in enumerate(results) if not isinstance(result, str)]
+    assert good == ([] if entry is None else list(range(10)))
     for i in good:
         np.testing.assert_array_equal(results[i], expected[i][1])
 

@@ -62,6 +62,30 @@ def write_clip(
     return path
 
 
+def index_first(source: Path, target: Path, sound: int = 0) -> Path:
+    """Write an MP4 again with its index at its start.
+
+    Args:
+        sound: number of blocks of 1024 samples of noise; they begin ten seconds late, so that the pictures come first.
+    """
+    options = {"movflags": "faststart"}
+    with av.open(str(source)) as old, av.open(str(target), "w", options=options) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        sounds = new.add_stream("aac", rate=48000) if sound else None
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+        for number in range(sound):
+            noise = np.random.default_rng(number).normal(0, 3000, (1, 2048)).astype(np.int16)
+            block = av.AudioFrame.from_ndarray(noise, format="s16", layout="stereo")
+            block.sample_rate, block.pts, block.time_base = 48000, 480_000 + number * 1024, Fraction(1, 48000)
+            new.mux(sounds.encode(block))
+        if sounds is not None:
+            new.mux(sounds.encode(None))
+    return target
+
+
 def decoded(path: Path) -> list[tuple[int | None, np.ndarray]]:
     """All frames by PyAV alone, from first to last: time stamp and (H, W, 3) uint8 RGB, not rotated."""
     with av.open(str(path)) as container:

@@ -58,6 +58,14 @@ def test_people_are_sure_if_their_mean_score_is() -> None:
     assert {i for ids in flows(frames) for i in ids} == {1}
 
 
+def test_weak_people_do_not_make_a_flow_less_sure() -> None:
+    frames = [frame(t, (100, 50)) for t in np.arange(0, 4, 0.04)]
+    for i, people in enumerate(frames):
+        people.box_scores[:] = 0.5 if i < 25 else 0.21
+        frames[i] = people._replace(weak=np.array([i >= 25]))
+    assert {found[0] for found in flows(frames)} == {1}
+
+
 def test_cuts() -> None:
     frames = [frame(t, (100, 50)) for t in np.arange(0, 1, 0.04)]
     frames[12] = frames[12]._replace(first_of_scene=True)

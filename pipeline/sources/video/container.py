@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # FFmpeg also opens text files that name other files or servers: playlists, lists of parts, session descriptions.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg"
 _STEPS_BACK = (0, 1, 5, 30)  # seconds before the anchor
+_BYTES_PER_PIXEL, _PACKET_OVERHEAD = 8, 1 << 16  # no packet has more
+_LARGEST_PROMISE = 100  # sizes of the file
 _PASSED = 3  # key frames after the anchor at which a search has failed
 
 
@@ -37,12 +39,14 @@ class OpenVideo(NamedTuple):
         stream: the largest one with pictures.
         size: bytes of the video. The index may promise packets that end later, if the file was cut short.
         lost_keys: decoding time stamps of the promised key frames that end later.
+        is_oversized: whether the index is damaged: a packet is larger than the pixels of its frame.
     """
 
     container: InputContainer
     stream: VideoStream
     size: int
     lost_keys: frozenset[int] = frozenset()
+    is_oversized: bool = False
 
     def is_key(self, packet: av.Packet) -> bool:
         """Whether a packet is a key frame, or was one before it was lost."""
@@ -62,7 +66,8 @@ class _Section:
 
     def __init__(self, file: BinaryIO, start: int, size: int | None) -> None:
         self._file, self._start, self._position = file, start, 0
-        self.size = file.seek(0, io.SEEK_END) - start if size is None else size
+        stored = file.seek(0, io.SEEK_END) - start
+        self.size = stored if size is None else min(size, stored)
         self.promised = self.size
 
     def read(self, count: int) -> bytes:
@@ -122,12 +127,23 @@ def open_video(uri: str, section: tuple[int, int | None], listed: storage.Entry 
             stream = max(videos, key=lambda s: s.codec_context.width * s.codec_context.height if s.codec_context else 0)
             if stream.codec_context is None:
                 raise Unreadable("FFmpeg has no decoder for its video")
-            lost = []
-            if container.format.name.startswith("mov"):
-                lost = [entry for entry in stream.index_entries if entry.pos + entry.size > data.size]
-                data.promised = max([data.size, *(entry.pos + entry.size for entry in lost)])
-            keys = frozenset(entry.timestamp for entry in lost if entry.is_keyframe)
-            yield OpenVideo(cast("InputContainer", container), stream, data.size, keys)
+            for other in container.streams:  # else the end of the sound would be that of the video
+                if other.index != stream.index:
+                    other.discard = pyav.stream.Discard.all
+            opened = OpenVideo(cast("InputContainer", container), stream, data.size)
+            yield _promised(data, opened) if container.format.name.startswith("mov") else opened
+
+
+def _promised(data: _Section, video: OpenVideo) -> OpenVideo:
+    """Let a file that was cut short go on as its index says, as far as that can be true."""
+    context = video.stream.codec_context
+    largest = context.width * context.height * _BYTES_PER_PIXEL + _PACKET_OVERHEAD
+    entries = video.stream.index_entries
+    possible = [entry for entry in entries if 0 <= entry.size <= largest]  # FFmpeg's number of 30 bits overflows
+    lost = [entry for entry in possible if entry.pos + entry.size > data.size]
+    data.promised = min(max([data.size, *(entry.pos + entry.size for entry in lost)]), _LARGEST_PROMISE * data.size)
+    keys = frozenset(entry.timestamp for entry in lost if entry.is_keyframe)
+    return video._replace(lost_keys=keys, is_oversized=len(possible) < len(entries))
 
 
 @contextmanager
@@ -204,7 +220,7 @@ def all_packets(video: OpenVideo) -> Iterator[av.Packet]:
         try:
             packet = next(packets, None)
         except pyav.error.FFmpegError as error:
-            if isinstance(error, MemoryError):
+            if isinstance(error, MemoryError) and not video.is_oversized:
                 raise
             return
         if packet is None or packet.size == 0:
@@ -213,13 +229,13 @@ def all_packets(video: OpenVideo) -> Iterator[av.Packet]:
             yield packet
 
 
-def groups(video: OpenVideo, packets: Iterable[av.Packet]) -> Iterator[list[av.Packet]]:
-    """The packets from each key frame until the next."""
+def groups(video: OpenVideo, packets: Iterable[av.Packet]) -> Iterator[tuple[list[av.Packet], bool]]:
+    """The packets from each key frame until the next, and whether they end where all packets end."""
     group: list[av.Packet] = []
     for packet in packets:
         if video.is_key(packet) and group:
-            yield group
+            yield group, False
             group = []
         group.append(packet)
     if group:
-        yield group
+        yield group, True

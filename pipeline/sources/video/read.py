@@ -89,8 +89,10 @@ def _frames(
             decoder = Decoder(opened.stream.codec_context, limits)
             is_counted = opened.container.format.name == "avi"
             before: deque[list[av.Packet]] = deque(maxlen=LEAD_GROUPS)
-            for group_packets in groups(opened, packets):
+            for group_packets, is_last in groups(opened, packets):
                 first, ordinal = ordinal, ordinal + len(group_packets)
+                if is_last and ordinal < part.first_packet + part.num_packets:
+                    break  # which of the frames of this group are missing is not known
                 if first >= part.first_packet:
                     shown = sorted((p for p in group_packets if not p.is_discard), key=time_stamp)
                     chosen = {number + i: packet for i, packet in enumerate(shown) if number + i in planned}
