@@ -57,7 +57,7 @@ class _Folder:
         bucket = self.bucket_uri.rpartition("/")[2]
         request = {"Bucket": bucket, "Prefix": self.prefix, "MaxKeys": _PAGE, **options}
         answer: dict[str, Any] = with_retries(
-            f"{self.bucket_uri}/{self.prefix}", lambda: self.fs.call_s3("list_objects_v2", **request)
+            f"{self.bucket_uri}/{self.prefix}".rstrip("/"), lambda: self.fs.call_s3("list_objects_v2", **request)
         )
         return answer
 
