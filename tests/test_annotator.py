@@ -336,6 +336,7 @@ def test_the_classic_flow_step_by_step(tmp_path) -> None:
 
 
 @needs_people
+@pytest.mark.slow  # where bf16 is emulated
 @pytest.mark.parametrize(
     ("weights", "ap_of_float32", "difference", "share"),
     [(SHIPPED, 0.390, 0.002, 0.95), ("movenet_thunder_coco17", 0.575, 0.01, 0.65)],
