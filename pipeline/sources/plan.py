@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from fractions import Fraction
+from itertools import chain, groupby, islice
 
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations
@@ -18,12 +19,13 @@ from pipeline.images import (
     has_image_signature,
     has_video_signature,
 )
-from pipeline.settings.tree import InputSettings
+from pipeline.settings.tree import InputSettings, VideoSettings
 from pipeline.sources.files import plan_files
 from pipeline.sources.kinds import KINDS, Kind, container_kind
 from pipeline.sources.lists import LIST_SUFFIXES, read_list, unique
 from pipeline.sources.parquet import PARQUET_SUFFIXES, image_column
 from pipeline.sources.shard import PlannedShard, frame_of_sequence
+from pipeline.sources.video.plan import frames_at
 
 _CONTAINERS_AT_A_TIME = 16
 _CHECKED_NAMES = 20  # one of the first names of a list must exist,
@@ -65,27 +67,42 @@ def _plan(uri: str, settings: InputSettings, without: str | None) -> Iterator[Pl
         output = None if without is None else without.rstrip("/") + "/"
         listed = ((key, entry) for key, entry in _list_input(uri) if output is None or not entry.uri.startswith(output))
         kind_of = _named_kind(uri)
-    return _plan_listed(_with_whole_sequences(listed, settings.video.sequence_fps), settings, kind_of)
+    return _plan_listed(_with_sequences(listed, settings.video), settings, kind_of)
 
 
-def _with_whole_sequences(listed: Iterable[_Keyed], fps: float | None) -> Iterator[_Keyed]:
-    """The same entries.
+def _with_sequences(listed: Iterable[_Keyed], settings: VideoSettings) -> Iterator[_Keyed]:
+    """The entries; of image sequences the frames that the settings choose.
 
     Raises:
         UserError: frames of a sequence come after those of another: they could not be tracked.
     """
+    positions = ((frame_of_sequence(keyed[0], settings.sequence_fps), keyed) for keyed in listed)
     latest: str | None = None
     seen: set[str] = set()
-    for key, entry in listed:
-        if (position := frame_of_sequence(key, fps)) is not None and position.video != latest:
-            if position.video in seen:
-                raise UserError(
-                    f"the frames of the sequence {position.video} are not together: {key} comes after frames of "
-                    f"{latest}; sort the list of --input, or leave out --input.video.sequence_fps"
-                )
-            latest = position.video
-            seen.add(latest)
-        yield key, entry
+    for video, group in groupby(positions, key=lambda pair: None if pair[0] is None else pair[0].video):
+        if video is None:
+            yield from (keyed for _, keyed in group)
+            continue
+        sequence = [(position.frame, keyed) for position, keyed in group if position is not None]
+        if video in seen and video != latest:
+            key, _ = sequence[0][1]
+            raise UserError(
+                f"the frames of the sequence {video} are not together: {key} comes after frames of {latest}; sort the "
+                "list of --input, or leave out --input.video.sequence_fps"
+            )
+        latest = video
+        seen.add(video)
+        yield from _chosen_frames(sequence, settings)
+
+
+def _chosen_frames(sequence: Sequence[tuple[int, _Keyed]], settings: VideoSettings) -> list[_Keyed]:
+    """The chosen frames of a sequence, in the order of their names, which may not be that of their numbers."""
+    numbers = sorted({number for number, _ in sequence})
+    chosen = {number for number in numbers if (number - numbers[0]) % settings.every == 0}
+    if settings.fps is not None and settings.sequence_fps is not None:
+        times = [number / Fraction(settings.sequence_fps) for number in numbers]
+        chosen = {numbers[i] for i in frames_at(times, settings.fps)}
+    return [keyed for number, keyed in sequence if number in chosen]
 
 
 def _listed_names(uri: str, column: str | None) -> Iterator[str] | None:

@@ -98,6 +98,26 @@ def test_frames_of_a_sequence_must_be_together(tmp_path: Path) -> None:
     assert list(plan_collection(InputSettings.model_validate(settings)))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "numbers"),
+    [
+        ({}, [8, 9, 10, 11, 12, 13, 14, 15, 20]),
+        ({"every": 3}, [8, 11, 14, 20]),
+        ({"fps": 10}, [8, 10, 13, 15]),  # at 0.32, 0.42, 0.52, 0.62, ... 0.82 seconds; 15 is the last until 0.72
+        ({"fps": 100}, [8, 9, 10, 11, 12, 13, 14, 15, 20]),
+    ],
+    ids=str,
+)
+def test_frames_of_a_sequence_are_chosen_as_those_of_videos(chosen: dict, numbers: list[int], tmp_path: Path) -> None:
+    """Names without zeros are not in the order of their numbers; images of no sequence are all there."""
+    for name in [f"walk/{n}.jpg" for n in (*range(8, 16), 20)] + ["a.jpg", "z/cat.jpg"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    settings = {"uri": str(tmp_path), "video": {"sequence_fps": 25, **chosen}}
+    keys = [key for shard in plan_collection(InputSettings.model_validate(settings)) for key in shard.keys]
+    assert keys == ["a.jpg", *sorted(f"walk/{n}.jpg" for n in numbers), "z/cat.jpg"]
+
+
 def test_schemes_may_be_upper_case(s3_folder: str, tmp_path) -> None:
     storage.write_bytes(storage.join(s3_folder, "in", "a.jpg"), image(0))
     shouted = s3_folder.replace("s3://", "S3://")

@@ -176,11 +176,19 @@ def _chosen(
     stamps: list[int] = []  # in the order of the numbers: group by group
     for start, stop in pairwise(bounds):
         stamps += sorted(p.stamp for p in index[start:stop] if p.is_shown and p.stamp is not None)
-    # For each multiple of 1 / fps, the last frame until then; the first frame starts the clock. Matroska rounds to
-    # milliseconds: a frame that is late by rounding alone is in time.
+    # Matroska rounds to milliseconds: a frame that is late by rounding alone is in time.
     rounding = min(time_base / 2, Fraction(1, 1000))
-    times = [(stamp - stamps[0]) * time_base for stamp in stamps]
-    points = [math.ceil((time - rounding) * Fraction(fps)) for time in times]
+    return frames_at([stamp * time_base for stamp in stamps], fps, rounding)
+
+
+def frames_at(times: Sequence[Fraction], fps: float, rounding: Fraction = Fraction(0)) -> list[int]:
+    """For each multiple of 1 / fps, the number of the last frame until then; the first frame starts the clock.
+
+    Args:
+        times: of the frames, seconds, ascending.
+        rounding: by how much a frame may be late.
+    """
+    points = [math.ceil((time - times[0] - rounding) * Fraction(fps)) for time in times]
     # A frame is the last until a point if the next frame comes after that point; the clock stops with the last frame.
-    end = math.floor((times[-1] + rounding) * Fraction(fps)) + 1 if times else 0
+    end = math.floor((times[-1] - times[0] + rounding) * Fraction(fps)) + 1 if times else 0
     return [i for i, (point, following) in enumerate(pairwise([*points, end])) if following > point]
