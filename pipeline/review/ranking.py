@@ -11,8 +11,8 @@ from pipeline.run.statistics import Statistics
 
 MANY_PEOPLE = 20  # COCO's evaluation counts no more per image
 TINY = 20.0  # square root of the box's area in pixels; the joints of smaller people cannot be separated
-# Box score, and mean joint score, that contradict each other: the box is likely right, and the pose likely wrong. Chosen
-# on 120 photographs of COCO for the shipped networks.
+# Box score, and mean joint score, that contradict each other: the box is likely right, and the pose likely wrong.
+# Chosen on 120 photographs of COCO for the shipped networks.
 SURE_BOX, DOUBTFUL_POSE = 0.8, 0.25
 
 
