@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 def test_a_node_dies_and_the_others_continue(cluster: Cluster, photos: Path, undisturbed, tmp_path: Path) -> None:
     node = cluster.add_node(tmp_path)
     try:
-        cluster.behave(sleep=0.5)
+        cluster.behave(sleep=1.5)  # so that work is left when the worker of that node has started
         job = cluster.start("annotate", *flags(photos, tmp_path / "run"), "--fleet.workers=3")
         wait_for(lambda: cluster.workers(node, doing="annotate") and parts(tmp_path / "run"))
         end(node, signal.SIGKILL)
