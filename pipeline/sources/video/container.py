@@ -52,6 +52,10 @@ class OpenVideo(NamedTuple):
         """Whether a packet is a key frame, or was one before it was lost."""
         return packet.is_keyframe or packet.dts in self.lost_keys
 
+    def is_lost(self, packet: av.Packet) -> bool:
+        """Whether a packet ends after the end of the file."""
+        return packet.pos is not None and packet.pos + packet.size > self.size
+
 
 class _Section:
     """A section of a file as a file for FFmpeg.

@@ -156,8 +156,7 @@ def _index(video: OpenVideo, with_stamps: bool) -> list[_Indexed]:
     while True:
         with logged_errors() as errors:
             packet = next(packets, None)
-        is_lost = packet is not None and packet.pos is not None and packet.pos + packet.size > video.size
-        if errors and index and not is_lost:
+        if errors and index and not (packet is not None and video.is_lost(packet)):
             index[-1] = index[-1]._replace(error_after=True)
         if packet is None:
             return index

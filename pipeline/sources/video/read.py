@@ -101,9 +101,7 @@ def _frames(
                     stamps = {time_stamp(packet) for packet in chosen.values()}
                     lead_in = tuple(before) if is_open and not is_counted else ()
                     damage = _CONTAINER_DAMAGE if first in part.damaged else None
-                    if any(
-                        packet.pos is not None and packet.pos + packet.size > opened.size for packet in group_packets
-                    ):
+                    if any(map(opened.is_lost, group_packets)):
                         damage = _CUT_SHORT
                     group = GroupOfPictures(decoder, group_packets, lead_in, stamps, is_counted, damage)
                     for frame, packet in chosen.items():
