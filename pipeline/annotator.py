@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.appearance import Appearance, build_appearance
 from pipeline.boxes import shares_of_smaller
@@ -46,17 +47,17 @@ class Picture(NamedTuple):
     """What is annotated.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB, also as `Compute.upload` returns them.
         boxes: person boxes, if the detector is `given`.
         is_frame: whether it is a frame of a video; weak people are looked for in frames alone.
     """
 
-    pixels: np.ndarray
+    pixels: Image
     boxes: Boxes | None = None
     is_frame: bool = False
 
 
-_Group = Sequence[tuple[Picture, Image]]  # with the pixels as `Compute.upload` returns them
+_Group = Sequence[tuple[Picture, Image]]  # with the uploaded pixels
 
 
 class NetworksError(RuntimeError):
@@ -149,7 +150,8 @@ class Annotator:
         if self.appearance is None or done.image is None:
             return people
         with self.stopwatch("appearance"):
-            return replace(people, extra={APPEARANCE: self.appearance.describe(done.image, people)})
+            pixels = done.image.cpu().numpy() if isinstance(done.image, Tensor) else done.image
+            return replace(people, extra={APPEARANCE: self.appearance.describe(pixels, people)})
 
     def check(self) -> None:
         """Run a grey image through the networks.
@@ -234,7 +236,9 @@ class Annotator:
 
     def _boxes(self, group: _Group) -> list[Boxes]:
         if self.detector is not None:
-            return self.detector.detect([image for _, image in group])
+            with self.compute.beside_poses():
+                self.compute.await_uploads()
+                return self.detector.detect([image for _, image in group])
         boxes = [picture.boxes for picture, _ in group if picture.boxes is not None]
         if len(boxes) < len(group):
             raise UserError("--detector.name is given, but an image came without boxes")
@@ -266,7 +270,7 @@ class _PendingImage:
 
     boxes: Boxes
     num_joints: int
-    image: np.ndarray | None = None  # for the appearance of its people
+    image: Image | None = None  # for the appearance of its people
 
     def __post_init__(self) -> None:
         if self.boxes.poses is not None:

@@ -15,13 +15,18 @@ import io
 import logging
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.decoders import jpeg, png, tiff
 from pipeline.decoders.samples import over_white
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
@@ -96,22 +101,33 @@ class DecodedImage:
     """A decoded image.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, upright.
+        content: (H, W, 3) uint8 RGB, upright; a tensor if a device has decoded it.
         orientation: the EXIF orientation 1..8 of the file, already applied to the pixels.
         warning: a deviation from the standard that leaves the pixels intact, None without any.
     """
 
-    pixels: np.ndarray
+    content: np.ndarray | Tensor
     orientation: int
     warning: str | None = None
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """The content in memory."""
+        return self.content if isinstance(self.content, np.ndarray) else self.content.cpu().numpy()
 
-def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedImage:
+
+JpegDecoder = Callable[[bytes, str], "tuple[np.ndarray | Tensor, str | None]"]  # as `decode_jpeg`
+
+
+def decode_image(
+    data: bytes, limits: DecodeLimits = DecodeLimits(), jpeg_decoder: JpegDecoder = jpeg.decode_jpeg
+) -> DecodedImage:
     """Decode one encoded image.
 
     Args:
         data: the content of the file.
         limits: the number of pixels is checked before decoding; the number of bytes is not checked here.
+        jpeg_decoder: of upright JPEGs.
 
     Raises:
         ImageRefused: the image exceeds the limits or is damaged; holds the status and the error of its row.
@@ -132,12 +148,14 @@ def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedI
         reason = f"{width} x {height} pixels are more than {limits.max_megapixels:g} megapixels"
         raise ImageRefused("too_large", reason, width, height)
     try:
-        pixels, orientation, warning = _decode(data, encoded)
+        pixels, orientation, warning = _decode(data, encoded, jpeg_decoder)
     except MemoryError:
         raise  # a failure of the machine, not of the image
     except Exception as error:
         raise ImageRefused("unreadable", _reason(error), width, height) from None
-    return DecodedImage(np.ascontiguousarray(pixels), orientation, warning)
+    if isinstance(pixels, np.ndarray):
+        pixels = np.ascontiguousarray(pixels)
+    return DecodedImage(pixels, orientation, warning)
 
 
 def _open(data: bytes) -> Image.Image | tiff.PlainTiff:
@@ -146,7 +164,9 @@ def _open(data: bytes) -> Image.Image | tiff.PlainTiff:
     return plain or Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _decode(data: bytes, encoded: Image.Image | tiff.PlainTiff) -> tuple[np.ndarray, int, str | None]:
+def _decode(
+    data: bytes, encoded: Image.Image | tiff.PlainTiff, jpeg_decoder: JpegDecoder
+) -> tuple[np.ndarray | Tensor, int, str | None]:
     """Upright pixels, the orientation that was applied, and a warning about harmless deviations."""
     if isinstance(encoded, tiff.PlainTiff):
         return upright(encoded.decode(), encoded.orientation), encoded.orientation, None
@@ -155,7 +175,12 @@ def _decode(data: bytes, encoded: Image.Image | tiff.PlainTiff) -> tuple[np.ndar
     orientation, warning = _orientation(encoded)
     if encoded.format in ("JPEG", "MPO"):
         color = "CMYK" if encoded.mode == "CMYK" else "RGB"
-        pixels, deviation = jpeg.decode_jpeg(data, color)
+        if orientation == 1:
+            pixels, deviation = jpeg_decoder(data, color)
+            if not isinstance(pixels, np.ndarray):
+                return pixels, orientation, warning or deviation
+        else:
+            pixels, deviation = jpeg.decode_jpeg(data, color)
         warning = warning or deviation
         if color == "CMYK":  # Pillow handles the inversion by Adobe's programs
             pixels = np.asarray(encoded.convert("RGB"))

@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from pipeline import storage
 from pipeline.annotator import MACHINE_ERRORS, Annotator, Picture
-from pipeline.images import DecodeLimits, ImageRefused
-from pipeline.people import Boxes, People
+from pipeline.decoders.jpeg import decode_jpeg
+from pipeline.images import DecodeLimits, ImageRefused, JpegDecoder
+from pipeline.people import People
 from pipeline.process.queue import BoundedQueue
 from pipeline.run import Run
 from pipeline.run.precomputed import Precomputed
@@ -54,6 +53,7 @@ class PartWriter:
         precomputed: COCO ids and given boxes of the images.
         deadline: context around the decoding of each image.
         decoders: number of images that are decoded at a time, each in a thread.
+        jpeg_decoder: of images that are no frames: thumbnails of frames are made in memory.
     """
 
     run: Run
@@ -61,6 +61,7 @@ class PartWriter:
     precomputed: Precomputed = Precomputed()
     deadline: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     decoders: int = 1
+    jpeg_decoder: JpegDecoder = decode_jpeg
     _networks: threading.Lock = field(default_factory=threading.Lock)
 
     def annotate(self, shard: Shard, poison: Collection[int] = (), isolated: bool = False) -> Iterator[Progress]:
@@ -117,8 +118,8 @@ class PartWriter:
         def pictures() -> Iterator[Picture]:
             for item in _timed(queue, partial(self.annotator.stopwatch, "wait for images")):
                 waiting.append(item.row)
-                if item.pixels is not None:
-                    yield Picture(item.pixels, item.boxes, is_frame=item.row.video is not None)
+                if item.picture is not None:
+                    yield item.picture
 
         try:
             with self._networks, ThreadPoolExecutor(1, "suppress") as suppression:
@@ -138,7 +139,7 @@ class PartWriter:
         def put(decoded: Future[_Decoded]) -> None:
             item = decoded.result()
             with watch("wait for room"):
-                queue.put(item, 0 if item.pixels is None else item.pixels.nbytes)
+                queue.put(item, 0 if item.picture is None else item.picture.pixels.nbytes)
 
         with queue.filling(), ThreadPoolExecutor(self.decoders, "decode") as pool:
             ahead: deque[Future[_Decoded]] = deque()
@@ -160,12 +161,11 @@ class PartWriter:
                 if number in poison:
                     read.blame()
                 item = self._decode(read, number in poison)
-                if item.pixels is None:
+                if item.picture is None:
                     yield self._without_people(item.row)
                     continue
                 try:
-                    picture = Picture(item.pixels, item.boxes, is_frame=item.row.video is not None)
-                    (candidates,) = self.annotator.candidates([picture])
+                    (candidates,) = self.annotator.candidates([item.picture])
                     found = self._suppress(item.row, candidates)
                 except MACHINE_ERRORS:
                     raise
@@ -194,16 +194,17 @@ class PartWriter:
             return _Decoded(row)
         try:
             with self.annotator.stopwatch("decode"), self.deadline():
-                image = item.decode(self._limits)
+                image = item.decode(self._limits, decode_jpeg if row.video is not None else self.jpeg_decoder)
         except ImageRefused as refused:
             row.status, row.error = refused.status, str(refused)
             row.width, row.height = refused.width, refused.height
             return _Decoded(row)
-        row.height, row.width = image.pixels.shape[:2]
+        row.height, row.width = image.content.shape[:2]
         row.orientation, row.warning = image.orientation, image.warning
         if row.video is not None:
             row.thumbnail = thumbnail(image.pixels)
-        return _Decoded(row, image.pixels, self.precomputed.boxes_of(item.key))
+        pixels = self.annotator.compute.upload(image.content)
+        return _Decoded(row, Picture(pixels, self.precomputed.boxes_of(item.key), is_frame=row.video is not None))
 
     @property
     def _limits(self) -> DecodeLimits:
@@ -220,11 +221,10 @@ class PartWriter:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A decoded image; without pixels if it cannot be read, to keep its place in the order."""
+    """A decoded image; without a picture if it cannot be read, to keep its place in the order."""
 
     row: ImageRow
-    pixels: np.ndarray | None = None
-    boxes: Boxes | None = None
+    picture: Picture | None = None
 
 
 class _Found(NamedTuple):

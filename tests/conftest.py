@@ -24,6 +24,9 @@ _SESSION = pytest.StashKey[pytest.Session]()
 # Neither holds tests, and importing them for doctests would change this process.
 collect_ignore = ["fleet/drill.py", "support/hooks"]
 
+# Two processes run the tests. Each of the computations that they start would wait for the cores of the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The clusters of the tests require a token. Ray reads these once per process, when it is imported.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 os.environ.update(RAY_metrics_report_interval_ms="1000")  # the default is ten seconds
@@ -113,6 +116,7 @@ def undisturbed_run(cluster: Cluster, photos: Path, tmp_path_factory: pytest.Tem
     text = cluster.run("annotate", *flags(photos, output), "--profile")
     assert ended_well(text)
     assert "time by stage, all workers" in text
+    assert "computed networks:" in text
     assert "wait for images" in text
     return output
 

@@ -14,7 +14,9 @@ from support.paths import DEMO, DEMO_BOXES
 
 from pipeline import storage
 from pipeline.annotator import Annotator, NetworksError
-from pipeline.images import DecodedImage, DecodeLimits, ImageRefused
+from pipeline.decoders.device_jpeg import make_jpeg_decoder
+from pipeline.decoders.jpeg import decode_jpeg
+from pipeline.images import DecodedImage, DecodeLimits, ImageRefused, JpegDecoder
 from pipeline.parts import PartWriter
 from pipeline.run import Run
 from pipeline.run.precomputed import CocoFiles
@@ -105,9 +107,9 @@ def test_an_isolated_run_announces_each_image_before_it_is_decoded(
     writer, shard = prepare(collection, str(tmp_path))
     decoded = []
 
-    def decode(data: bytes, limits: DecodeLimits):
+    def decode(data: bytes, limits: DecodeLimits, jpeg_decoder: JpegDecoder):
         decoded.append(data)
-        return real(data, limits)
+        return real(data, limits, jpeg_decoder)
 
     real = shard_module.decode_image
     monkeypatch.setattr(shard_module, "decode_image", decode)
@@ -128,9 +130,9 @@ def test_poison_is_not_decoded_and_keeps_its_row(collection: Path, tmp_path: Pat
     last_number = shard.num_images - 1
     poison_bytes = (collection / shard.keys[last_number]).read_bytes()
 
-    def decode(data: bytes, limits: DecodeLimits):
+    def decode(data: bytes, limits: DecodeLimits, jpeg_decoder: JpegDecoder):
         assert data != poison_bytes
-        return real(data, limits)
+        return real(data, limits, jpeg_decoder)
 
     monkeypatch.setattr(shard_module, "decode_image", decode)
     list(writer.annotate(shard, poison={last_number}, isolated=isolated))
@@ -182,13 +184,13 @@ def test_images_decoded_side_by_side_keep_their_order(collection: Path, tmp_path
     at_once, most = [0], [0]
     lock = threading.Lock()
 
-    def decode(data: bytes, limits: DecodeLimits):
+    def decode(data: bytes, limits: DecodeLimits, jpeg_decoder: JpegDecoder):
         with lock:
             at_once[0] += 1
             most[0] = max(most[0], at_once[0])
         time.sleep(0.02 * (len(data) % 3))  # out of order
         try:
-            return real(data, limits)
+            return real(data, limits, jpeg_decoder)
         finally:
             with lock:
                 at_once[0] -= 1
@@ -262,7 +264,7 @@ class Frame:
         self.key, self.uri, self._number = f"clip/{number:06d}", f"clip#{number}", number
         self.position = FramePosition("clip", number, 100 * number, number / 10)
 
-    def decode(self, limits: DecodeLimits) -> DecodedImage:
+    def decode(self, limits: DecodeLimits, jpeg_decoder: JpegDecoder = decode_jpeg) -> DecodedImage:
         if self._number == 3:
             raise ImageRefused("unreadable", "damaged frame", 64, 48)
         assert limits.max_megapixels == 0.9
@@ -292,3 +294,15 @@ def test_items_that_decode_themselves_have_rows_like_images(
         ("clip", number, 100 * number, number / 10) for number in range(23)
     ]
     assert rows[3]["people"] == []
+
+
+def test_images_decoded_on_the_device_have_the_same_people(collection: Path, folder: str) -> None:
+    parts = []
+    for jpeg in ("cpu", "device"):
+        writer, shard = prepare(
+            collection, storage.join(folder, jpeg), compute={"device": "cpu", "pixels": "torch", "jpeg": jpeg}
+        )
+        writer.jpeg_decoder = make_jpeg_decoder(writer.annotator.compute)
+        list(writer.annotate(shard))
+        parts.append(pq.read_table(io.BytesIO(part_of(writer, shard))))
+    assert parts[0].equals(parts[1])

@@ -34,9 +34,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
 from pipeline.detectors import yolov3_spp  # noqa: E402
+from pipeline.detectors.batch_selection import select_batch  # noqa: E402
 from pipeline.detectors.darknet import Darknet  # noqa: E402
 from pipeline.detectors.letterbox import DARKNET, LetterboxBatch  # noqa: E402
-from pipeline.detectors.selection import likely_rows, select_people  # noqa: E402
 from pipeline.pose import build_pose_model  # noqa: E402
 from pipeline.pose.crop import CropBatch, CropRule, subtract_mean  # noqa: E402
 from pipeline.pose.heatmap import decode_argmax  # noqa: E402
@@ -276,8 +276,7 @@ class _Worker:
         with torch.inference_mode():
             _, pixels = self._letterboxes.fill(images)
             predictions = self._detector(self._input(pixels / 255))
-            for rows in likely_rows(predictions[: len(images)], 0.9999):  # random weights find nobody
-                select_people(rows, 0.9999, 0.6, 100)
+            select_batch(predictions[: len(images)], 0.9999, 0.6, 100)  # random weights find nobody
 
     def _pose(self, images: Sequence[Any], found: Any) -> None:
         found.result()

@@ -7,13 +7,16 @@ pixels are damaged. Markers: ITU-T T.81, annex B; JFIF 1.02.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import simplejpeg
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APP0, _APP14, _APP15, _COM = 0xE0, 0xEE, 0xEF, 0xFE
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL = (0xC0, 0xC1)  # baseline and extended sequential, Huffman
+BASELINE = 0xC0
+_SEQUENTIAL = (BASELINE, 0xC1)  # baseline and extended sequential, Huffman
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and restart markers
 _WHOLE_SPECTRUM = bytes((0, 63, 0))
 _KNOWN_PARAMETERS = (_WHOLE_SPECTRUM, bytes(3))  # zeros are written by some cameras
@@ -43,6 +46,41 @@ def decode_jpeg(data: bytes, color: str) -> tuple[np.ndarray, str | None]:
         return simplejpeg.decode_jpeg(
             repaired, color, strict=True
         ), f"JPEG header: {str(error).removeprefix('Warning: ')}"
+
+
+class JpegFrame(NamedTuple):
+    """What the header of a JPEG says about its image.
+
+    Attributes:
+        marker: of the frame; `BASELINE`, or of another kind of coding.
+        bits: of a sample.
+        components: number of colour components.
+        has_luma: whether three components are YCbCr, and not RGB.
+    """
+
+    marker: int
+    bits: int
+    components: int
+    has_luma: bool
+
+
+def read_frame(data: bytes) -> JpegFrame | None:
+    """The frame of a JPEG; None if the file deviates from the standard before its first scan."""
+    position, has_luma, frame = 2, True, None
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position:end]
+        if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) > 15:
+            has_luma = segment[15] == 1
+        elif marker in _FRAMES and len(segment) > 9:
+            frame = JpegFrame(marker, segment[4], segment[9], has_luma=True)
+            names = segment[10::3][: frame.components]
+            has_luma = has_luma and names != b"RGB"
+        elif marker == _SOS:
+            return None if frame is None else frame._replace(has_luma=has_luma)
+        position = end
+    return None
 
 
 def without_deviations(data: bytes) -> bytes:

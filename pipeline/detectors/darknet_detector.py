@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from pipeline import storage
 from pipeline.detectors import yolov3_spp
+from pipeline.detectors.batch_selection import select_batch
 from pipeline.detectors.darknet import Darknet, DarknetError
 from pipeline.detectors.letterbox import DARKNET, STRETCHED, LetterboxBatch
 from pipeline.detectors.selection import COCO_CLASSES, likely_rows, select_people
@@ -171,13 +173,14 @@ class DarknetDetector:
         with torch.inference_mode():
             letterboxes, pixels = self._inputs.fill(images)
             predictions = self.network(pixels / 255)[: len(images)]
-            s = self._settings
-            likely = likely_rows(predictions, s.least_confidence)
+            found = self._select(predictions)
+        return [placed.to_image(boxes) for placed, boxes in zip(letterboxes, found, strict=True)]
+
+    def _select(self, predictions: Tensor) -> list[Boxes]:
+        s, person, least = self._settings, self._person, self._settings.least_confidence
+        if predictions.device.type != "cpu":
+            return select_batch(predictions, s.confidence, s.nms_iou, s.max_boxes, person, least)
         return [
-            box.to_image(
-                select_people(
-                    rows, s.confidence, s.nms_iou, s.max_boxes, self._person, least_confidence=s.least_confidence
-                )
-            )
-            for box, rows in zip(letterboxes, likely, strict=True)
+            select_people(rows, s.confidence, s.nms_iou, s.max_boxes, person, least_confidence=least)
+            for rows in likely_rows(predictions, least)
         ]

@@ -56,6 +56,7 @@ class TorchvisionDetector:
         self.batch = detector_batch(settings, compute.device.type)
         self._confidence = settings.least_confidence
         self._device = compute.device
+        self._computing = compute.computing
         self._model = model.eval().requires_grad_(False).to(compute.device)
 
     @classmethod
@@ -85,7 +86,7 @@ class TorchvisionDetector:
 
     def _detect_one(self, image: Image) -> Boxes:
         pixels = torch.as_tensor(image).to(self._device).permute(2, 0, 1).to(torch.float32) / 255
-        with torch.inference_mode():
+        with torch.inference_mode(), self._computing():
             detections = self._model([pixels])[0]
         people = (detections["labels"] == _PERSON) & (detections["scores"] > self._confidence)
         return Boxes(detections["boxes"][people].cpu().numpy(), detections["scores"][people].cpu().numpy())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import collections
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from ray.util.metrics import Counter, Gauge
 from rich.table import Table
 
 from pipeline.process.progress_line import ProgressLine, duration
-from pipeline.process.stopwatch import STAGES
+from pipeline.process.stopwatch import COMPUTING, STAGES
 from pipeline.run.progress import Progress
 from pipeline.run.sessions import Session
 
@@ -31,6 +31,7 @@ class Display:
         self._video_at_start = 0.0
         self._started = time.monotonic()
         self._seconds: dict[str, float] = defaultdict(float)
+        self._worker_seconds: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self._noted_retries: set[str] = set()
         self._noted_replaced = False
         self._metrics = _Metrics()
@@ -81,11 +82,12 @@ class Display:
         self._metrics.finish(progress)
         self._metrics.left.set(self._shards - self._shards_done)
 
-    def report(self, progress: Progress) -> None:
-        """Count what a worker reports once: stage times and retries."""
+    def report(self, progress: Progress, worker: int) -> None:
+        """Count what a worker reports once: stage times and retries; `worker` is its number."""
         for stage, seconds in progress.seconds.items():
             self._seconds[stage] += seconds
-        self._metrics.report(progress)
+            self._worker_seconds[worker][stage] += seconds
+        self._metrics.report(progress, worker)
         for kind in progress.retries.keys() - self._noted_retries:
             self._noted_retries.add(kind)
             self.note(f"storage: retrying after {kind} (logged once)")
@@ -130,7 +132,7 @@ class Display:
 
     def profile(self) -> Table:
         """The time of all workers by stage. The time of the networks' thread is the time of the worker."""
-        whole = sum(self._seconds[stage] for stage in STAGES["networks"]) or 1.0
+        whole = _of_networks(self._seconds) or 1.0
         table = Table(title="time by stage, all workers", box=None, pad_edge=False)
         for column in ("thread", "stage", "seconds", "ms per image", "share of the networks' thread"):
             table.add_column(column, justify="left" if column in ("thread", "stage") else "right")
@@ -139,6 +141,12 @@ class Display:
                 seconds = self._seconds[stage]
                 per_image = f"{1000 * seconds / max(1, self._done.images):.1f}"
                 table.add_row(thread, stage, f"{seconds:.1f}", per_image, f"{seconds / whole:.0%}")
+        shares = [s[COMPUTING] / _of_networks(s) for s in self._worker_seconds.values() if _of_networks(s)]
+        if shares:
+            table.caption = (
+                f"share of its time in which the device of a worker computed networks: {min(shares):.0%} to "
+                f"{max(shares):.0%} ({len(shares)} workers)"
+            )
         return table
 
     def note(self, text: str) -> None:
@@ -190,6 +198,8 @@ class _Metrics:
         self.left = Gauge("posemill_shards_left", "shards without a part")
         self.quarantined = Gauge("posemill_shards_quarantined", "shards given up in this session")
         self._seconds = Counter("posemill_stage_seconds", "seconds that workers spent in each stage", ("stage",))
+        self._worker = Counter("posemill_worker_seconds", "time of the networks' thread of a worker", ("worker",))
+        self._computing = Counter("posemill_worker_compute_seconds", "of these, computing networks", ("worker",))
         self._retries = Counter("posemill_retries", "storage operations that were retried", ("kind",))
         self._memory = Gauge("posemill_worker_megabytes", "peak memory of a worker")
         self._gpu_memory = Gauge("posemill_gpu_megabytes", "peak GPU memory of a worker")
@@ -204,15 +214,26 @@ class _Metrics:
             self._people.inc(progress.people)
         self._shards.inc()
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: Progress, worker: int) -> None:
         for stage, seconds in progress.seconds.items():
-            if seconds > 0:
+            if seconds > 0 and stage != COMPUTING:
                 self._seconds.inc(seconds, {"stage": stage})
+        for counter, seconds in (
+            (self._worker, _of_networks(progress.seconds)),
+            (self._computing, progress.seconds.get(COMPUTING, 0.0)),
+        ):
+            if seconds > 0:
+                counter.inc(seconds, {"worker": str(worker)})
         for kind, count in progress.retries.items():
             self._retries.inc(count, {"kind": kind})
         self._peaks = (max(self._peaks[0], progress.peak_megabytes), max(self._peaks[1], progress.gpu_megabytes))
         self._memory.set(self._peaks[0])
         self._gpu_memory.set(self._peaks[1])
+
+
+def _of_networks(seconds: Mapping[str, float]) -> float:
+    """The time of the networks' thread, which is the time of its worker."""
+    return sum(seconds.get(stage, 0.0) for stage in STAGES["networks"])
 
 
 def _sum(progress: Sequence[Progress]) -> Progress:

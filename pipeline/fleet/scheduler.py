@@ -128,12 +128,14 @@ class _WorkerState:
 
     Attributes:
         handle: of the Ray actor.
+        number: of the worker, from 1; a worker in place of another has a new one.
         starting: result of its start; None once it has started.
         attempts: shards that it holds.
         full: whether it holds almost as much memory as it may, and takes no more shards.
     """
 
     handle: Any
+    number: int
     starting: ObjectRef | None
     attempts: list[ShardAttempt] = field(default_factory=list)
     full: bool = False
@@ -163,7 +165,7 @@ class _Scheduler:
         self._streams: dict[ObjectRefGenerator, tuple[_WorkerState, ShardAttempt]] = {}
         self._backlog = Backlog(shards, run.settings.fleet.max_attempts)
         self._starts = StartPolicy()
-        self._wanted_workers = 0
+        self._wanted_workers = self._num_started = 0
         self._noted: set[str] = set()
         self._waiting_since: float | None = time.monotonic()
 
@@ -224,7 +226,9 @@ class _Scheduler:
         self._wanted_workers = most if self._backlog.has_first_attempts else min(most, shards)
         while len(self._workers) < self._wanted_workers:
             handle = WorkerActor.options(num_cpus=self._shape.cpus, num_gpus=self._shape.gpus).remote()
-            self._workers.append(_WorkerState(handle, handle.start.remote(*self._start_arguments)))
+            self._num_started += 1
+            starting = handle.start.remote(*self._start_arguments)
+            self._workers.append(_WorkerState(handle, self._num_started, starting))
 
     def _assign_shards(self) -> None:
         if self._stop.signals:
@@ -279,7 +283,7 @@ class _Scheduler:
         worker, attempt = self._streams[stream]
         try:
             attempt.progress = ray.get(next(stream))
-            self._display.report(attempt.progress)
+            self._display.report(attempt.progress, worker.number)
             worker.full = attempt.progress.full
             for note in attempt.progress.notes:
                 self._note_once(note, note)

@@ -13,6 +13,7 @@ from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.process.deadline import Deadline
 from pipeline.process.memory import bound_allocator, give_back_memory, peak_megabytes
+from pipeline.process.stopwatch import COMPUTING
 from pipeline.process.watchdog import guard, held_bytes
 from pipeline.run import Run
 from pipeline.run.precomputed import Precomputed
@@ -58,6 +59,7 @@ class Worker:
         run.check_files()
         # Imported here: torch and torchvision take seconds and memory, and a driver does not need them.
         from pipeline.annotator import Annotator
+        from pipeline.decoders.device_jpeg import make_jpeg_decoder
         from pipeline.parts import PartWriter
         from pipeline.runtime.device import pin_threads
 
@@ -70,7 +72,9 @@ class Worker:
         if on_gpu:
             annotator.check()  # fail now if there is no memory for a batch, or no kernels for this GPU
         # Beside a GPU the CPU threads decode; on a CPU the networks use all of them.
-        self._writer = PartWriter(run, annotator, precomputed, deadline, decoders=threads if on_gpu else 1)
+        decoders = threads if on_gpu else 1
+        jpeg_decoder = make_jpeg_decoder(annotator.compute)
+        self._writer = PartWriter(run, annotator, precomputed, deadline, decoders, jpeg_decoder)
         if held_bytes() > _FULL * self._limit:
             raise UserError(
                 f"--fleet.worker_gigabytes is {self._limit / 1e9:.1f}, but the networks alone take "
@@ -88,13 +92,14 @@ class Worker:
         yield self._with_counters(last)
 
     def _with_counters(self, progress: Progress) -> Progress:
+        annotator = self._writer.annotator
         return replace(
             progress,
             peak_megabytes=peak_megabytes(),
-            gpu_megabytes=self._writer.annotator.compute.peak_megabytes(),
-            seconds=self._writer.annotator.stopwatch.take(),
+            gpu_megabytes=annotator.compute.peak_megabytes(),
+            seconds={**annotator.stopwatch.take(), COMPUTING: annotator.compute.computing.take()},
             retries=dict(storage.RETRY_POLICY.take_retries()),
-            notes=tuple(self._writer.annotator.compute.notes),
+            notes=tuple(annotator.compute.notes),
             full=held_bytes() > _FULL * self._limit,
         )
 

@@ -257,6 +257,7 @@ class CropBatch:
         filled, self._filled = self._filled, 0
         if not self._compute.warps:
             return list(self._crops), self._boxes
+        self._compute.await_uploads()
         self._owners[filled:] = 0
         images, self._images = RaggedImages.pack(self._images), []
         warped = [rule.warp(images, self._owners, self._xyxy) for rule in self._rules]

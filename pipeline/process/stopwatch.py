@@ -10,10 +10,12 @@ from collections.abc import Iterator
 
 # The stages of each thread of a worker. Ideally the networks' thread spends its time only in "detect" and "poses". If
 # the detector has a separate thread, "detect" is the time that the networks' thread waits for boxes.
+COMPUTING = "compute"  # of the device, by `pipeline.runtime.computing`; ideally all the time of the networks' thread
 STAGES = {
     "read": ("read", "decode", "wait for room"),
     "networks": ("wait for images", "detect", "crop", "poses", "appearance"),
     "results": ("suppress", "write"),
+    "device": (COMPUTING,),
 }
 
 

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import os
 import platform
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,8 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from pipeline.errors import UserError
+from pipeline.runtime.computing import ComputingTime
+from pipeline.runtime.modes import Mode
 
 Precision = Literal["auto", "bf16", "fp16", "float32"]
 Runtime = Literal["auto", "torch", "onnx", "openvino", "tensorrt"]
@@ -31,14 +35,18 @@ class Compute:
 
     Attributes:
         runtime: `auto` for what suits the file of a network.
+        mode: how PyTorch starts the operations of networks, see `pipeline.runtime.modes`; `auto` for the fastest.
         warps: whether images are scaled and cropped on the device, see `pipeline.warping`; else by OpenCV.
+        jpeg: what decodes plain JPEGs, see `pipeline.decoders.device_jpeg`.
         notes: for the user, about what happened while networks ran.
     """
 
     device: torch.device
     dtype: torch.dtype
     runtime: Runtime = "auto"
+    mode: Mode | Literal["auto"] = "eager"
     warps: bool = False
+    jpeg: Literal["cpu", "device"] = "cpu"
     notes: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
@@ -48,11 +56,13 @@ class Compute:
         precision: Precision = "auto",
         runtime: Runtime = "auto",
         pixels: Literal["auto", "opencv", "torch"] = "auto",
+        mode: Mode | Literal["auto"] = "auto",
+        jpeg: Literal["cpu", "device"] = "cpu",
     ) -> Compute:
         """The given device and precision; `auto` chooses the best that the machine and the runtime have.
 
         Raises:
-            UserError: `device` is cuda, and no GPU is visible; or the runtime does not support the device.
+            UserError: `device` is cuda, and no GPU is visible; or the runtime or the mode does not support the device.
         """
         has_gpu = torch.cuda.is_available()
         if device == "cuda" and not has_gpu:
@@ -64,6 +74,10 @@ class Compute:
             )
         if runtime == "openvino" and chosen.type == "cuda":
             raise UserError("--compute.runtime openvino runs on the CPU; set --compute.device cpu")
+        if mode == "graph" and chosen.type != "cuda":
+            raise UserError("--compute.mode graph needs a GPU; none is visible to this process, or it is not used")
+        if mode == "auto" and chosen.type != "cuda":
+            mode = "eager"  # compiling takes longer than most runs on a CPU save
         if runtime in ("onnx", "openvino", "tensorrt"):
             precision = "float32"  # networks are exported in it; a file states its own
         if chosen.type == "cuda":
@@ -71,8 +85,13 @@ class Compute:
         if precision == "auto":
             native = computes_in_bf16(chosen)
             precision = "bf16" if native else "fp16" if chosen.type == "cuda" else "float32"
-        warps = pixels == "torch" or (pixels == "auto" and chosen.type == "cuda")
-        return cls(chosen, _DTYPES[precision], runtime, warps)
+        warps = pixels == "torch" or (pixels == "auto" and (chosen.type == "cuda" or jpeg == "device"))
+        return cls(chosen, _DTYPES[precision], runtime, mode, warps, jpeg)
+
+    @cached_property
+    def computing(self) -> ComputingTime:
+        """The time in which networks compute on the device; every network marks its calls."""
+        return ComputingTime(self.device)
 
     @property
     def own_runtime(self) -> Runtime:
@@ -82,6 +101,8 @@ class Compute:
         """
         if self.runtime != "auto":
             return self.runtime
+        if self.mode != "eager":
+            return "torch"
         slow = self.device.type == "cpu" and self.dtype == torch.float32 and not computes_in_bf16(self.device)
         return "onnx" if slow else "torch"
 
@@ -129,11 +150,40 @@ class Compute:
         return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
 
     def upload(self, image: Image) -> Image:
-        """An image (H, W, 3) uint8 where it is scaled and cropped: as a tensor on the device, or as it is."""
+        """An image (H, W, 3) uint8 where it is scaled and cropped: as a tensor on the device, or as it is.
+
+        Any thread may call it. A GPU copies beside its other work: call `await_uploads` before the tensor is used.
+        """
         if not self.warps or isinstance(image, Tensor):
             return image
-        pixels = torch.from_numpy(image)
-        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+        pixels = torch.from_numpy(np.require(image, requirements="W"))  # else PyTorch warns; Pillow's are read-only
+        if self.device.type != "cuda":
+            return pixels
+        with torch.cuda.stream(self._copies):
+            copied = pixels.pin_memory().to(self.device, non_blocking=True)
+        # Its memory is reused only after the work of the networks that is queued when it is freed. The detector's
+        # stream has no such work then: the boxes of an image are known before it is freed.
+        copied.record_stream(torch.cuda.default_stream(self.device))
+        return copied
+
+    def await_uploads(self) -> None:
+        """Let the work that this thread queues from now on wait for the uploads until now. Only the GPU waits."""
+        if self.device.type == "cuda" and self.warps:
+            torch.cuda.current_stream(self.device).wait_stream(self._copies)
+
+    def beside_poses(self) -> AbstractContextManager[object]:
+        """A block whose work a GPU computes beside that of the pose networks."""
+        return torch.cuda.stream(self._beside) if self.device.type == "cuda" else contextlib.nullcontext()
+
+    @cached_property
+    def _copies(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.device)
+
+    @cached_property
+    def _beside(self) -> torch.cuda.Stream:
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.default_stream(self.device))  # which loaded the weights
+        return stream
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1, channels last, on the device."""

@@ -75,7 +75,7 @@ def load_exported(path: Path, compute: Compute, size: tuple[int, int] | None = N
     kind = path.suffix.lower()
     if kind in (*ONNX_SUFFIXES, OPENVINO_SUFFIX):
         if compute.runtime == "openvino" or kind == OPENVINO_SUFFIX:
-            return OpenVinoNetwork(path, size)
+            return OpenVinoNetwork(path, compute, size)
         if compute.runtime != "torch":
             return OnnxNetwork(path, compute, size)
     elif compute.runtime in ("auto", "torch"):

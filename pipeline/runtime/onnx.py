@@ -46,6 +46,7 @@ class OnnxNetwork:
         options.intra_op_num_threads = torch.get_num_threads()
         providers: list[Any] = ["CPUExecutionProvider"]
         wanted: str | None = None
+        self._computing = compute.computing
         self.runtime = "tensorrt" if compute.runtime == "tensorrt" else "onnx"
         if compute.device.type == "cuda":
             wanted = _TENSORRT if compute.runtime == "tensorrt" else _CUDA
@@ -96,7 +97,8 @@ class OnnxNetwork:
             padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
         padded = padded.astype(self._type, copy=False)
         batches = [padded[start : start + step] for start in range(0, len(padded), step)]
-        outputs = [joined(self._session.run(self._outputs, {self._input: batch})) for batch in batches]
+        with self._computing():
+            outputs = [joined(self._session.run(self._outputs, {self._input: batch})) for batch in batches]
         return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])
 
 

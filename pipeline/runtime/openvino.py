@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.runtime.device import Compute
 from pipeline.runtime.onnx import chosen_outputs, joined
 
 OPENVINO_SUFFIX = ".xml"  # the weights are in a .bin file beside it
@@ -21,7 +22,7 @@ class OpenVinoNetwork:
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, path: Path, compute: Compute, size: tuple[int, int] | None = None) -> None:
         """
         Args:
             size: height and width of the input, if the file's own are to be changed, pixels.
@@ -36,6 +37,7 @@ class OpenVinoNetwork:
                 "--compute.runtime openvino needs the package openvino: uv sync --extra openvino, or pip install "
                 '"posemill[openvino]"'
             ) from None
+        self._computing = compute.computing
         core = openvino.Core()
         # By default OpenVINO computes in bf16 where the processor has it, the last convolutions, too.
         options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
@@ -65,9 +67,10 @@ class OpenVinoNetwork:
         # A request of its own for each call: threads share the network.
         request = self._compiled.create_infer_request()
         outputs = []
-        for start in range(0, len(padded), step):
-            found = request.infer({0: padded[start : start + step]})
-            outputs.append(joined([found[output].copy() for output in self._outputs]))
+        with self._computing():
+            for start in range(0, len(padded), step):
+                found = request.infer({0: padded[start : start + step]})
+                outputs.append(joined([found[output].copy() for output in self._outputs]))
         return torch.from_numpy(np.concatenate(outputs)[: len(inputs)])
 
 

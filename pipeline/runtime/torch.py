@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.runtime.device import OTHER_PRECISION, Compute
+from pipeline.runtime.modes import Runner, fastest_runner, make_runner
+
+_MODE_SHAPES = 4  # batches of more shapes than this run eagerly: each graph holds memory, each compilation takes time
 
 
 class TorchNetwork:
@@ -16,11 +19,11 @@ class TorchNetwork:
 
     Attributes:
         module: the module as `Compute.prepare` returns it.
+        runtime: `torch`, and the mode of the last shape of a batch if it is not eager.
     """
 
     input_size: tuple[int, int] | None = None
     batch_size: int | None = None
-    runtime = "torch"
 
     def __init__(self, module: nn.Module, compute: Compute, metadata: Mapping[str, str] | None = None) -> None:
         """
@@ -30,7 +33,9 @@ class TorchNetwork:
         """
         self.module = compute.prepare(module)
         self.metadata: Mapping[str, str] = metadata or {}
+        self.runtime = "torch"
         self._compute = compute
+        self._runners: dict[torch.Size, Runner] = {}  # by the shape of the batch
         self._at_a_time: int | None = None  # rows of a batch, after the memory was too small for more
         self._is_checked = compute.dtype != torch.float16
 
@@ -38,10 +43,12 @@ class TorchNetwork:
         """
         Raises:
             torch.OutOfMemoryError: the memory of the GPU is too small for a single row.
-            UserError: values are too large for fp16; the first batch is checked.
+            UserError: values are too large for fp16, the first batch is checked; or the network cannot run in the mode
+                that the settings name.
         """
         c = self._compute
-        output = self._run(inputs.to(c.device, c.dtype, memory_format=torch.channels_last))
+        with c.computing():
+            output = self._run(inputs.to(c.device, c.dtype, memory_format=torch.channels_last))
         if not self._is_checked:
             if not bool(output.isfinite().all()):
                 raise UserError(f"a network gives values that are too large for fp16; {OTHER_PRECISION}")
@@ -54,8 +61,8 @@ class TorchNetwork:
             count = min(self._at_a_time or len(inputs), len(inputs))
             try:
                 if count == len(inputs):
-                    return self.module(inputs)
-                return torch.cat([self.module(piece) for piece in inputs.split(count)])
+                    return self._runner(inputs)(inputs)
+                return torch.cat([self._runner(piece)(piece) for piece in inputs.split(count)])
             except torch.OutOfMemoryError:
                 if count == 1:
                     raise
@@ -64,3 +71,29 @@ class TorchNetwork:
             self._compute.notes.add(
                 f"the memory of a GPU is too small for a batch of {count}; it is run in pieces of {self._at_a_time}"
             )
+
+    def _runner(self, inputs: Tensor) -> Runner:
+        """What runs batches of the shape of `inputs`."""
+        mode = self._compute.mode
+        if mode == "eager":
+            return self.module
+        if inputs.shape not in self._runners:
+            if len(self._runners) == _MODE_SHAPES:
+                return self.module
+            if mode == "auto":
+                mode, runner, note = fastest_runner(self.module, inputs)
+                if note is not None:
+                    self._compute.notes.add(note)
+            else:
+                try:
+                    runner = make_runner(mode, self.module, inputs)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:  # torch.compile raises exceptions of many types
+                    raise UserError(
+                        f"--compute.mode {mode} cannot run a network on this machine ({type(error).__name__}: "
+                        f"{first_line(error)}); leave it out"
+                    ) from None
+            self._runners[inputs.shape] = runner
+            self.runtime = "torch" if mode == "eager" else f"torch {mode}"
+        return self._runners[inputs.shape]

@@ -29,6 +29,7 @@ class TorchScriptNetwork:
             UserError: the file is not a TorchScript archive.
         """
         self._device = compute.device
+        self._computing = compute.computing
         files = dict.fromkeys(_METADATA_FILES, "")
         try:
             self._module = torch.jit.load(path, map_location=compute.device, _extra_files=files).eval()
@@ -39,7 +40,8 @@ class TorchScriptNetwork:
         }
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        output = self._module(inputs.to(self._device, torch.float32))
+        with self._computing():
+            output = self._module(inputs.to(self._device, torch.float32))
         if isinstance(output, tuple | list):
             output = output[0]
         if not isinstance(output, Tensor):

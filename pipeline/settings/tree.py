@@ -333,7 +333,24 @@ class AnnotateComputeSettings(ComputeSettings):
         "GPU, else opencv",
     )
 
+    mode: Literal["auto", "eager", "graph", "compile"] = Field(
+        "auto",
+        description="how torch runs networks; eager: operation by operation; graph: as one CUDA graph, with equal "
+        "results; compile: fused, which rounds differently; auto: on a GPU the fastest, by measuring, else eager",
+    )
+
+    jpeg: Literal["cpu", "device"] = Field(
+        "cpu",
+        description="what decodes plain JPEGs; device: where the networks run, after a comparison with the CPU",
+    )
+
     def problem(self) -> str | None:
+        if self.jpeg == "device" and self.pixels == "opencv":
+            return "--compute.jpeg device needs --compute.pixels torch; leave out one of them"
+        if self.runtime in ("onnx", "openvino", "tensorrt") and self.mode in ("graph", "compile"):
+            return f"--compute.mode {self.mode} is for torch, not for --compute.runtime {self.runtime}; leave it out"
+        if self.mode == "graph" and self.device == "cpu":
+            return "--compute.mode graph needs a GPU; leave out --compute.device"
         if self.runtime in ("onnx", "openvino", "tensorrt") and self.precision in ("bf16", "fp16"):
             return f"--compute.runtime {self.runtime} has no {self.precision}; leave out --compute.precision"
         if self.runtime == "openvino" and self.device == "cuda":

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline import storage
-from pipeline.images import DecodedImage, DecodeLimits, decode_image
+from pipeline.decoders.jpeg import decode_jpeg
+from pipeline.images import DecodedImage, DecodeLimits, JpegDecoder, decode_image
 from pipeline.storage import Entry
 
 Kind = Literal["files", "tar", "zip", "parquet", "video"]
@@ -191,8 +192,8 @@ class Item(Protocol):
         """The place in its video; None for images."""
         ...
 
-    def decode(self, limits: DecodeLimits) -> DecodedImage:
-        """The pixels of an item with the status `ok`.
+    def decode(self, limits: DecodeLimits, jpeg_decoder: JpegDecoder = decode_jpeg) -> DecodedImage:
+        """The pixels of an item with the status `ok`; see `decode_image`.
 
         Raises:
             ImageRefused: the image exceeds the limits or is damaged; holds the status and the error of its row.
@@ -223,9 +224,9 @@ class EncodedImage:
     def sha256(self) -> str | None:
         return None if self.data is None else storage.sha256(self.data)
 
-    def decode(self, limits: DecodeLimits) -> DecodedImage:
+    def decode(self, limits: DecodeLimits, jpeg_decoder: JpegDecoder = decode_jpeg) -> DecodedImage:
         assert self.data is not None
-        return decode_image(self.data, limits)
+        return decode_image(self.data, limits, jpeg_decoder)
 
     def blame(self) -> None:
         """Nothing is decoded together with it."""

@@ -59,3 +59,16 @@ def test_seconds_of_video_per_second_are_shown_where_there_are_videos(monkeypatc
     display.in_flight([Progress(60, video_seconds=6.0), Progress(50, video_seconds=5.0)])
     assert display._parts()[2:4] == ["5.0 frames/s", "0.50 s of video/s"]
     assert display._parts()[0] == "110/1000 frames"
+
+
+def test_the_profile_says_how_long_the_device_of_each_worker_computed() -> None:
+    display = Display()
+    display.report(Progress(seconds={"wait for images": 2.0, "poses": 6.0, "decode": 9.0, "compute": 6.0}), worker=1)
+    display.report(Progress(seconds={"detect": 3.0, "crop": 1.0, "compute": 1.0}), worker=2)
+    display.report(Progress(seconds={"write": 5.0}), worker=3)  # it has not used its networks yet
+    profile = display.profile()
+    assert profile.caption == (
+        "share of its time in which the device of a worker computed networks: 25% to 75% (2 workers)"
+    )
+    cells = list(zip(*(list(column.cells) for column in profile.columns), strict=True))
+    assert ("device", "compute", "7.0", "7000.0", "58%") in cells

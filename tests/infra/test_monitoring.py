@@ -70,6 +70,8 @@ def test_a_job_exposes_its_metrics(exposed: dict[str, set[str]]) -> None:
         ("shards_left", None),
         ("shards_quarantined", None),
         ("stage_seconds_total", "stage"),
+        ("worker_seconds_total", "worker"),
+        ("worker_compute_seconds_total", "worker"),
         ("worker_megabytes", None),
         ("gpu_megabytes", None),
     ):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import storage
-from pipeline.images import DecodedImage, DecodeLimits
+from pipeline.decoders.jpeg import decode_jpeg
+from pipeline.images import DecodedImage, DecodeLimits, JpegDecoder
 from pipeline.sources.shard import EncodedImage, FramePosition, Item, Shard, VideoRange
 from pipeline.sources.video.container import Unreadable, groups, open_range
 from pipeline.sources.video.ffmpeg import time_stamp
@@ -34,7 +35,7 @@ class VideoFrame:
     error: str | None = None
     sha256: str | None = None
 
-    def decode(self, limits: DecodeLimits) -> DecodedImage:
+    def decode(self, limits: DecodeLimits, jpeg_decoder: JpegDecoder = decode_jpeg) -> DecodedImage:
         assert self.position.pts is not None
         return self.group.decode(self.position.pts, limits)
 
