@@ -2,17 +2,21 @@
 
   uv run infra/benchmarks/scale.py workers          1, 2 and 4 workers on 64 shards of 1,000 images
   uv run infra/benchmarks/scale.py shards           the driver's CPU time and memory for 10,000 and 100,000 shards
+  uv run infra/benchmarks/scale.py shards --counts 1000000 --workers 1000 --seconds 1
+                                                    a million shards on 1,000 workers that only sleep
   uv run infra/benchmarks/scale.py workers --shards 16 --images 500 --milliseconds 4
 
 Workers are the job's workers except for their networks: they read, decode, take turns, encode and write. The overhead
 is the wall time from the first to the last image, relative to the longest time that one worker slept. Sleeping needs no
-cores, so more workers than cores can be measured while reading and decoding do not saturate the cores.
+cores, so more workers than cores can be measured while reading and decoding do not saturate the cores. The workers of
+`shards` read nothing, and a few processes hold all of them: the driver treats each as a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import logging
 import resource
 import statistics
@@ -20,7 +24,8 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,12 +43,14 @@ from pipeline.process.stopwatch import Stopwatch
 from pipeline.run import Run
 from pipeline.run.precomputed import Precomputed
 from pipeline.run.progress import Progress
+from pipeline.runtime.device import Compute
 from pipeline.settings.tree import Settings
 from pipeline.skeletons import SKELETONS
 from pipeline.sources import PlannedShard, Shard, write_manifest
 
 SKELETON = SKELETONS["coco17"]
 _BATCH = 50
+_PROCESSES = 4  # of the workers that only sleep
 _SHARD_COUNTS = (10_000, 100_000)
 
 
@@ -59,7 +66,7 @@ class SleepingAnnotator(Annotator):
         self.slept = 0.0
         self.stopwatch = Stopwatch()
         self.poses: Any = SimpleNamespace(skeleton=SKELETON, head=SimpleNamespace(kind="none"), describe=list)
-        self.compute: Any = SimpleNamespace(describe=dict, peak_megabytes=lambda: 0.0, notes=())
+        self.compute = Compute.resolve("cpu")
         self.confidence = -np.inf
         self.appearance = None
 
@@ -98,10 +105,36 @@ class SleepingWorker(Worker):
 
 
 class IdleWorker(SleepingWorker):
-    """Reports every shard as done immediately, without reading it."""
+    """Reports the start of every shard, sleeps, and reports it as done, without reading it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def start(self, run: Run, threads: int, precomputed: Precomputed) -> None:
+        pass
 
     def annotate(self, shard: Shard, poison: Any, isolated: bool) -> Iterator[Progress]:
+        yield Progress()
+        time.sleep(self._seconds)
         yield Progress(shard.num_images, 2 * shard.num_images, {"ok": shard.num_images}, peak_megabytes=1.0)
+
+
+class IdleWorkers:
+    """In place of `WorkerActor`: actors that are `IdleWorker`s, several of them in a process."""
+
+    def __init__(self, workers: int, seconds: float) -> None:
+        import ray
+
+        processes = min(workers, _PROCESSES)
+        threads = SHARDS_AT_A_TIME * -(-workers // processes) + 1
+        actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=threads)(IdleWorker)
+        self._handles = itertools.cycle([actor.remote(seconds) for _ in range(processes)])
+
+    def options(self, **_: Any) -> IdleWorkers:
+        return self
+
+    def remote(self) -> Any:
+        return next(self._handles)
 
 
 _SECONDS_PER_IMAGE = 0.005
@@ -113,7 +146,7 @@ class Clock(Display):
     first = last = 0.0
     slept = 0.0
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: Progress, worker: int) -> None:
         self.first = self.first or time.perf_counter()
         self.last = time.perf_counter()
         self.slept = max(self.slept, progress.seconds.get("slept", 0.0))
@@ -129,12 +162,14 @@ def main() -> int:
     parser.add_argument(
         "--counts", type=int, nargs="+", default=_SHARD_COUNTS, help="shards: numbers of shards (default: 10000 100000)"
     )
+    parser.add_argument("--workers", type=int, default=2, help="shards: number of workers (default: 2)")
+    parser.add_argument("--seconds", type=float, default=0.0, help="shards: sleep per shard (default: 0)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if arguments.benchmark == "workers":
             _workers(Path(name), arguments.shards, arguments.images, arguments.milliseconds / 1000, arguments.rounds)
         else:
-            _shards(Path(name), arguments.counts)
+            _shards(Path(name), arguments.counts, arguments.workers, arguments.seconds)
     return 0
 
 
@@ -146,7 +181,7 @@ def _workers(folder: Path, shards: int, images: int, seconds: float, rounds: int
         overheads, rates = [], []
         for number in range(rounds):
             run = Run.create(_settings(folder / "in", folder / f"run{workers}.{number}", workers))
-            clock, _, _ = _annotate(run, SleepingWorker, seconds)
+            clock, _, _ = _annotate(run, partial(_sleeping_workers, seconds))
             elapsed = clock.last - clock.first
             overheads.append(elapsed / clock.slept - 1)
             rates.append(shards * images / elapsed)
@@ -154,37 +189,43 @@ def _workers(folder: Path, shards: int, images: int, seconds: float, rounds: int
         print(f"{workers:7d} {statistics.median(rates):10.0f} {median:18.1%} {low:7.1%} {high:7.1%}", flush=True)
 
 
-def _shards(folder: Path, counts: Sequence[int]) -> None:
+def _sleeping_workers(seconds: float) -> Any:
+    import ray
+
+    global _SECONDS_PER_IMAGE
+    _SECONDS_PER_IMAGE = seconds
+    return ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(SleepingWorker)
+
+
+def _shards(folder: Path, counts: Sequence[int], workers: int, seconds: float) -> None:
+    print(f"{workers} workers, {seconds:g} s a shard")
     print(" shards   seconds   driver's CPU seconds   CPU ms per shard   driver's peak memory")
     for count in counts:
-        settings = _settings(folder, folder / f"run{count}", 2)
+        settings = _settings(folder, folder / f"run{count}", workers)
         run = Run.create(settings)
         write_manifest(run.manifest_uri, _planned(count), run.fingerprint)
-        clock, cpu, peak = _annotate(run, IdleWorker, 0.0)
+        clock, cpu, peak = _annotate(run, partial(IdleWorkers, workers, seconds))
         elapsed = clock.last - clock.first
         print(f"{count:7d} {elapsed:9.1f} {cpu:22.1f} {1000 * cpu / count:18.2f} {peak:20.0f} MB", flush=True)
 
 
-def _annotate(run: Run, worker: type[Worker], seconds: float) -> tuple[Clock, float, float]:
-    """Run the job with a replacement for its worker class.
+def _annotate(run: Run, make_workers: Callable[[], Any]) -> tuple[Clock, float, float]:
+    """Run the job with a replacement for its worker actors.
 
     Args:
         run: the run directory.
-        worker: class of the workers.
-        seconds: sleep per image.
+        make_workers: makes what takes the place of `WorkerActor`, once Ray runs.
 
     Returns:
         The clock, the CPU seconds of the driver, and its peak resident memory in megabytes.
     """
     import ray  # after pipeline, which configures Ray to start workers without uv
 
-    global _SECONDS_PER_IMAGE
-    _SECONDS_PER_IMAGE = seconds
     manifest = run.plan()
     # A fixed number of CPUs: sleeping workers do not need real cores.
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        scheduler.WorkerActor = ray.remote(max_restarts=0, max_concurrency=SHARDS_AT_A_TIME)(worker)
+        scheduler.WorkerActor = make_workers()
         before = time.process_time()
         clock = Clock()
         annotate_run(run, manifest, clock, Stop())

@@ -179,6 +179,8 @@ class _Scheduler:
                 time.sleep(_POLL_SECONDS)
                 continue
             ready, _ = ray.wait(waited_for, num_returns=1, timeout=_POLL_SECONDS)
+            if ready:  # all at once: with a thousand workers, each wait takes longer than what it waits for
+                ready, _ = ray.wait(waited_for, num_returns=len(waited_for), timeout=0)
             for item in ready:
                 if item in self._streams:
                     self._advance(item)
