@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.appearance import Appearance, build_appearance
 from pipeline.boxes import shares_of_smaller
@@ -47,7 +46,7 @@ class Picture(NamedTuple):
     """What is annotated.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, also as `Compute.upload` returns them.
+        pixels: (H, W, 3) uint8 RGB; also as `Compute.upload` returns them, if no appearance is described.
         boxes: person boxes, if the detector is `given`.
         is_frame: whether it is a frame of a video; weak people are looked for in frames alone.
     """
@@ -111,6 +110,7 @@ class Annotator:
             suppression = replace(suppression, head=poses.head.kind)
         appearance = build_appearance(settings.output.appearance, poses.skeleton, compute)
         confidence = settings.detector.confidence if settings.detector.has_confidence else -np.inf
+        compute.await_loading()
         return cls(detector, poses, suppression, compute, appearance, confidence)
 
     def annotate(self, images: Sequence[np.ndarray], boxes: Sequence[Boxes] | None = None) -> list[People]:
@@ -131,7 +131,7 @@ class Annotator:
         for group, detected in self._with_boxes(_batched(uploaded, self.detector.batch if self.detector else 1)):
             for (picture, image), found in zip(group, detected, strict=True):
                 boxes = found if picture.is_frame else found[found.scores > self.confidence]
-                shown = picture.pixels if self.appearance else None
+                shown = picture.pixels if self.appearance and isinstance(picture.pixels, np.ndarray) else None
                 pending_image = _PendingImage(boxes, len(self.poses.skeleton), shown)
                 pending.append(pending_image)
                 if boxes.poses is None:
@@ -150,8 +150,7 @@ class Annotator:
         if self.appearance is None or done.image is None:
             return people
         with self.stopwatch("appearance"):
-            pixels = done.image.cpu().numpy() if isinstance(done.image, Tensor) else done.image
-            return replace(people, extra={APPEARANCE: self.appearance.describe(pixels, people)})
+            return replace(people, extra={APPEARANCE: self.appearance.describe(done.image, people)})
 
     def check(self) -> None:
         """Run a grey image through the networks.
@@ -237,7 +236,6 @@ class Annotator:
     def _boxes(self, group: _Group) -> list[Boxes]:
         if self.detector is not None:
             with self.compute.beside_poses():
-                self.compute.await_uploads()
                 return self.detector.detect([image for _, image in group])
         boxes = [picture.boxes for picture, _ in group if picture.boxes is not None]
         if len(boxes) < len(group):
@@ -270,7 +268,7 @@ class _PendingImage:
 
     boxes: Boxes
     num_joints: int
-    image: Image | None = None  # for the appearance of its people
+    image: np.ndarray | None = None  # for the appearance of its people
 
     def __post_init__(self) -> None:
         if self.boxes.poses is not None:

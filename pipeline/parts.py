@@ -18,16 +18,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+import torch
+
 from pipeline import storage
 from pipeline.annotator import MACHINE_ERRORS, Annotator, Picture
 from pipeline.decoders.jpeg import decode_jpeg
-from pipeline.images import DecodeLimits, ImageRefused, JpegDecoder
+from pipeline.images import DecodedImage, DecodeLimits, ImageRefused, JpegDecoder
 from pipeline.people import People
 from pipeline.process.queue import BoundedQueue
 from pipeline.run import Run
 from pipeline.run.precomputed import Precomputed
 from pipeline.run.progress import Progress
 from pipeline.run.tables import ImageRow, encode_part, skeleton_metadata
+from pipeline.runtime.device import Image
 from pipeline.sources import Item, Shard, read_shard
 from pipeline.sources.shard import frame_of_sequence
 from pipeline.tracking.cuts import thumbnail
@@ -203,8 +206,17 @@ class PartWriter:
         row.orientation, row.warning = image.orientation, image.warning
         if row.video is not None:
             row.thumbnail = thumbnail(image.pixels)
-        pixels = self.annotator.compute.upload(image.content)
+        pixels = self._uploaded(image)
         return _Decoded(row, Picture(pixels, self.precomputed.boxes_of(item.key), is_frame=row.video is not None))
+
+    def _uploaded(self, image: DecodedImage) -> Image:
+        """The pixels for the networks; in memory if appearances are described, which are computed there."""
+        if self.annotator.appearance is not None:
+            return image.pixels
+        try:
+            return self.annotator.compute.upload(image.content)
+        except torch.OutOfMemoryError:  # the networks' thread tries again, when images before it are done
+            return image.content
 
     @property
     def _limits(self) -> DecodeLimits:

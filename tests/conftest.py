@@ -24,7 +24,7 @@ _SESSION = pytest.StashKey[pytest.Session]()
 # Neither holds tests, and importing them for doctests would change this process.
 collect_ignore = ["fleet/drill.py", "support/hooks"]
 
-# Two processes run the tests. Each of the computations that they start would wait for the cores of the other.
+# Two processes run the tests at the same time. With more threads than cores, each would mostly wait for the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The clusters of the tests require a token. Ray reads these once per process, when it is imported.

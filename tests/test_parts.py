@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from support.images import encode, gradient
 from support.paths import DEMO, DEMO_BOXES
 
@@ -297,12 +298,21 @@ def test_items_that_decode_themselves_have_rows_like_images(
 
 
 def test_images_decoded_on_the_device_have_the_same_people(collection: Path, folder: str) -> None:
-    parts = []
+    """With the detector and the pose network of the default settings."""
+    parts, on_device = [], 0
     for jpeg in ("cpu", "device"):
-        writer, shard = prepare(
-            collection, storage.join(folder, jpeg), compute={"device": "cpu", "pixels": "torch", "jpeg": jpeg}
-        )
-        writer.jpeg_decoder = make_jpeg_decoder(writer.annotator.compute)
+        changes = {"detector": {}, "pose": {}, "compute": {"device": "cpu", "pixels": "torch", "jpeg": jpeg}}
+        writer, shard = prepare(collection, storage.join(folder, jpeg), **changes)
+        decode = make_jpeg_decoder(writer.annotator.compute)
+
+        def counted(data: bytes, color: str, decode: JpegDecoder = decode):
+            nonlocal on_device
+            pixels, warning = decode(data, color)
+            on_device += isinstance(pixels, torch.Tensor)
+            return pixels, warning
+
+        writer.jpeg_decoder = counted
         list(writer.annotate(shard))
         parts.append(pq.read_table(io.BytesIO(part_of(writer, shard))))
+    assert on_device == 3 * 3  # three copies of the plain photographs
     assert parts[0].equals(parts[1])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pipeline.decoders.jpeg import BASELINE, JpegFrame, decode_jpeg, read_frame
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.images import JpegDecoder
 from pipeline.runtime.device import Compute
 
@@ -32,29 +33,47 @@ _SMALLEST = 8  # an eighth of the size
 
 
 class DeviceJpegDecoder:
-    """Decodes like `decode_jpeg`, and plain photographs on a device; safe to use from several threads."""
+    """Decodes like `decode_jpeg`, and plain photographs on the device; safe to use from several threads."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._lock = threading.Lock()
-
-    def __call__(self, data: bytes, color: str) -> tuple[np.ndarray | Tensor, str | None]:
-        """See `decode_jpeg`; the pixels (H, W, 3) are a tensor on the device if it has decoded them."""
-        return (self.decode(data), None) if color == "RGB" and is_plain(data) else decode_jpeg(data, color)
-
-    def decode(self, data: bytes) -> Tensor:
-        """(H, W, 3) uint8 RGB of a plain photograph, on the device."""
+    def __init__(self, compute: Compute) -> None:
         # Imported here: it takes seconds.
         from torchvision import io
 
+        # torchvision says at each call that TorchCodec will replace its decoder.
+        warnings.filterwarnings("ignore", module=r"torchvision\.io")
+        self._decode_jpeg = partial(io.decode_jpeg, mode=io.ImageReadMode.RGB, device=compute.device)
+        self._streams = compute.streams
+        self._lock = threading.Lock()
+
+    def __call__(self, data: bytes, color: str) -> tuple[np.ndarray | Tensor, str | None]:
+        """See `decode_jpeg`; the pixels (H, W, 3) are a tensor on the device if it has decoded them.
+
+        Raises:
+            MemoryError: the device fails, not the image.
+        """
+        if color != "RGB" or not is_plain(data):
+            return decode_jpeg(data, color)
+        try:
+            return self.decode(data), None
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            raise MemoryError(f"the device cannot decode JPEGs: {first_line(error)}") from error
+        except RuntimeError:  # it does not support all that libjpeg does
+            return decode_jpeg(data, color)
+
+    def decode(self, data: bytes) -> Tensor:
+        """(H, W, 3) uint8 RGB of a plain photograph, on the device."""
         encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
-        with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated in favour of TorchCodec
-            planes = io.decode_jpeg(encoded, io.ImageReadMode.RGB, self._device)
-            if self._device.type == "cuda":
-                # Buffers that are reused before their work is done give wrong pixels (pytorch/vision#9606).
-                torch.cuda.current_stream(self._device).synchronize()
-        return planes.permute(1, 2, 0).contiguous()
+        with self._lock:
+            if self._streams is None:
+                return self._decode_jpeg(encoded).permute(1, 2, 0).contiguous()
+            with torch.cuda.stream(self._streams.copies):
+                # nvJPEG writes in a stream of its own, which waits for no other: earlier work on a buffer that it gets
+                # must be done, and so must the copy from its buffer before the next image (pytorch/vision#9606).
+                self._streams.copies.synchronize()
+                pixels = self._decode_jpeg(encoded).permute(1, 2, 0).contiguous()
+                self._streams.copies.synchronize()
+        pixels.record_stream(torch.cuda.default_stream(pixels.device))
+        return pixels
 
 
 def make_jpeg_decoder(compute: Compute) -> JpegDecoder:
@@ -65,7 +84,7 @@ def make_jpeg_decoder(compute: Compute) -> JpegDecoder:
     """
     if compute.jpeg == "cpu":
         return decode_jpeg
-    decoder = DeviceJpegDecoder(compute.device)
+    decoder = DeviceJpegDecoder(compute)
     check_pixels(decoder)
     return decoder
 
@@ -91,7 +110,10 @@ def check_pixels(decoder: DeviceJpegDecoder, folder: Path = PHOTOGRAPHS) -> None
                 f"those of the CPU, {large:.1%} of them more than {_LARGE}; leave it out"
             )
     if not compared:
-        raise UserError(f"--compute.jpeg device compares decoders on photographs, and {folder} has none; leave it out")
+        raise UserError(
+            f"--compute.jpeg device compares decoders on the demo's photographs, and {folder} has none; run the job "
+            "from a clone of the project, or leave it out"
+        )
 
 
 def is_plain(data: bytes) -> bool:

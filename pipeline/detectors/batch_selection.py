@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.detectors.selection import TIGHTER_STEP, likely_rows, select_people
 from pipeline.people import Boxes
 
-_MANY = 1024  # rows of an image; the memory for their overlaps grows with the square
+_MANY = 512  # rows of an image; the memory for their overlaps grows with the square
 _STEPS_PER_TEST = 4  # a test waits for the device
 
 
@@ -22,8 +22,8 @@ def select_batch(
 ) -> list[Boxes]:
     """The people of each image as `select_people` selects them by objectness, equal to the last bit.
 
-    Only boxes leave the device, once per batch. Where an image has more than 1,024 likely rows, all go through
-    `select_people`, in memory.
+    The boxes leave the device at once. Where an image has more than 512 likely rows, all go through `select_people`, in
+    memory.
 
     Args:
         predictions: (B, N, 5 + C) float, see `select_people`; the other arguments as well.

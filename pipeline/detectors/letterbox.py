@@ -104,7 +104,8 @@ class LetterboxBatch:
 
     def fill(self, images: Sequence[Image]) -> tuple[list[Letterbox], Tensor]:
         """The placement of each image, and (count, 3, height, width) float32 RGB, 0 to 255, on the device."""
-        uploaded = map(self._compute.upload, images)
+        uploaded = [self._compute.upload(image) for image in images]
+        self._compute.await_uploads()
         letterboxes = [letterbox(image, out, self._style) for image, out in zip(uploaded, self._inputs, strict=False)]
         pixels = torch.as_tensor(self._inputs).to(self._compute.device, non_blocking=True)
         return letterboxes, pixels.permute(0, 3, 1, 2).to(torch.float32)

@@ -81,6 +81,7 @@ class Worker:
                 f"{held_bytes() / 1e9:.1f} GB; set it higher"
             )
         guard(self._limit)
+        annotator.compute.computing.take()  # of trial runs, which are not the time of an image
         return annotator.compute.warning
 
     def annotate(self, shard: Shard, poison: Collection[int], isolated: bool) -> Iterator[Progress]:

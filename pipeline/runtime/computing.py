@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 
 _Mark = float | torch.cuda.Event  # a moment: seconds of the host, or an event in a queue of the GPU
+_MANY = 256  # blocks are counted, so that a process in which nobody takes the time does not keep them all
+
+
+@dataclass(eq=False)
+class _Block:
+    start: _Mark
+    end: _Mark | None = None
 
 
 class ComputingTime:
-    """Seconds in which a device computed at least one of the marked blocks; safe to use from several threads.
+    """Seconds in which a device had at least one of the marked blocks to compute; safe to use from several threads.
 
-    On a GPU, a block is the time between two events in the queue of its stream, and nobody waits for them. Work of
-    other streams that is queued meanwhile counts once.
+    On a GPU, a block is the time between two events in the queue of its stream, and nobody waits for them; so gaps
+    between the kernels of a block count. Blocks of several streams at the same time count once.
 
     >>> computing = ComputingTime(torch.device("cpu"))
     >>> with computing():
@@ -28,34 +37,48 @@ class ComputingTime:
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._lock = threading.Lock()
-        self._blocks: list[tuple[_Mark, _Mark]] = []
+        self._blocks: list[_Block] = []  # not counted yet
         self._counted: _Mark | None = None  # until here; None before the first block
+        self._seconds = 0.0
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """A block that computes."""
-        start = self._mark()
+        block = _Block(self._mark())
+        with self._lock:
+            self._blocks.append(block)
         try:
             yield
         finally:
-            end = self._mark()
+            block.end = self._mark()
             with self._lock:
-                self._blocks.append((start, end))
+                if len(self._blocks) > _MANY:
+                    self._count()
 
     def take(self) -> float:
-        """Seconds since the last call. Blocks that a GPU has not finished count in a later call."""
+        """Seconds since the last call; blocks that are not finished, and those beside them, count in a later one."""
         with self._lock:
-            finished = [_is_over(end) for _, end in self._blocks]
-            done = [block for block, over in zip(self._blocks, finished, strict=True) if over]
-            self._blocks = [block for block, over in zip(self._blocks, finished, strict=True) if not over]
-            if not done:
-                return 0.0
-            # All times are relative to a recent moment: CUDA gives them as float32.
-            counted = self._counted or done[0][0]
-            spans = [(_seconds(counted, start), _seconds(counted, end)) for start, end in done]
-            last, end = max(enumerate(end for _, end in spans), key=lambda numbered: numbered[1])
-            self._counted = done[last][1] if end > 0 else counted
-            return covered(spans, since=0.0)
+            self._count()
+            seconds, self._seconds = self._seconds, 0.0
+            return seconds
+
+    def _count(self) -> None:
+        """Add the time of finished blocks that end before any unfinished one starts."""
+        finished = [block for block in self._blocks if _is_over(block.end)]
+        if not finished:
+            return
+        # All times are relative to a recent moment: CUDA gives them as float32. A block whose start has not been
+        # reached starts after all that is finished.
+        origin = self._counted or finished[0].start
+        running = [block for block in self._blocks if block not in finished and _is_over(block.start)]
+        limit = min((_seconds(origin, block.start) for block in running), default=math.inf)
+        ends = {block: _seconds(origin, block.end) for block in finished}
+        done = [block for block in finished if ends[block] <= limit]
+        if done:
+            self._blocks = [block for block in self._blocks if block not in done]
+            self._seconds += covered([(_seconds(origin, block.start), ends[block]) for block in done], since=0.0)
+            last = max(done, key=lambda block: ends[block])
+            self._counted = last.end if ends[last] > 0 else origin
 
     def _mark(self) -> _Mark:
         if not self._on_gpu:
@@ -78,11 +101,12 @@ def covered(spans: Iterable[tuple[float, float]], since: float) -> float:
     return total
 
 
-def _is_over(mark: _Mark) -> bool:
-    return isinstance(mark, float) or mark.query()
+def _is_over(mark: _Mark | None) -> bool:
+    """Whether the device has reached a moment."""
+    return mark is not None and (isinstance(mark, float) or mark.query())
 
 
-def _seconds(start: _Mark, end: _Mark) -> float:
+def _seconds(start: _Mark | None, end: _Mark | None) -> float:
     if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
         return start.elapsed_time(end) / 1000
     assert isinstance(start, float)

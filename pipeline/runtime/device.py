@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -29,24 +29,39 @@ OTHER_PRECISION = "set --compute.precision float32, or bf16 if the processor has
 Image = np.ndarray | Tensor  # (H, W, 3) uint8 RGB, in memory or on the device of the networks
 
 
+class Streams(NamedTuple):
+    """The streams of a GPU beside that of the pose networks, which is the default stream.
+
+    Attributes:
+        copies: for uploads of images.
+        detector: for the detector.
+    """
+
+    copies: torch.cuda.Stream
+    detector: torch.cuda.Stream
+
+
 @dataclass(frozen=True)
 class Compute:
     """A device, the precision in which networks compute on it, and what runs them; resolved once per process.
 
     Attributes:
         runtime: `auto` for what suits the file of a network.
-        mode: how PyTorch starts the operations of networks, see `pipeline.runtime.modes`; `auto` for the fastest.
+        mode: how PyTorch starts the operations of networks, see `pipeline.runtime.modes`; `auto` for the fastest that
+            rounds alike.
         warps: whether images are scaled and cropped on the device, see `pipeline.warping`; else by OpenCV.
         jpeg: what decodes plain JPEGs, see `pipeline.decoders.device_jpeg`.
+        streams: of a GPU that scales and crops images; None without one.
         notes: for the user, about what happened while networks ran.
     """
 
     device: torch.device
     dtype: torch.dtype
     runtime: Runtime = "auto"
-    mode: Mode | Literal["auto"] = "eager"
+    mode: Mode | Literal["auto"] = "auto"
     warps: bool = False
     jpeg: Literal["cpu", "device"] = "cpu"
+    streams: Streams | None = None
     notes: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
@@ -76,8 +91,6 @@ class Compute:
             raise UserError("--compute.runtime openvino runs on the CPU; set --compute.device cpu")
         if mode == "graph" and chosen.type != "cuda":
             raise UserError("--compute.mode graph needs a GPU; none is visible to this process, or it is not used")
-        if mode == "auto" and chosen.type != "cuda":
-            mode = "eager"  # compiling takes longer than most runs on a CPU save
         if runtime in ("onnx", "openvino", "tensorrt"):
             precision = "float32"  # networks are exported in it; a file states its own
         if chosen.type == "cuda":
@@ -86,7 +99,8 @@ class Compute:
             native = computes_in_bf16(chosen)
             precision = "bf16" if native else "fp16" if chosen.type == "cuda" else "float32"
         warps = pixels == "torch" or (pixels == "auto" and (chosen.type == "cuda" or jpeg == "device"))
-        return cls(chosen, _DTYPES[precision], runtime, mode, warps, jpeg)
+        streams = Streams(torch.cuda.Stream(), torch.cuda.Stream()) if warps and chosen.type == "cuda" else None
+        return cls(chosen, _DTYPES[precision], runtime, mode, warps, jpeg, streams)
 
     @cached_property
     def computing(self) -> ComputingTime:
@@ -101,7 +115,7 @@ class Compute:
         """
         if self.runtime != "auto":
             return self.runtime
-        if self.mode != "eager":
+        if self.mode != "auto":
             return "torch"
         slow = self.device.type == "cpu" and self.dtype == torch.float32 and not computes_in_bf16(self.device)
         return "onnx" if slow else "torch"
@@ -157,9 +171,9 @@ class Compute:
         if not self.warps or isinstance(image, Tensor):
             return image
         pixels = torch.from_numpy(np.require(image, requirements="W"))  # else PyTorch warns; Pillow's are read-only
-        if self.device.type != "cuda":
+        if self.streams is None:
             return pixels
-        with torch.cuda.stream(self._copies):
+        with torch.cuda.stream(self.streams.copies):
             copied = pixels.pin_memory().to(self.device, non_blocking=True)
         # Its memory is reused only after the work of the networks that is queued when it is freed. The detector's
         # stream has no such work then: the boxes of an image are known before it is freed.
@@ -168,22 +182,17 @@ class Compute:
 
     def await_uploads(self) -> None:
         """Let the work that this thread queues from now on wait for the uploads until now. Only the GPU waits."""
-        if self.device.type == "cuda" and self.warps:
-            torch.cuda.current_stream(self.device).wait_stream(self._copies)
+        if self.streams is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.streams.copies)
+
+    def await_loading(self) -> None:
+        """Wait until weights are on the device: streams do not wait for the one that loads them."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def beside_poses(self) -> AbstractContextManager[object]:
         """A block whose work a GPU computes beside that of the pose networks."""
-        return torch.cuda.stream(self._beside) if self.device.type == "cuda" else contextlib.nullcontext()
-
-    @cached_property
-    def _copies(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self.device)
-
-    @cached_property
-    def _beside(self) -> torch.cuda.Stream:
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.default_stream(self.device))  # which loaded the weights
-        return stream
+        return contextlib.nullcontext() if self.streams is None else torch.cuda.stream(self.streams.detector)
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1, channels last, on the device."""

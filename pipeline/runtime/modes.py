@@ -1,31 +1,25 @@
 """How PyTorch starts the operations of a network: one after the other, as one CUDA graph, or compiled.
 
 A graph runs the same kernels as `eager`, so its results are equal to the last bit. Compiling fuses operations, which
-rounds differently. Never run on a GPU so far: `_CudaGraph` and the measurement there.
+rounds differently: it is never chosen by itself, so that all workers of a run round alike. `_CudaGraph` has never run.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from pipeline import storage
 from pipeline.errors import first_line
 
 Mode = Literal["eager", "graph", "compile"]
-Runner = Callable[[Tensor], Tensor]  # runs a network on a batch of one shape
+Runner = Callable[[Tensor], Tensor]  # runs a network on batches of one shape
 
-_BUDGET_SECONDS = 60.0  # no further mode is tried after this; a compilation that has begun is finished
-_GAIN = 0.95  # a mode replaces a simpler one if it takes at most this share of its time
+_GAIN = 0.95  # a graph is used if it takes at most this share of the time; it holds memory of its own
 _WARM_UP, _TIMED = 3, 10  # calls
 
 
@@ -45,57 +39,26 @@ def make_runner(mode: Mode, module: nn.Module, inputs: Tensor) -> Runner:
     return module
 
 
-def fastest_runner(
-    module: nn.Module, inputs: Tensor, modes: tuple[Mode, ...] = ("eager", "graph", "compile")
-) -> tuple[Mode, Runner, str | None]:
-    """The network in the mode that is fastest on this device, by measuring, or by an earlier measurement.
-
-    The choice is remembered in the cache of the machine: for the device, the version of PyTorch, the layers of the
-    network, and the shape of the batch.
+def fastest_runner(module: nn.Module, inputs: Tensor) -> tuple[Runner, str | None]:
+    """The faster of a network as it is and its graph, by measuring both.
 
     Args:
         module: prepared for the device.
         inputs: a batch, on the device.
-        modes: what to try, the simplest first; the first must work.
 
     Returns:
-        the mode, the network in it, and for the user why another mode does not work, None if all do.
+        the runner, and for the user why a graph does not work, None if it does.
 
     Raises:
-        torch.OutOfMemoryError: the memory is too small for the first mode.
+        torch.OutOfMemoryError: the memory is too small for the network as it is.
     """
-    memory = _memory(module, inputs)
-    note = None
+    eager = _seconds(module, inputs)
     try:
-        known = json.loads(memory.read_text())
-        if known in modes:
-            return known, make_runner(known, module, inputs), None
-    except (OSError, ValueError):
-        pass
-    except Exception as error:  # torch.compile raises exceptions of many types
-        note = _failed(known, error)
-    best: tuple[float, Mode, Runner] | None = None
-    started = time.perf_counter()
-    for mode in modes:
-        if best is not None and time.perf_counter() - started > _BUDGET_SECONDS:
-            break
-        try:
-            runner = make_runner(mode, module, inputs)
-            seconds = _seconds(runner, inputs)
-        except Exception as error:
-            if best is None:
-                raise
-            note = _failed(mode, error)
-            continue
-        if best is None or seconds <= _GAIN * best[0]:
-            best = seconds, mode, runner
-    assert best is not None
-    _, chosen, runner = best
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    written = memory.with_suffix(f".{os.getpid()}")
-    written.write_text(json.dumps(chosen))
-    os.replace(written, memory)
-    return chosen, runner, note
+        graph = make_runner("graph", module, inputs)
+        is_faster = _seconds(graph, inputs) <= _GAIN * eager
+    except Exception as error:  # CUDA and PyTorch raise exceptions of many types
+        return module, f"a network runs without a CUDA graph: {type(error).__name__}: {first_line(error)}"
+    return (graph if is_faster else module), None
 
 
 class _CudaGraph:
@@ -136,15 +99,3 @@ def _seconds(runner: Runner, inputs: Tensor) -> float:
         wait()
         times.append(time.perf_counter() - started)
     return statistics.median(times[_WARM_UP:])
-
-
-def _memory(module: nn.Module, inputs: Tensor) -> Path:
-    """The file that remembers the choice."""
-    device = torch.cuda.get_device_name(inputs.device) if inputs.is_cuda else "cpu"
-    shapes = [(name, tuple(values.shape), str(values.dtype)) for name, values in module.named_parameters()]
-    facts = (device, torch.__version__, str(module), shapes, tuple(inputs.shape), str(inputs.dtype))
-    return storage.cache_folder() / "modes" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
-
-
-def _failed(mode: Mode, error: Exception) -> str:
-    return f"a network runs without mode {mode} on this machine: {type(error).__name__}: {first_line(error)}"

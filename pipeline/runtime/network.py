@@ -72,6 +72,10 @@ def load_exported(path: Path, compute: Compute, size: tuple[int, int] | None = N
     Raises:
         UserError: the file is none of these, or cannot run on the device or in the runtime, or not at this size.
     """
+    if compute.mode in ("graph", "compile"):
+        raise UserError(
+            f"--compute.mode {compute.mode} is for networks in PyTorch, and {path} is exported; leave it out"
+        )
     kind = path.suffix.lower()
     if kind in (*ONNX_SUFFIXES, OPENVINO_SUFFIX):
         if compute.runtime == "openvino" or kind == OPENVINO_SUFFIX:

@@ -336,7 +336,7 @@ class AnnotateComputeSettings(ComputeSettings):
     mode: Literal["auto", "eager", "graph", "compile"] = Field(
         "auto",
         description="how torch runs networks; eager: operation by operation; graph: as one CUDA graph, with equal "
-        "results; compile: fused, which rounds differently; auto: on a GPU the fastest, by measuring, else eager",
+        "results; compile: fused, which rounds differently; auto: on a GPU the faster of eager and graph, else eager",
     )
 
     jpeg: Literal["cpu", "device"] = Field(

@@ -19,7 +19,8 @@ from pipeline.errors import UserError
 from pipeline.images import DecodedImage, ImageRefused, decode_image
 from pipeline.runtime.device import Compute
 
-DECODER = DeviceJpegDecoder(torch.device("cpu"))
+CPU = Compute.resolve("cpu", jpeg="device")
+DECODER = DeviceJpegDecoder(CPU)
 PHOTO = (DEMO / "photos" / "grace_hopper.jpg").read_bytes()
 
 
@@ -96,6 +97,24 @@ def test_a_header_is_read_until_its_first_scan() -> None:
         assert not is_plain(data)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("lost")])
+def test_a_failure_of_the_device_is_not_attributed_to_the_image(error: Exception, monkeypatch) -> None:
+    def fail(data: bytes) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(DECODER, "decode", fail)
+    with pytest.raises(MemoryError, match="the device cannot decode JPEGs"):
+        decoded(PHOTO)
+
+
+def test_what_the_device_does_not_support_is_decoded_on_the_cpu(monkeypatch) -> None:
+    def refuse(data: bytes) -> Tensor:
+        raise RuntimeError("unsupported subsampling")
+
+    monkeypatch.setattr(DECODER, "decode", refuse)
+    np.testing.assert_array_equal(decoded(PHOTO).content, decode_image(PHOTO).content)
+
+
 class _Shifted(DeviceJpegDecoder):
     """A decoder whose colours are a pixel off, as without interpolation between them."""
 
@@ -110,17 +129,16 @@ def test_other_pixels_are_refused_before_anything_is_annotated(tmp_path: Path) -
         match=r"^--compute\.jpeg device: on this machine the pixels of \w+\.jpg are [\d.]+ grey levels from those of "
         r"the CPU, [\d.]+% of them more than 16; leave it out$",
     ):
-        check_pixels(_Shifted(torch.device("cpu")))
+        check_pixels(_Shifted(CPU))
     shutil.copy(DEMO / "photos" / "cut_short.jpg", tmp_path)
-    with pytest.raises(UserError, match="has none; leave it out"):
+    with pytest.raises(UserError, match="has none; run the job from a clone of the project, or leave it out"):
         check_pixels(DECODER, tmp_path)
 
 
 def test_the_settings_choose_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    compute = Compute.resolve("cpu", jpeg="device")
-    assert compute.warps, "tensors are not cropped by OpenCV"
-    assert isinstance(make_jpeg_decoder(compute), DeviceJpegDecoder)
+    assert CPU.warps, "tensors are not cropped by OpenCV"
+    assert isinstance(make_jpeg_decoder(CPU), DeviceJpegDecoder)
     assert make_jpeg_decoder(Compute.resolve("cpu")) is decode_jpeg
     monkeypatch.setattr(device_jpeg, "DeviceJpegDecoder", _Shifted)
     with pytest.raises(UserError, match="leave it out"):
-        make_jpeg_decoder(compute)
+        make_jpeg_decoder(CPU)

@@ -108,8 +108,9 @@ def test_onnx_runtime_runs_networks_where_bf16_is_missing(
 
 def test_a_mode_is_for_torch_and_a_graph_for_a_gpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert Compute.resolve("cpu").mode == "eager"
-    assert Compute.resolve("cpu", mode="compile").own_runtime == "torch"
+    assert Compute.resolve("cpu").own_runtime == "onnx"
+    for mode in ("eager", "compile"):
+        assert Compute.resolve("cpu", mode=mode).own_runtime == "torch"
     with pytest.raises(UserError, match=r"^--compute\.mode graph needs a GPU"):
         Compute.resolve("cpu", mode="graph")
 

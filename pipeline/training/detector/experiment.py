@@ -88,7 +88,7 @@ class DetectorExperiment:
             nms_iou=NMS_IOU,
             max_boxes=MAX_BOXES,
         )
-        compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision)
+        compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision, mode="eager")
         facts = DarknetFacts.of(network, settings.input_size)
         detector = DarknetDetector(TorchNetwork(network, compute), facts, settings, compute)
         validation = BoxValidation.read(annotated)

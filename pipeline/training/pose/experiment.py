@@ -84,7 +84,7 @@ class PoseExperiment:
         assert annotated is not None
         network = self._architecture.build()
         network.load_state_dict(weights)
-        compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision)
+        compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision, mode="eager")
         pose_network = PoseNetwork(TorchNetwork(network, compute), str(self._architecture), (CropRule(s.input_size),))
         skeleton = SKELETONS[s.skeleton]
         estimator = PoseEstimator([pose_network], make_head(s.decode, s.norm, s.input_size), skeleton, compute)
