@@ -15,6 +15,18 @@ from support.paths import PROJECT
 MONITORING = PROJECT / "infra" / "monitoring"
 RULES = MONITORING / "rules.yaml"
 PROMTOOL = shutil.which("promtool")
+METRICS = {  # name: label
+    "ray_posemill_images_total": "status",
+    "ray_posemill_people_total": None,
+    "ray_posemill_shards_total": None,
+    "ray_posemill_shards_left": None,
+    "ray_posemill_shards_quarantined": None,
+    "ray_posemill_stage_seconds_total": "stage",
+    "ray_posemill_worker_seconds_total": "worker",
+    "ray_posemill_worker_compute_seconds_total": "worker",
+    "ray_posemill_worker_megabytes": None,
+    "ray_posemill_gpu_megabytes": None,
+}
 
 
 def expressions() -> list[str]:
@@ -48,11 +60,7 @@ def exposed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFac
                 exposed.setdefault("statuses", set()).update(re.findall(r'status="(\w+)"', labels))
             if name == "ray_posemill_stage_seconds_total":
                 exposed.setdefault("stages", set()).update(re.findall(r'stage="([\w ]+)"', labels))
-        gauges = {
-            f"ray_posemill_{name}"
-            for name in ("shards_left", "shards_quarantined", "worker_megabytes", "gpu_megabytes")
-        }
-        complete = gauges <= exposed.keys() and {"ok", "unreadable"} <= exposed.get("statuses", set())
+        complete = METRICS.keys() <= exposed.keys() and {"ok", "unreadable"} <= exposed.get("statuses", set())
         return complete or job.poll() is not None
 
     wait_for(scrape, 120)
@@ -63,20 +71,9 @@ def exposed(cluster: Cluster, photos: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_job_exposes_its_metrics(exposed: dict[str, set[str]]) -> None:
-    for name, label in (
-        ("images_total", "status"),
-        ("people_total", None),
-        ("shards_total", None),
-        ("shards_left", None),
-        ("shards_quarantined", None),
-        ("stage_seconds_total", "stage"),
-        ("worker_seconds_total", "worker"),
-        ("worker_compute_seconds_total", "worker"),
-        ("worker_megabytes", None),
-        ("gpu_megabytes", None),
-    ):
-        assert f"ray_posemill_{name}" in exposed
-        assert label is None or label in exposed[f"ray_posemill_{name}"]
+    for name, label in METRICS.items():
+        assert name in exposed
+        assert label is None or label in exposed[name]
     assert {"wait for images", "crop", "poses", "decode"} <= exposed["stages"]
 
 
