@@ -143,9 +143,9 @@ class Display:
                 table.add_row(thread, stage, f"{seconds:.1f}", per_image, f"{seconds / whole:.0%}")
         shares = [s[COMPUTING] / _of_networks(s) for s in self._worker_seconds.values() if _of_networks(s)]
         if shares:
-            table.caption = (
-                f"share of its time in which the device of a worker computed networks: {min(shares):.0%} to "
-                f"{max(shares):.0%} ({len(shares)} workers)"
+            least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
+            table.caption = "share of its time in which the device of a worker computed networks: " + (
+                f"{least} to {most}" if least != most else least
             )
         return table
 

@@ -16,7 +16,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from pipeline import storage
 from pipeline.coco.annotations import load_annotations
 from pipeline.errors import UserError
 from pipeline.jpeg import encode_jpeg
+from pipeline.training.distributed import in_any_process
 from pipeline.training.experiment import Experiment
 from pipeline.training.loop import Step, Trainer
 from pipeline.training.settings import TrainSettings
@@ -37,7 +38,8 @@ from pipeline.weights.metadata import TRAINING_IMAGES, encode_training_images, i
 
 # Settings that may change when a run is resumed.
 _CHANGEABLE = {
-    "resume", "output", "compute", "workers", "address", "cache", "validation", "validate_every", "checkpoint_every",
+    "resume", "output", "compute", "workers", "address", "cache", "validation", "validate_every", "patience",
+    "checkpoint_every",
 }  # fmt: skip
 
 
@@ -115,10 +117,20 @@ class TrainRun:
         text = "\n".join(json.dumps(line) for line in [*lines, entry])
         storage.write_bytes(self.path("history.jsonl"), text.encode())
 
+    def has_stalled(self) -> bool:
+        """Whether as many validations as `patience` have not exceeded the best AP before them."""
+        patience = self.settings.patience
+        return patience is not None and _validations_since_best(self.history()) >= patience
+
     def history(self) -> list[dict[str, Any]]:
         """The lines of history.jsonl, first epoch first; empty before the first."""
         path = self.path("history.jsonl")
         return [json.loads(line) for line in storage.read_bytes(path).splitlines()] if storage.exists(path) else []
+
+
+def _validations_since_best(history: Sequence[Mapping[str, Any]]) -> int:
+    aps = [line["ap"] for line in history if line.get("ap") is not None]
+    return len(aps) - 1 - aps.index(max(aps)) if aps else 0
 
 
 def _fixed(settings: TrainSettings) -> dict[str, Any]:
@@ -128,7 +140,7 @@ def _fixed(settings: TrainSettings) -> dict[str, Any]:
 
 
 def train_run(run: TrainRun, experiment: Experiment, trainer: Trainer, report: Callable[[Step], None]) -> None:
-    """Train to the end of the schedule, with checkpoints.
+    """Train to the end of the schedule, or until validations bring nothing any more, with checkpoints.
 
     Every process of a run calls this; the process of rank 0 validates and writes.
 
@@ -160,7 +172,9 @@ def train_run(run: TrainRun, experiment: Experiment, trainer: Trainer, report: C
         if trainer.epoch > written:
             # The run was killed after the last checkpoint of the epoch and before its history line and weights.
             end_epoch()
-        while trainer.epoch < settings.optimisation.epochs:
+        while trainer.epoch < settings.optimisation.epochs and not in_any_process(
+            writes and run.has_stalled(), trainer.device
+        ):
             for step in trainer.train_epoch():
                 report(step)
                 if board is not None:

@@ -76,3 +76,12 @@ class _SynchronisedBatchNorm(nn.BatchNorm2d):
         normalised = centred * torch.rsqrt(variance + self.eps)[None, :, None, None]
         output = normalised * self.weight[None, :, None, None] + self.bias[None, :, None, None]
         return output.to(input.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def in_any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is true in any process; all of them must call this. Without a process group: the flag itself."""
+    if not distributed.is_initialized():
+        return flag
+    count = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(count)
+    return count.item() > 0

@@ -126,12 +126,7 @@ class Trainer:
             with_synchronised_batchnorm(self.network)
             self._loss_module = DistributedDataParallel(self._loss_module)
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        plain = [p for p in network.parameters() if p.ndim <= 1]
-        self._optimizer = optimizer(
-            [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=options.learning_rate,
-        )
+        self._optimizer = optimizer(parameter_groups(network, options), lr=options.learning_rate)
 
     @property
     def epoch(self) -> int:
@@ -173,7 +168,7 @@ class Trainer:
     def _train_step(self, views: tuple[Tensor, ...]) -> float:
         o = self.options
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
+            group["lr"] = self.learning_rate(self.step) * group.get("scale", 1.0)  # missing in earlier checkpoints
         loss = self._loss_module(*views)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -267,6 +262,34 @@ class Trainer:
         self.losses = list(state.get("losses", []))  # missing in checkpoints of earlier versions
         for key, tensor in state["averaged"].items():
             self.averaged[key].copy_(tensor)
+
+
+def parameter_groups(network: nn.Module, options: Optimisation) -> list[dict[str, Any]]:
+    """The parameters by weight decay and learning rate, for an optimiser.
+
+    The rate of a layer is the learning rate times `layer_decay` to the power of the number of layers after it (as in
+    Howard and Ruder, ULMFiT, ACL 2018, with a factor per layer). A layer is a convolution or a matrix with what
+    follows it, such as BatchNorm; layers are counted in the order in which the network defines them.
+
+    Returns:
+        Dicts with `params`, `weight_decay`, and `scale`: the learning rate relative to the schedule's.
+    """
+    layer = 0
+    layers: dict[nn.Parameter, int] = {}
+    for module in network.modules():
+        own = [p for p in module.parameters(recurse=False) if p not in layers]
+        layer += any(p.ndim > 1 for p in own)
+        layers |= dict.fromkeys(own, layer)
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for is_decayed in (True, False):
+        for parameter in network.parameters():
+            if (parameter.ndim > 1) == is_decayed:
+                scale = options.layer_decay ** (layer - layers[parameter])
+                groups.setdefault((is_decayed, scale), []).append(parameter)
+    return [
+        {"params": params, "weight_decay": options.weight_decay if is_decayed else 0.0, "scale": scale}
+        for (is_decayed, scale), params in groups.items()
+    ]
 
 
 class _LossModule(nn.Module):

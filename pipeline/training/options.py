@@ -37,6 +37,9 @@ class Optimisation:
     batch: int = described(64, "samples per step, over all processes")
     epochs: int = described(100, "epochs; each draws as many samples as the sets have, by their weights")
     learning_rate: float = described(1e-3, "peak learning rate, after the warm-up")
+    layer_decay: float = described(
+        1.0, "learning rate of a layer relative to that of the next one; below 1, early layers keep what they know"
+    )
     schedule: Literal["cosine", "step"] = described(
         "cosine", "cosine: down to 0; step: times 0.1 at 170/270 and at 200/270 of the epochs"
     )
@@ -50,6 +53,7 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         _check(self, batch=(1, _ANY), epochs=(1, _ANY), learning_rate=(_TINY, _ANY), clip=(_TINY, _ANY))
+        _check(self, layer_decay=(_TINY, 1))
         _check(self, warm_up=(0, _ANY), weight_decay=(0, _ANY), ema=(0, 1 - 1e-9), seed=(0, _ANY))
 
 

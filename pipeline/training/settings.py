@@ -80,6 +80,11 @@ class DetectorToTrain(Section):
         "with incomplete boxes are used as well",
     )
     teacher_share: Share = Field(0.5, description="share of the loss against the teacher")
+    hard_negatives: float = Field(
+        0.0,
+        ge=0,
+        description="images are drawn this many times as often again for each false positive of the initial weights",
+    )
     augmentation: BoxAugmentation = BoxAugmentation()
 
 
@@ -106,6 +111,9 @@ class TrainSettings(Section):
         None, description="Ray cluster of the workers; by default RAY_ADDRESS, else a local one"
     )
     validate_every: int = Field(5, ge=1, description="epochs between validations")
+    patience: int | None = Field(
+        None, ge=1, description="end after this many validations without a higher AP; by default train all epochs"
+    )
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints; each epoch ends with one too")
 
     def with_absolute_paths(self) -> TrainSettings:
@@ -137,6 +145,10 @@ class TrainSettings(Section):
             return "--sets is empty; name annotations and images to train on"
         if self.pose.conv_dim is not None and self.pose.weights is not None:
             return "--pose.conv_dim cannot be set with --pose.weights, whose network has its own; leave one of them out"
+        if self.patience is not None and self.validation is None:
+            return "--patience counts validations; name a set by --validation, or leave it out"
+        if self.detector.hard_negatives and self.detector.weights is None:
+            return "--detector.hard_negatives counts mistakes of trained weights; name them by --detector.weights"
         if self.pose.prune and self.pose.weights is None:
             return "--pose.prune removes channels of trained weights; name them by --pose.weights"
         batch = self.optimisation.batch

@@ -80,6 +80,30 @@ def test_a_run_of_an_earlier_version_is_resumed(collection, tmp_path: Path) -> N
     )
 
 
+def test_training_ends_when_validations_bring_nothing_more(collection, tmp_path: Path) -> None:
+    """With a learning rate near zero no validation is better than the first."""
+    flags = {"optimisation.learning_rate": 1e-12, "optimisation.epochs": 8, "validate_every": 1}
+    run(tmp_path, patience=2, **flags)
+    assert [line["epoch"] for line in history(tmp_path)] == [1, 2, 3]
+    run(tmp_path, patience=2, resume="true", **flags)
+    assert len(history(tmp_path)) == 3, "over"
+    run(tmp_path, patience=4, resume="true", **flags)
+    assert len(history(tmp_path)) == 5
+
+
+def test_a_detector_is_trained_more_on_its_mistakes(collection, tmp_path: Path) -> None:
+    (tmp_path / "tiny.cfg").write_text(TINY_DETECTOR)
+    flags = {"task": "detector", "detector.cfg": tmp_path / "tiny.cfg", "detector.input_size": 64, "validation": "none"}
+    run(tmp_path, **flags)
+    last = tmp_path / "run" / "last.safetensors"
+    again = {"output": tmp_path / "again", "cache": tmp_path / "images.npz", "detector.weights": last}
+    run(tmp_path, **flags, **again, **{"detector.hard_negatives": 2.0})
+    assert (tmp_path / "again" / "last.safetensors").exists()
+    assert "images.npz was made with hard_negatives 2.0, but this run has 3.0" in run(
+        tmp_path, 2, **flags, **(again | {"output": tmp_path / "other"}), **{"detector.hard_negatives": 3.0}
+    )
+
+
 def test_a_run_with_unknown_settings_is_refused(collection, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train.json").write_text(json.dumps({"mosaics": 3}))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from pipeline.training.distributed import shared_denominator, with_synchronised_batchnorm
+from pipeline.training.distributed import in_any_process, shared_denominator, with_synchronised_batchnorm
 
 BATCH = torch.randn(6, 4, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 100
 WEIGHTS = torch.randn(6, 4, 5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -36,6 +36,10 @@ def process(rank: int, folder: Path) -> None:
     torch.save(net(BATCH).detach(), folder / f"eval{rank}.pt")
     # A third of a person each: two thirds in one process, which count as one.
     torch.save(shared_denominator(torch.tensor(1 / 3)), folder / f"few{rank}.pt")
+    torch.save(
+        [in_any_process(rank == 1, torch.device("cpu")), in_any_process(False, torch.device("cpu"))],
+        folder / f"any{rank}.pt",
+    )
     distributed.destroy_process_group()
 
 
@@ -58,6 +62,8 @@ def test_statistics_losses_and_gradients_equal_those_of_the_whole_batch(tmp_path
     for rank in (0, 1):
         torch.testing.assert_close(torch.load(tmp_path / f"eval{rank}.pt"), plain(BATCH).detach())
         assert torch.load(tmp_path / f"few{rank}.pt").item() == 0.5
+        assert torch.load(tmp_path / f"any{rank}.pt") == [True, False]
+    assert [in_any_process(flag, torch.device("cpu")) for flag in (True, False)] == [True, False]
 
 
 def test_one_process_shares_nothing() -> None:

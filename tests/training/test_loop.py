@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.pose import build_pose_model
 from pipeline.pose.networks import pose_spec
 from pipeline.skeletons import SKELETONS
-from pipeline.training.loop import Trainer, TrainingDiverged
+from pipeline.training.loop import Trainer, TrainingDiverged, parameter_groups
 from pipeline.training.options import NO_POSE_AUGMENTATION, Optimisation, PoseAugmentation
 from pipeline.training.pose.data import AnnotatedPerson, PeopleSet, cut_people
 from pipeline.training.pose.losses import PoseLoss
@@ -73,6 +73,35 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one() -> None:
     assert losses_resumed == losses
     for key, tensor in whole.averaged.items():
         assert torch.equal(tensor, resumed.averaged[key])
+
+
+def test_early_layers_learn_more_slowly_if_wanted() -> None:
+    """A learning rate falls by `layer_decay` with each layer towards the input; a BatchNorm is of the layer before."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 8, 3),
+        torch.nn.Conv2d(8, 1, 1),
+    )
+    groups = parameter_groups(network, dataclasses.replace(OPTIONS, layer_decay=0.5, weight_decay=0.01))
+    facts = {id(p): (group["scale"], group["weight_decay"]) for group in groups for p in group["params"]}
+    expected = {"0.weight": (0.25, 0.01), "0.bias": (0.25, 0), "1.weight": (0.25, 0), "1.bias": (0.25, 0),
+                "3.weight": (0.5, 0.01), "3.bias": (0.5, 0), "4.weight": (1, 0.01), "4.bias": (1, 0)}  # fmt: skip
+    assert {name: facts[id(p)] for name, p in network.named_parameters()} == expected
+    assert len(facts) == len(expected)
+    assert [group["scale"] for group in parameter_groups(network, OPTIONS)] == [1, 1]
+
+    def moved(layer_decay: float) -> dict[str, float]:
+        training = trainer(dataclasses.replace(OPTIONS, layer_decay=layer_decay, optimizer="adam", warm_up=0))
+        before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
+        next(training.train_epoch())
+        return {name: float((p.detach() - before[name]).abs().max()) for name, p in training.network.named_parameters()}
+
+    alike, decayed = moved(1.0), moved(0.8)
+    first, *_, last = [name for name, p in trainer().network.named_parameters() if p.ndim > 1]
+    assert decayed[last] == pytest.approx(alike[last])
+    assert decayed[first] < 0.1 * alike[first]
 
 
 @pytest.mark.parametrize("capabilities", [{"avx512_bf16": True}, {"avx2": True}])

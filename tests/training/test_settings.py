@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.training.options import Optimisation
-from pipeline.training.settings import AnnotatedSet, PoseToTrain, TrainSettings
+from pipeline.training.settings import AnnotatedSet, DetectorToTrain, PoseToTrain, TrainSettings
 
 PEOPLE = (AnnotatedSet(annotations="train.json", images="images"),)
 
@@ -13,6 +13,17 @@ def test_a_batch_must_be_a_multiple_of_the_workers(batch: int) -> None:
         f"--optimisation.batch {batch} cannot be shared evenly by --workers 3; use a multiple"
     )
     assert TrainSettings(sets=PEOPLE, workers=2, optimisation=Optimisation(batch=batch)).problem() is None
+
+
+def test_patience_needs_a_validation_set_and_mistakes_need_trained_weights() -> None:
+    assert TrainSettings(sets=PEOPLE, patience=2).problem() == (
+        "--patience counts validations; name a set by --validation, or leave it out"
+    )
+    assert TrainSettings(sets=PEOPLE, patience=2, validation=PEOPLE[0]).problem() is None
+    detector = DetectorToTrain(hard_negatives=1.0)
+    assert TrainSettings(sets=PEOPLE, detector=detector).problem() == (
+        "--detector.hard_negatives counts mistakes of trained weights; name them by --detector.weights"
+    )
 
 
 def test_pruning_needs_trained_weights() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from pipeline.settings.tree import DetectorSettings
 from pipeline.training.annotated_images import read_pixels
 from pipeline.training.cache import cached
 from pipeline.training.detector.data import BoxLabels, ImageSet, labels_by_image, shrink_images
+from pipeline.training.detector.hard_negatives import MISTAKE_CONFIDENCE, mined_weights
 from pipeline.training.detector.task import DetectorTask
 from pipeline.training.detector.teacher import YoloxTeacher
 from pipeline.training.detector.validation import CONFIDENCE, MAX_BOXES, NMS_IOU, BoxValidation
@@ -69,7 +73,9 @@ class DetectorExperiment:
             cells = network.cells(s.input_size, s.input_size)
             batch = settings.optimisation.batch // settings.workers
             teacher = YoloxTeacher(s.teacher, batch, s.input_size, cells, compute)
-        task = DetectorTask(read_images(settings), network, s.input_size, s.augmentation, teacher, s.teacher_share)
+        task = DetectorTask(
+            read_images(settings, network), network, s.input_size, s.augmentation, teacher, s.teacher_share
+        )
         return cls(network, cfg, task, settings)
 
     def __str__(self) -> str:
@@ -89,8 +95,7 @@ class DetectorExperiment:
             max_boxes=MAX_BOXES,
         )
         compute = Compute.resolve(self._settings.compute.device, self._settings.compute.precision, mode="eager")
-        facts = DarknetFacts.of(network, settings.input_size)
-        detector = DarknetDetector(TorchNetwork(network, compute), facts, settings, compute)
+        detector = _detector(network, settings, compute)
         validation = BoxValidation.read(annotated)
         pictures: list[np.ndarray] = []
         found = []
@@ -103,18 +108,42 @@ class DetectorExperiment:
         return ValidationResult(numbers, contact_sheet(pictures))
 
 
-def read_images(settings: TrainSettings) -> ImageSet:
+def _detector(network: Darknet, settings: DetectorSettings, compute: Compute) -> DarknetDetector:
+    """A detector of a network, which is changed."""
+    facts = DarknetFacts.of(network, settings.input_size)
+    return DarknetDetector(TorchNetwork(network, compute), facts, settings, compute)
+
+
+def read_images(settings: TrainSettings, network: Darknet) -> ImageSet:
     """All images to train on, from the cache if it exists.
+
+    Args:
+        network: with its initial weights.
 
     Raises:
         AnnotationError: annotations or images that cannot be used.
     """
-    side, incomplete = settings.detector.input_size, settings.detector.teacher is not None
+    s = settings.detector
+    side, incomplete = s.input_size, s.teacher is not None
+    options: dict[str, Any] = {"input_size": side, "incomplete": incomplete}
+    if s.hard_negatives:
+        options |= {"hard_negatives": s.hard_negatives, "weights": storage.basename(s.weights or "")}
 
     def read() -> ImageSet:
-        return ImageSet.join([shrink_images(_images(annotated, incomplete), side) for annotated in settings.sets])
+        images = ImageSet.join([shrink_images(_images(annotated, incomplete), side) for annotated in settings.sets])
+        return _with_hard_negatives(images, network, settings) if s.hard_negatives else images
 
-    return cached(settings, {"input_size": side, "incomplete": incomplete}, ImageSet, read)
+    return cached(settings, options, ImageSet, read)
+
+
+def _with_hard_negatives(images: ImageSet, network: Darknet, settings: TrainSettings) -> ImageSet:
+    """The images with more weight on those in which the initial network finds people where there are none."""
+    compute = Compute.resolve(settings.compute.device, settings.compute.precision, mode="eager")
+    sure = DetectorSettings(
+        name="darknet", input_size=settings.detector.input_size, confidence=MISTAKE_CONFIDENCE, weak_confidence=None
+    )
+    detector = _detector(copy.deepcopy(network), sure, compute)
+    return replace(images, weights=mined_weights(images, detector, settings.detector.hard_negatives))
 
 
 def _images(annotated: AnnotatedSet, incomplete: bool) -> Iterator[tuple[np.ndarray, BoxLabels, float]]:
