@@ -10,9 +10,11 @@ import fsspec
 
 from pipeline.errors import UserError, first_line
 from pipeline.storage.retry import RetryPolicy
+from pipeline.storage.s3_session import read_times_fast
 from pipeline.storage.uris import is_local, is_web, native_path, refuse_password
 
 RETRY_POLICY = RetryPolicy()
+_S3 = ("s3", "s3a")
 _WEB_NO_ANSWER_SECONDS = 3.0  # lists of web images contain many servers that no longer exist
 
 _T = TypeVar("_T")
@@ -22,7 +24,10 @@ _T = TypeVar("_T")
 def filesystem(protocol: str) -> fsspec.AbstractFileSystem:
     """The fsspec file system of a protocol, created once per process."""
     # Listings decide which shards are left to process, so a cached listing would give wrong results.
-    return fsspec.filesystem(protocol, use_listings_cache=False)
+    fs = fsspec.filesystem(protocol, use_listings_cache=False)
+    if protocol in _S3:
+        read_times_fast(fs)
+    return fs
 
 
 def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
