@@ -53,6 +53,12 @@ KINDS: dict[str, Kind] = {
 }
 
 
+_CONTAINER_SUFFIXES = tuple(suffix for kind in KINDS.values() for suffix in kind.suffixes)
+
+
 def container_kind(key: str) -> Kind | None:
     """The kind of the container with this name; None if it is a loose file."""
-    return next((kind for kind in KINDS.values() if kind.suffixes and key.lower().endswith(kind.suffixes)), None)
+    name = key.lower()
+    if not name.endswith(_CONTAINER_SUFFIXES):  # most names of most collections
+        return None
+    return next(kind for kind in KINDS.values() if kind.suffixes and name.endswith(kind.suffixes))

@@ -67,7 +67,9 @@ def _plan(uri: str, settings: InputSettings, without: str | None) -> Iterator[Pl
         output = None if without is None else without.rstrip("/") + "/"
         listed = ((key, entry) for key, entry in _list_input(uri) if output is None or not entry.uri.startswith(output))
         kind_of = _named_kind(uri)
-    return _plan_listed(_with_sequences(listed, settings.video), settings, kind_of)
+    if settings.video.sequence_fps is not None:
+        listed = _with_sequences(listed, settings.video)
+    return _plan_listed(iter(listed), settings, kind_of)
 
 
 def _with_sequences(listed: Iterable[_Keyed], settings: VideoSettings) -> Iterator[_Keyed]:
