@@ -184,8 +184,9 @@ class _Scheduler:
             for item in ready:
                 if item in self._streams:
                     self._advance(item)
-                else:
-                    self._on_start(next(w for w in self._workers if w.starting == item))
+                # Else the start of a worker; or it belonged to one whose death has just been handled.
+                elif (worker := next((w for w in self._workers if w.starting == item), None)) is not None:
+                    self._on_start(worker)
             self._display.in_flight([attempt.progress for _, attempt in self._streams.values()])
         if self._stop.signals:
             raise Stopped(self._stop.signals[0])
