@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -54,7 +54,8 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(
     r"(?:\buv run (?:--with \S+ )?|\bpython )(-m pipeline[\w.]*|(?:jobs|infra|tests)/\S+\.py)([^\n]*)"
 )
-_END_OF_COMMAND = re.compile(r"   | \| | && |; |\s>\s")
+# Everything before a description, a pipe or another command; quoted text may hold all of these.
+_ARGUMENTS = re.compile(r"""(?:"[^"]*"|'[^']*'|(?!   | \| | && |; |\s>\s).)*""")
 _FLAG = re.compile(r"(?<![\w-])--([a-z][\w.*-]*)")
 
 
@@ -126,8 +127,9 @@ def commands_of(path: Path) -> Iterator[Command]:
     code = code_of(path)
     variables = dict(re.findall(r'\b([A-Z]+)="([^"]*)"', code))
     for script, rest in _COMMAND.findall(code):
-        rest = re.sub(r"\$([A-Z]+)", lambda match: variables[match[1]], _END_OF_COMMAND.split(f"{rest} ")[0])
-        yield Command(str(path.relative_to(PROJECT)), script, tuple(shlex.split(rest, comments=True)))
+        arguments = cast("re.Match[str]", _ARGUMENTS.match(f"{rest} "))[0]
+        arguments = re.sub(r"\$([A-Z]+)", lambda match: variables[match[1]], arguments)
+        yield Command(str(path.relative_to(PROJECT)), script, tuple(shlex.split(arguments, comments=True)))
 
 
 COMMANDS = [command for path in documents() for command in commands_of(path)]
