@@ -1,6 +1,7 @@
 """Darknet networks (the YOLO family), built from a .cfg description and a .weights file.
 
-Redmon and Farhadi, YOLOv3, 2018; Bochkovskiy et al., YOLOv4, 2020. The file formats are Darknet's.
+Redmon and Farhadi, YOLOv3, 2018; Bochkovskiy et al., YOLOv4, 2020. The file formats are Darknet's. Two extensions of
+the descriptions describe NanoDet: the section [distances], and `bilinear=1` in [upsample].
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.detectors.cells import cell_grid
 from pipeline.errors import UserError, first_line
 
 _BN_EPS = 1e-6
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class DarknetError(UserError):
@@ -66,7 +68,9 @@ _OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "shortcut": ({"from", "activation"}, set()),
     "route": ({"layers", "groups", "group_id"}, {"stopbackward"}),
-    "upsample": ({"stride", "scale"}, set()),
+    "upsample": ({"stride", "scale", "bilinear"}, set()),
+    "local_avgpool": ({"size", "stride"}, set()),
+    "distances": ({"classes", "bins"}, set()),
     "maxpool": ({"size", "stride", "stride_x", "stride_y", "padding"}, set()),
 }
 _SWITCHED_OFF = ("0", "none")
@@ -88,24 +92,34 @@ class _Pool(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Nearest-neighbour upsampling; values are multiplied by `factor`."""
+    """Upsampling, nearest or bilinear; values are multiplied by `factor`."""
 
-    def __init__(self, stride: int, factor: float) -> None:
+    def __init__(self, stride: int, factor: float, bilinear: bool) -> None:
         super().__init__()
         self.stride, self.factor = stride, factor
+        self.mode = "bilinear" if bilinear else "nearest"
 
     def forward(self, x: Tensor) -> Tensor:
-        larger = F.interpolate(x, scale_factor=self.stride)
+        larger = F.interpolate(x, scale_factor=self.stride, mode=self.mode)
         return larger if self.factor == 1 else larger * self.factor
 
 
 class Yolo(nn.Module):
-    """Raw maps (B, A * (5 + C), h, w) to predictions (B, h * w * A, 5 + C): cells row by row, then anchors."""
+    """Raw maps (B, A * (5 + C), h, w) to predictions (B, h * w * A, 5 + C): cells row by row, then anchors.
+
+    Attributes:
+        per_cell: predictions of a cell, A.
+        reach: maximum distance of a prediction's centre from that of its cell, in cells.
+        score_channels: the channels of the maps whose sigmoids say how likely there is an object.
+    """
 
     def __init__(self, anchors: list[tuple[float, float]], classes: int, scale_xy: float, new_coords: bool) -> None:
         super().__init__()
         self.classes, self.scale_xy, self.new_coords = classes, scale_xy, new_coords
         self.anchors = anchors
+        self.per_cell = len(anchors)
+        self.reach = scale_xy / 2
+        self.score_channels = [anchor * (5 + classes) + 4 for anchor in range(len(anchors))]
 
     def forward(self, x: Tensor, input_height: int) -> Tensor:
         x = x.float()
@@ -127,15 +141,51 @@ class Yolo(nn.Module):
         return torch.cat([centre, size, rest], dim=-1).reshape(batch, -1, 5 + self.classes)
 
 
+class Distances(nn.Module):
+    """Raw maps (B, C + 4 * bins, h, w) to predictions (B, h * w, 5 + C) of boxes without anchors, cells row by row.
+
+    The channels are the scores of the classes, then the distances of the left, top, right and bottom side from the
+    centre of the cell, each as logits of 0, 1, ..., bins - 1 cells, of which the mean counts (Li et al., Generalized
+    Focal Loss, NeurIPS 2020). The objectness is the score of the best class, and the probability of a class its share
+    of that.
+
+    Attributes: see `Yolo`.
+    """
+
+    per_cell = 1
+
+    def __init__(self, classes: int, bins: int) -> None:
+        super().__init__()
+        self.classes, self.bins = classes, bins
+        self.reach = (bins - 1) / 2
+        self.score_channels = list(range(classes))
+
+    def forward(self, x: Tensor, input_height: int) -> Tensor:
+        x = x.float()
+        batch, _, height, width = x.shape
+        stride = input_height // height
+        scores = x[:, : self.classes].sigmoid().flatten(2).transpose(1, 2)
+        logits = x[:, self.classes :].view(batch, 4, self.bins, height * width)
+        bins = torch.arange(self.bins, device=x.device, dtype=torch.float32)
+        left, top, right, bottom = (logits.softmax(dim=2) * bins[:, None]).sum(dim=2).unbind(dim=1)
+        cells = torch.arange(height * width, device=x.device)
+        centre_x, centre_y = cells % width + 0.5, cells // width + 0.5
+        boxes = torch.stack(
+            [centre_x + (right - left) / 2, centre_y + (bottom - top) / 2, left + right, top + bottom], dim=-1
+        )
+        best = scores.amax(dim=2, keepdim=True)
+        return torch.cat([boxes * stride, best, scores / best.clamp(min=_TINY)], dim=-1)
+
+
 class Darknet(nn.Module):
     """A network built from a description: (B, 3, H, W) RGB in 0..1 to (B, N, 5 + C) predictions.
 
-    Predictions are cx cy w h in network pixels, objectness, class probabilities; yolo layers in file order. H and W may
-    be any multiples of 32.
+    Predictions are cx cy w h in network pixels, objectness, class probabilities; output sections in file order. H and W
+    may be any multiples of 32.
 
     Attributes:
         size: height and width in the description; other sizes work too.
-        classes: number of classes of the yolo layers.
+        classes: number of classes of the output sections.
         letterbox: whether the description wants images in their aspect ratio; None if it does not say.
     """
 
@@ -174,8 +224,10 @@ class Darknet(nn.Module):
             scales.append(_scale(index, section, scales))
         if not self.classes:
             raise DarknetError("the description has no [yolo] section; a detector needs at least one")
-        self._yolos = [
-            (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Yolo)
+        self._outputs = [
+            (layer, round(scale))
+            for layer, scale in zip(self.layers, scales, strict=True)
+            if isinstance(layer, Yolo | Distances)
         ]
         self._reused = {source for i, s in enumerate(sections) for source in _sources(i, s)}
         self.check_size(*(max(_STRIDE, side // _STRIDE * _STRIDE) for side in self.size))
@@ -194,22 +246,22 @@ class Darknet(nn.Module):
             raise DarknetError(f"{cfg_path} with {weights_path}: {error}") from None
         return network
 
-    def outputs(self) -> Iterator[tuple[nn.Conv2d, Yolo]]:
-        """Each yolo layer with the convolution before it."""
+    def outputs(self) -> Iterator[tuple[nn.Conv2d, Yolo | Distances]]:
+        """Each output section with the convolution before it."""
         for before, layer in pairwise(self.layers):
-            if isinstance(layer, Yolo):
+            if isinstance(layer, Yolo | Distances):
                 assert isinstance(before, nn.Sequential)
                 yield cast(nn.Conv2d, before.conv), layer
 
     def cells(self, height: int, width: int) -> Tensor:
         """(N, 3) centre x, centre y and stride of the cell of each prediction, in pixels of an input of this size."""
-        grids = ((cell_grid(height, width, stride), len(yolo.anchors)) for yolo, stride in self._yolos)
-        return torch.cat([grid.repeat_interleave(anchors, dim=0) for grid, anchors in grids])
+        grids = ((cell_grid(height, width, stride), output.per_cell) for output, stride in self._outputs)
+        return torch.cat([grid.repeat_interleave(count, dim=0) for grid, count in grids])
 
     @property
     def reach(self) -> float:
-        """Maximum distance of a prediction's centre from that of its cell, in cells; the minimum of all yolo layers."""
-        return min(yolo.scale_xy for yolo, _ in self._yolos) / 2
+        """Maximum distance of a prediction's centre from that of its cell, in cells; the minimum of all outputs."""
+        return min(output.reach for output, _ in self._outputs)
 
     def _build(self, index: int, section: dict[str, str], incoming: int, channels: list[int]) -> tuple[nn.Module, int]:
         kind = section["type"]
@@ -258,7 +310,10 @@ class Darknet(nn.Module):
                 )
             return nn.Identity(), sum(sources) // groups
         if kind == "upsample":
-            return _Upsample(int(section.get("stride", 2)), float(section.get("scale", 1))), incoming
+            bilinear = bool(int(section.get("bilinear", 0)))
+            return _Upsample(int(section.get("stride", 2)), float(section.get("scale", 1)), bilinear), incoming
+        if kind == "local_avgpool":
+            return nn.AvgPool2d(int(section["size"]), int(section.get("stride", 1))), incoming
         if kind == "maxpool":
             size = int(section.get("size", section.get("stride", 1)))
             if int(section.get("padding", size - 1)) != size - 1:
@@ -283,6 +338,15 @@ class Darknet(nn.Module):
                 bool(int(section.get("new_coords", 0))),
             )
             return yolo, incoming
+        if kind == "distances":
+            distances = Distances(int(section["classes"]), int(section["bins"]))
+            self.classes = distances.classes
+            if incoming != distances.classes + 4 * distances.bins:
+                raise DarknetError(
+                    f"section {index} [distances]: its input has {incoming} channels; {distances.classes} classes and "
+                    f"4 distances of {distances.bins} bins need {distances.classes + 4 * distances.bins}"
+                )
+            return distances, incoming
         raise DarknetError(f"section {index} is [{kind}], which is not supported")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -299,7 +363,7 @@ class Darknet(nn.Module):
         """The output of a section for the output of the section before it; later sections find theirs in `outputs`."""
         section, layer = self.sections[index], self.layers[index]
         kind = section["type"]
-        if kind == "yolo":
+        if isinstance(layer, Yolo | Distances):
             predictions.append(layer(x, input_height))
         elif kind == "route":
             groups, part = int(section.get("groups", 1)), int(section.get("group_id", 0))
@@ -378,6 +442,9 @@ def _output_size(layer: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     if isinstance(layer, _Pool):
         height, width = ((side - 1) // stride + 1 for side, stride in zip(size, layer.stride, strict=True))
         return height, width
+    if isinstance(layer, nn.AvgPool2d):
+        kernel, step = cast(int, layer.kernel_size), cast(int, layer.stride)
+        return (size[0] - kernel) // step + 1, (size[1] - kernel) // step + 1
     if isinstance(layer, _Upsample):
         return size[0] * layer.stride, size[1] * layer.stride
     conv = getattr(layer, "conv", None)
@@ -405,7 +472,7 @@ def _scale(index: int, section: dict[str, str], scales: list[float]) -> float:
     """Stride of a section's output, in pixels of the network input."""
     kind = section["type"]
     before = scales[index - 1] if index else 1.0
-    if kind in ("convolutional", "maxpool"):
+    if kind in ("convolutional", "maxpool", "local_avgpool"):
         return before * _strides(section)[0]
     if kind == "upsample":
         return before / int(section.get("stride", 2))

@@ -471,6 +471,7 @@ def test_an_input_size_that_does_not_fit_is_refused_at_load() -> None:
             ),
             st.builds("[maxpool]\nsize={}\nstride={}\n".format, st.integers(1, 5), st.integers(1, 3)),
             st.just("[upsample]\nstride=2\n"),
+            st.builds("[local_avgpool]\nsize={}\nstride={}\n".format, st.integers(1, 3), st.integers(1, 3)),
             st.builds("[shortcut]\nfrom=-{}\n".format, st.integers(2, 3)),
             st.builds("[route]\nlayers=-1,-{}\n".format, st.integers(2, 3)),
         ),

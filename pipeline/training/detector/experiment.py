@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import storage
 from pipeline.coco.annotations import load_annotations
@@ -159,5 +159,4 @@ def init_objectness_bias(network: Darknet) -> None:
     """Give a random network a low objectness, so that the loss of the background does not dominate the first steps."""
     for before, layer in network.outputs():
         assert before.bias is not None
-        bias = before.bias.detach().view(len(layer.anchors), -1)
-        nn.init.constant_(bias[:, 4], math.log(_INITIAL_OBJECTNESS / (1 - _INITIAL_OBJECTNESS)))
+        before.bias.detach()[layer.score_channels] = math.log(_INITIAL_OBJECTNESS / (1 - _INITIAL_OBJECTNESS))
