@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from infra.weights.movenet.labels import predict, relabel
+from infra.weights.human_models.movenet_labels import predict, relabel
 
 BOX = np.array([100.0, 50.0, 60.0, 120.0])
 FRAME = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)

