@@ -64,7 +64,8 @@ def test_two_workers_train_the_weights_of_one(collection, tmp_path: Path) -> Non
     output = run(tmp_path, output=tmp_path / "two", workers=2, **SMALL)
     assert "2 workers" in output
     assert "epoch 3: loss" in output
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "run"), rel=1e-3)
+    # Sums in another order round differently, and each step of Adam enlarges the difference.
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "run"), rel=5e-3)
     one, two = (read_state_dict(tmp_path / name / "last.safetensors") for name in ("run", "two"))
     # Where a gradient is only rounding error, Adam makes full steps of it, so a few weights may differ.
     difference = torch.cat([(one[key].float() - two[key].float()).flatten().abs() for key in one])
