@@ -2,7 +2,7 @@
 
 examples:
   uv run jobs/export.py --pose.weights weights/fastpose_lite0_coco17.safetensors
-  uv run jobs/export.py --detector.weights person_small --input my/photos --precision int8 --output out/export
+  uv run jobs/export.py --detector.weights nanodet_g_person --input my/photos --precision int8 --output out/export
 
 The exported file is compared with the network on real images, and not written if it differs, or if fewer bits cost more
 accuracy than allowed. annotate runs ONNX files: --pose.weights FILE.onnx, or --detector.weights FILE.onnx.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.appearance import Appearance, build_appearance
-from pipeline.boxes import shares_of_smaller
+from pipeline.boxes import areas, iou
 from pipeline.detectors import Detector, build_detector
 from pipeline.detectors.pose_detector import PoseDetector
 from pipeline.errors import UserError, first_line
@@ -34,8 +34,8 @@ from pipeline.suppression import PoseNMS, pose_nms, pose_score
 
 _T = TypeVar("_T")
 
-# Share of the smaller of two boxes in the other: people with less in common are not one, whatever their joints are. In
-# the demo of Pose2Sim a man behind a woman, whose face he gets, shares 0.07 to 0.43.
+# IoU of boxes below which people may be two, whatever their joints are: in the demo of Pose2Sim a man behind a woman
+# gets her face. Detectors drop boxes only from a higher IoU.
 _ELSEWHERE = 0.5
 
 # Failures of the machine; never attributed to an image.
@@ -192,8 +192,8 @@ class Annotator:
         """The people of a frame who count only if they continue a track; one pose per person.
 
         They are those with low scores that are no copy of another person, and those that `suppress` takes for a copy
-        although most of their box is not in that of anybody: in the box of a person who is partly hidden, a network
-        often finds the face of the one in front.
+        although their box is another one: in the box of a person who is partly hidden, a network often finds the face
+        of the one in front.
         """
         is_weak = candidates.box_scores <= self.confidence
         sure = candidates[~is_weak]
@@ -202,7 +202,8 @@ class Annotator:
             weak = people[[i for i, rows in enumerate(copies) if is_weak[rows].all()]]
             people, copies = self._suppressed(sure)
             rows = np.array(sorted(row for merged in copies for row in merged), int)
-            elsewhere = rows[(shares_of_smaller(sure.boxes[rows], people.boxes) < _ELSEWHERE).all(axis=1)]
+            overlaps = iou(np.concatenate([sure.boxes[rows], people.boxes]))[: len(rows), len(rows) :]
+            elsewhere = rows[(overlaps < _ELSEWHERE).all(axis=1) & (areas(sure.boxes[rows]) > 0)]
             return People.concatenate([weak, self._suppressed(sure[elsewhere])[0]])
 
     def _suppressed(self, candidates: People) -> tuple[People, list[list[int]]]:

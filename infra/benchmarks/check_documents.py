@@ -102,15 +102,18 @@ CLAIMS = (
     Claim(WEIGHTS, r"\| nose \| ([\d.]+) \|", LITE0, lambda m: [m.pck("nose")]),
     *(Claim(WEIGHTS, rf"\| {j} \| ([\d.]+) \| ([\d.]+) \|", LITE0, _both(j)) for j in ("eye", "ear", *_SIDES)),
     Claim(WEIGHTS, r"512x512 \(default\) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", ALL_BOXES, _boxes),
-    Claim(
-        WEIGHTS, r"\| 416x416 \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", (*ALL_BOXES, "--detector.input_size=416"), _boxes
+    *(
+        Claim(
+            WEIGHTS,
+            rf"\| {side}x{side} \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|",
+            (*ALL_BOXES, f"--detector.input_size={side}"),
+            _boxes,
+        )
+        for side in (416, 640)
     ),
-    Claim(WEIGHTS, r"\| 0\.3 \(default\) \| (\d+) % \| (\d+) boxes", BOXES, _people),
-    Claim(
-        WEIGHTS,
-        r"\| 0\.4 \| (\d+) % \| (\d+) boxes",
-        (*BOXES, "--detector.confidence=0.4"),
-        _people,
+    *(
+        Claim(WEIGHTS, rf"\| {text} \| (\d+) % \| (\d+) boxes", (*BOXES, f"--detector.confidence={value}"), _people)
+        for value, text in ((0.3, r"0\.3"), (0.4, r"0\.4 \(default\)"), (0.5, r"0\.5"))
     ),
 )  # fmt: skip
 

@@ -32,7 +32,7 @@ def main() -> int:
     images = [r.integers(0, 256, (480, 640, 3), np.uint8) for _ in range(IMAGES)]
     made = compute.describe()
     print(f"{made['precision']} on {made['device']}, {arguments.rounds} rounds of {IMAGES} images of 640x480")
-    for name, build in (("person_small at 512", _small), ("YOLOv3-SPP at 608", _large)):
+    for name, build in (("NanoDet-g at 512", _small), ("YOLOv3-SPP at 608", _large)):
         detectors = [build(1, compute), build(8, compute)]
         for detector in detectors:  # a warm-up
             _seconds(detector, images)

@@ -3,7 +3,7 @@
 # ///
 """Keypoints of the people in a photograph, from two files of jobs/export.py, without this project and without PyTorch.
 
-uv run keypoints.py photo.jpg person_small.onnx fastpose_lite0_coco17.onnx
+uv run keypoints.py photo.jpg nanodet_g_person.onnx fastpose_lite0_coco17.onnx
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-CONFIDENCE, NMS_IOU, ENLARGE = 0.3, 0.6, 1.25
+CONFIDENCE, NMS_IOU, ENLARGE = 0.4, 0.6, 1.25
 
 
 def load(path):

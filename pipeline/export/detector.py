@@ -63,7 +63,7 @@ def detector_to_export(settings: ExportSettings, images: Sequence[np.ndarray]) -
 
 def people_in(images: Sequence[np.ndarray]) -> list[Boxes]:
     """Boxes of people in images by the shipped detector; the whole image where it finds nobody."""
-    detector = DarknetDetector.from_settings(DetectorSettings(weights="person_small", weak_confidence=None), _CPU)
+    detector = DarknetDetector.from_settings(DetectorSettings(weak_confidence=None), _CPU)
     found = []
     for image in images:
         (boxes,) = detector.detect([image])

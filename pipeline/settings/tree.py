@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.images import DecodeLimits
 from pipeline.suppression import PoseNMS, unused_settings
 
-DEFAULT_DETECTOR_WEIGHTS = "person_small"  # a name in the catalogue
+DEFAULT_DETECTOR_WEIGHTS = "nanodet_g_person"  # a name in the catalogue
 GIVEN = "given"  # detector.name if boxes are read from a file
 POSE_DETECTORS = ("yolo_pose", "movenet")  # these find boxes and joints at once
 FILE_DETECTORS = ("darknet", "yolox", "yolo", *POSE_DETECTORS)  # these need a weights file
@@ -149,10 +149,10 @@ class DetectorSettings(Section):
         "description, else true",
     )
     confidence: float = Field(
-        0.3, ge=0, le=1, description="minimum objectness (darknet) or score (others) of a box, exclusive"
+        0.4, ge=0, le=1, description="minimum objectness (darknet) or score (others) of a box, exclusive"
     )
     weak_confidence: float | None = Field(
-        0.2,
+        0.3,
         ge=0,
         le=1,
         description="in frames of videos, boxes from this score up to the confidence are kept for tracking: they count "

@@ -81,7 +81,7 @@ def test_channels_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_random_network_starts_with_few_people() -> None:
-    network = Darknet((PROJECT / "configs" / "detectors" / "nanodet_g.cfg").read_text())
+    network = Darknet((PROJECT / "configs" / "detectors" / "nanodet_g_person.cfg").read_text())
     init_objectness_bias(network)
     with torch.inference_mode():
         (rows,) = network.eval()(torch.rand(1, 3, 64, 64))

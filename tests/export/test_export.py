@@ -146,7 +146,7 @@ def test_a_file_that_differs_is_not_written(photos: str, tmp_path: Path, capsys,
         (["--pose.weights={folder}/none.pth"], "none.pth"),
         (["--pose.weights={folder}/x.onnx"], "x.onnx is an exported file already"),
         (["--detector.weights={folder}/x.onnx"], "x.onnx is an exported file already"),
-        (["--detector.weights=person_small", "--input={folder}/text"], "has no readable image"),
+        (["--detector.weights=nanodet_g_person", "--input={folder}/text"], "has no readable image"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_one_line(flags: list[str], message: str, tmp_path: Path, capsys) -> None:
@@ -339,13 +339,16 @@ def test_the_shipped_networks_lose_little_in_int8(tmp_path: Path) -> None:
     """Measured against the networks themselves; with annotations see infra/benchmarks."""
     weights = [f"--pose.weights={PROJECT / 'weights' / 'fastpose_lite0_coco17.safetensors'}"]
     photos = PROJECT / "configs" / "demo" / "photos"
-    report = run(tmp_path, *weights, "--detector.weights=person_small", f"--input={photos}", "--precision=int8")
-    for name, size, metric in (("fastpose_lite0_coco17_int8.onnx", 8e6, "OKS"), ("person_small_int8.onnx", 4e6, "AP")):
+    report = run(tmp_path, *weights, "--detector.weights=nanodet_g_person", f"--input={photos}", "--precision=int8")
+    for name, size, metric in (
+        ("fastpose_lite0_coco17_int8.onnx", 8e6, "OKS"),
+        ("nanodet_g_person_int8.onnx", 4e6, "AP"),
+    ):
         assert report[name]["files"][name]["bytes"] < size
         assert report[name]["accuracy"]["exported"][metric] > 0.85
     settings = Settings.model_validate(
         {
-            "detector": {"weights": str(tmp_path / "exported" / "person_small_int8.onnx")},
+            "detector": {"weights": str(tmp_path / "exported" / "nanodet_g_person_int8.onnx")},
             "pose": {"weights": str(tmp_path / "exported" / "fastpose_lite0_coco17_int8.onnx")},
         }
     )

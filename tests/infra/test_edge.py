@@ -28,8 +28,8 @@ def uv_run(*command: str) -> str:
 
 @pytest.mark.slow
 def test_the_standalone_example_finds_the_same_joints_without_torch(tmp_path: Path) -> None:
-    assert export([f"--pose.weights={POSE}", "--detector.weights=person_small", f"--output={tmp_path}"]) == 0
-    files = (str(PHOTO), str(tmp_path / "person_small.onnx"), str(tmp_path / f"{POSE.stem}.onnx"))
+    assert export([f"--pose.weights={POSE}", "--detector.weights=nanodet_g_person", f"--output={tmp_path}"]) == 0
+    files = (str(PHOTO), str(tmp_path / "nanodet_g_person.onnx"), str(tmp_path / f"{POSE.stem}.onnx"))
     printed = uv_run(str(EDGE / "keypoints.py"), *files)
     found = [json.loads(line) for line in printed.splitlines()]
     settings = Settings.model_validate(

@@ -159,7 +159,7 @@ def test_help_lists_all_settings_with_type_and_default(capsys) -> None:
     text = " ".join(help_text(capsys).split())
     for leaf in leaves():
         assert re.search(rf"--{re.escape(leaf.name)} \S.*?(\(default: |by default )", text)
-    assert re.search(r"--detector\.confidence FLOAT minimum objectness.*?\(default: 0\.3\)", text)
+    assert re.search(r"--detector\.confidence FLOAT minimum objectness.*?\(default: 0\.4\)", text)
     assert re.search(r"--pose\.input_size INT,INT .*?by default as published", text)
     assert re.search(r"--pose\.scales FLOAT,\.\.\. .*?\(default: 1\.0\)", text)
     assert re.search(r"--pose\.ensemble YAML .*?\(default: none\)", text)

