@@ -127,7 +127,7 @@ def test_movenet(several: bool, tmp_path: Path) -> None:
     path = str(tmp_path / "movenet.onnx")
     example = torch.zeros(1, 128, 128, 3, dtype=torch.int32)
     torch.onnx.export(MoveNet(several).eval(), (example,), path, dynamo=True, verbose=False)
-    detector = {"name": "movenet", "weights": path}
+    detector = {"name": "movenet", "weights": path, "confidence": 0.3}
     annotator = Annotator.from_settings(settings(path, detector=detector))
     assert annotator.poses.skeleton.name == "coco17"
     image = np.zeros((128, 256, 3), np.uint8)  # half as large in the input, 32 pixels from its top

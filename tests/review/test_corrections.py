@@ -94,18 +94,18 @@ def test_cvat_corrections_are_read_with_its_order_of_joints(run: Run, tmp_path: 
 
 
 def test_the_best_threshold_is_named(tmp_path: Path, capsys) -> None:
-    """People with a box score under 0.5 are all wrong."""
-    run = judged_run(tmp_path / "run", {f"{i}.jpg": ([], [(20.0, 30.0), (150.0, 90.0)]) for i in range(4)}, [0.9, 0.4])
+    """People with a box score under 0.6 are all wrong."""
+    run = judged_run(tmp_path / "run", {f"{i}.jpg": ([], [(20.0, 30.0), (150.0, 90.0)]) for i in range(4)}, [0.9, 0.5])
     assert reduce([run.uri, "--review", "4"]) == 0
     content = json.loads((Path(run.uri) / "review" / "cvat-person_keypoints.json").read_text())
     content["annotations"] = [a for a in content["annotations"] if a["bbox"][0] == 20]
     (tmp_path / "export.json").write_text(json.dumps(content))
     assert evaluate([run.uri, "--corrections", str(tmp_path / "export.json")]) == 0
     output = capsys.readouterr().out
-    assert "--detector.confidence 0.3: recall 1.000 (0.250 to 1.000), precision 0.500" not in output
-    assert "--detector.confidence 0.3: recall 1.000, precision 0.500, F1 0.667" in output
-    assert "--detector.confidence 0.4: recall 1.000, precision 1.000, F1 1.000" in output
-    assert "best F1: --detector.confidence 0.4 instead of 0.3" in output
+    assert "--detector.confidence 0.4: recall 1.000 (0.250 to 1.000), precision 0.500" not in output
+    assert "--detector.confidence 0.4: recall 1.000, precision 0.500, F1 0.667" in output
+    assert "--detector.confidence 0.5: recall 1.000, precision 1.000, F1 1.000" in output
+    assert "best F1: --detector.confidence 0.5 instead of 0.4" in output
 
 
 @pytest.mark.parametrize(
