@@ -342,7 +342,7 @@ def test_the_shipped_networks_lose_little_in_int8(tmp_path: Path) -> None:
     report = run(tmp_path, *weights, "--detector.weights=nanodet_g_person", f"--input={photos}", "--precision=int8")
     for name, size, metric in (
         ("fastpose_lite0_coco17_int8.onnx", 8e6, "OKS"),
-        ("nanodet_g_person_int8.onnx", 4e6, "AP"),
+        ("nanodet_g_person_int8.onnx", 5e6, "AP"),
     ):
         assert report[name]["files"][name]["bytes"] < size
         assert report[name]["accuracy"]["exported"][metric] > 0.85
