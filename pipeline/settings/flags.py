@@ -312,7 +312,7 @@ def _make_parser(known: Sequence[Leaf], description: str, kind: Any) -> argparse
             default=argparse.SUPPRESS,
             type=_reader(leaf.type),
             help=_help(leaf).replace("%", "%%"),
-            **({"nargs": "?", "const": True} if leaf.type is bool else {}),
+            **({"nargs": "?", "const": True} if _plain(leaf.type)[0] is bool else {}),
         )
     return parser
 

@@ -130,6 +130,11 @@ def test_a_missing_setting_is_named(tmp_path) -> None:
         load_settings(None, {"validation": {"annotations": "a.json"}}, TrainSettings)
 
 
+@pytest.mark.parametrize(("flags", "value"), [([], None), (["--motion"], True), (["--motion", "false"], False)])
+def test_a_switch_with_a_default_of_its_own_needs_no_value(flags: list[str], value: bool | None) -> None:
+    assert parse_settings(["--input=photos", *flags, "--draw", "1"], "").motion is value
+
+
 def test_flags_override_the_file(tmp_path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("input: photos\ndetector: {confidence: 0.3, batch: 2}\nsuppression: {gamma: 20}\n")
