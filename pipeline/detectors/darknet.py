@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.detectors.cells import cell_grid
+from pipeline.detectors.darknet_outputs import Distances, Output, Yolo
 from pipeline.errors import UserError, first_line
 
 _BN_EPS = 1e-6
-_TINY = torch.finfo(torch.float32).tiny
 
 
 class DarknetError(UserError):
@@ -104,79 +104,6 @@ class _Upsample(nn.Module):
         return larger if self.factor == 1 else larger * self.factor
 
 
-class Yolo(nn.Module):
-    """Raw maps (B, A * (5 + C), h, w) to predictions (B, h * w * A, 5 + C): cells row by row, then anchors.
-
-    Attributes:
-        per_cell: predictions of a cell, A.
-        reach: maximum distance of a prediction's centre from that of its cell, in cells.
-        score_channels: the channels of the maps whose sigmoids say how likely there is an object.
-    """
-
-    def __init__(self, anchors: list[tuple[float, float]], classes: int, scale_xy: float, new_coords: bool) -> None:
-        super().__init__()
-        self.classes, self.scale_xy, self.new_coords = classes, scale_xy, new_coords
-        self.anchors = anchors
-        self.per_cell = len(anchors)
-        self.reach = scale_xy / 2
-        self.score_channels = [anchor * (5 + classes) + 4 for anchor in range(len(anchors))]
-
-    def forward(self, x: Tensor, input_height: int) -> Tensor:
-        x = x.float()
-        batch, _, height, width = x.shape
-        stride = input_height // height
-        x = x.view(batch, len(self.anchors), 5 + self.classes, height, width).permute(0, 3, 4, 1, 2)
-        cells = torch.stack(
-            torch.meshgrid(torch.arange(width, device=x.device), torch.arange(height, device=x.device), indexing="xy"),
-            dim=-1,
-        )[:, :, None]
-        # Created on the device: a copy from the host would wait for all work that is queued on the GPU.
-        sides = [torch.full((), side, dtype=x.dtype, device=x.device) for anchor in self.anchors for side in anchor]
-        anchors = torch.stack(sides).view(-1, 2)
-        if self.new_coords:
-            xy, size, rest = x[..., :2], (2 * x[..., 2:4]) ** 2 * anchors, x[..., 4:]
-        else:
-            xy, size, rest = x[..., :2].sigmoid(), x[..., 2:4].exp() * anchors, x[..., 4:].sigmoid()
-        centre = (xy * self.scale_xy - (self.scale_xy - 1) / 2 + cells) * stride
-        return torch.cat([centre, size, rest], dim=-1).reshape(batch, -1, 5 + self.classes)
-
-
-class Distances(nn.Module):
-    """Raw maps (B, C + 4 * bins, h, w) to predictions (B, h * w, 5 + C) of boxes without anchors, cells row by row.
-
-    The channels are the scores of the classes, then the distances of the left, top, right and bottom side from the
-    centre of the cell, each as logits of 0, 1, ..., bins - 1 cells, of which the mean counts (Li et al., Generalized
-    Focal Loss, NeurIPS 2020). The objectness is the score of the best class, and the probability of a class its share
-    of that.
-
-    Attributes: see `Yolo`.
-    """
-
-    per_cell = 1
-
-    def __init__(self, classes: int, bins: int) -> None:
-        super().__init__()
-        self.classes, self.bins = classes, bins
-        self.reach = (bins - 1) / 2
-        self.score_channels = list(range(classes))
-
-    def forward(self, x: Tensor, input_height: int) -> Tensor:
-        x = x.float()
-        batch, _, height, width = x.shape
-        stride = input_height // height
-        scores = x[:, : self.classes].sigmoid().flatten(2).transpose(1, 2)
-        logits = x[:, self.classes :].view(batch, 4, self.bins, height * width)
-        bins = torch.arange(self.bins, device=x.device, dtype=torch.float32)
-        left, top, right, bottom = (logits.softmax(dim=2) * bins[:, None]).sum(dim=2).unbind(dim=1)
-        cells = torch.arange(height * width, device=x.device)
-        centre_x, centre_y = cells % width + 0.5, cells // width + 0.5
-        boxes = torch.stack(
-            [centre_x + (right - left) / 2, centre_y + (bottom - top) / 2, left + right, top + bottom], dim=-1
-        )
-        best = scores.amax(dim=2, keepdim=True)
-        return torch.cat([boxes * stride, best, scores / best.clamp(min=_TINY)], dim=-1)
-
-
 class Darknet(nn.Module):
     """A network built from a description: (B, 3, H, W) RGB in 0..1 to (B, N, 5 + C) predictions.
 
@@ -223,11 +150,9 @@ class Darknet(nn.Module):
             self._channels.append(incoming)
             scales.append(_scale(index, section, scales))
         if not self.classes:
-            raise DarknetError("the description has no [yolo] section; a detector needs at least one")
+            raise DarknetError("the description has no [yolo] or [distances] section; a detector needs at least one")
         self._outputs = [
-            (layer, round(scale))
-            for layer, scale in zip(self.layers, scales, strict=True)
-            if isinstance(layer, Yolo | Distances)
+            (layer, round(scale)) for layer, scale in zip(self.layers, scales, strict=True) if isinstance(layer, Output)
         ]
         self._reused = {source for i, s in enumerate(sections) for source in _sources(i, s)}
         self.check_size(*(max(_STRIDE, side // _STRIDE * _STRIDE) for side in self.size))
@@ -246,10 +171,10 @@ class Darknet(nn.Module):
             raise DarknetError(f"{cfg_path} with {weights_path}: {error}") from None
         return network
 
-    def outputs(self) -> Iterator[tuple[nn.Conv2d, Yolo | Distances]]:
+    def outputs(self) -> Iterator[tuple[nn.Conv2d, Output]]:
         """Each output section with the convolution before it."""
         for before, layer in pairwise(self.layers):
-            if isinstance(layer, Yolo | Distances):
+            if isinstance(layer, Output):
                 assert isinstance(before, nn.Sequential)
                 yield cast(nn.Conv2d, before.conv), layer
 
@@ -363,7 +288,7 @@ class Darknet(nn.Module):
         """The output of a section for the output of the section before it; later sections find theirs in `outputs`."""
         section, layer = self.sections[index], self.layers[index]
         kind = section["type"]
-        if isinstance(layer, Yolo | Distances):
+        if isinstance(layer, Output):
             predictions.append(layer(x, input_height))
         elif kind == "route":
             groups, part = int(section.get("groups", 1)), int(section.get("group_id", 0))

