@@ -187,7 +187,10 @@ def test_max_pooling_with_stride_1_keeps_the_size() -> None:
         ),
         (TINY.format(activation="leaky").replace("filters=8\n", "", 1), "section 0 .*filters"),
         ("[convolutional]\nfilters=1", r"does not start with a \[net\] section"),
-        ("[net]\nwidth=1\n[convolutional]\nfilters=1\nsize=1\nactivation=linear", r"has no \[yolo\] or \[distances\] section"),
+        (
+            "[net]\nwidth=1\n[convolutional]\nfilters=1\nsize=1\nactivation=linear",
+            r"has no \[yolo\] or \[distances\] section",
+        ),
         ("[net]\nnonsense", "line 2"),
     ],
 )
